@@ -1,0 +1,223 @@
+// The forward and the backward pass over a block of neurons, and the table of kernels of one instruction set.
+#pragma once
+
+#include "blocks.h"
+
+namespace stdano {
+namespace STDANO_ISA {
+
+template <class real>
+STDANO_INLINE real* at(void* base, int64_t m) {
+  return base ? static_cast<real*>(base) + m : nullptr;
+}
+template <class real>
+STDANO_INLINE const real* at(const void* base, int64_t m) {
+  return base ? static_cast<const real*>(base) + m : nullptr;
+}
+
+template <class real>
+STDANO_INLINE void copy(real* to, const real* from, int64_t n) {
+  std::memcpy(to, from, n * sizeof(real));
+}
+
+template <class L, class scalar, class real, bool by_channel>
+void forward(const ForwardCall& call, int64_t begin, int64_t end) {
+  using N = typename L::N;
+  const Geometry& g = call.g;
+  const Options& o = call.o;
+  const Settings<real> p = make_settings<real>(o);
+  const int64_t columns = kForwardBlock;
+  Workspace<real> workspace(BlockConstants<real, by_channel>::rows + N::kept + 6, columns);
+  BlockConstants<real, by_channel> constants(o, p, call.tau, call.threshold, workspace, columns);
+  real *v = workspace.take(), *adapt = workspace.take(), *x_buffer = workspace.take(), *s_buffer = workspace.take();
+  real *u = workspace.take(), *v_kept = workspace.take(), *kept = workspace.take(N::kept);
+
+  for (int64_t index = begin; index < end; ++index) {
+    const int64_t m = index * columns;
+    const int64_t n = g.N - m < columns ? g.N - m : columns;
+    const Block block{g, m, n};
+    constants.prepare(block);
+    const auto c = constants.view();
+    L::initialize(c, p, at<real>(call.v0, m), at<real>(call.adapt0, m), v, adapt, n);
+    for (int64_t t = 0; t < g.T; ++t) {
+      if (call.checkpoints && t > 0 && t % kCheckpointSteps == 0) {
+        real* to = at<real>(call.checkpoints, (t / kCheckpointSteps - 1) * (N::has_adapt ? 2 : 1) * g.N + m);
+        copy(to, v, n);
+        if (N::has_adapt) copy(to + g.N, adapt, n);
+      }
+      const real* x = Rows<scalar, real>::load(call.x, block, t, x_buffer);
+      real* spikes = Rows<scalar, real>::target(call.spikes, block, t, s_buffer);
+      if (o.soft_spike) {
+        L::charge(c, p, x, v, adapt, kept, v_kept, u, columns, n);
+        surrogate<SurrogateValue::primitive>(o.surrogate, real(o.alpha), u, spikes, n);
+        L::update(c, p, kept, spikes, v, adapt, columns, n);
+      } else {
+        L::template advance<false>(c, p, x, v, adapt, spikes, kept, v_kept, columns, n);
+      }
+      Rows<scalar, real>::store(call.spikes, block, t, spikes);
+      if (call.v_seq) {
+        real* to = Rows<scalar, real>::target(call.v_seq, block, t, v);
+        if (to != v) copy(to, v, n);
+        Rows<scalar, real>::store(call.v_seq, block, t, v);
+      }
+    }
+    if (call.v) copy(at<real>(call.v, m), v, n);
+    if (call.adapt && N::has_adapt) copy(at<real>(call.adapt, m), adapt, n);
+  }
+}
+
+// Adds the sums of a block to those of its channels, in double and in the order of the neurons.
+template <class real>
+void reduce(const Block& b, const real* gtau, const real* gthreshold, double* sums) {
+  const Geometry& g = b.g;
+  int64_t i = 0;
+  while (i < b.size) {
+    const int64_t m = b.begin + i;
+    const int64_t run_end = (m / g.channel_stride + 1) * g.channel_stride - b.begin;
+    const int64_t stop = run_end < b.size ? run_end : b.size;
+    double tau[8] = {}, threshold[8] = {};
+    const int64_t channel = m / g.channel_stride % g.channels;
+    for (; i + 8 <= stop; i += 8) {
+      for (int j = 0; j < 8; ++j) {
+        tau[j] += gtau[i + j];
+        threshold[j] += gthreshold[i + j];
+      }
+    }
+    for (int j = 0; i < stop; ++i, ++j) {
+      tau[j] += gtau[i];
+      threshold[j] += gthreshold[i];
+    }
+    for (int j = 0; j < 8; ++j) {
+      sums[channel] += tau[j];
+      sums[g.channels + channel] += threshold[j];
+    }
+  }
+}
+
+template <class L, class scalar, class real, bool by_channel>
+void backward(const BackwardCall& call, int64_t begin, int64_t end) {
+  using N = typename L::N;
+  using Scalars = Rows<scalar, real>;
+  const Geometry& g = call.g;
+  const Options& o = call.o;
+  const Settings<real> p = make_settings<real>(o);
+  const int64_t columns = backward_block(g);
+  const int64_t blocks = count_backward_blocks(g), slabs = count_slabs(g, by_channel);
+  const int64_t steps = recomputed_steps(g);
+  Workspace<real> workspace(BlockConstants<real, by_channel>::rows + 10 + steps * (N::kept + 2), columns);
+  BlockConstants<real, by_channel> constants(o, p, call.tau, call.threshold, workspace, columns);
+  real *v = workspace.take(), *adapt = workspace.take(), *gv = workspace.take(), *gadapt = workspace.take();
+  real *buffer = workspace.take(), *out_buffer = workspace.take(), *spikes = workspace.take();
+  real *sigma = workspace.take(), *gtau = workspace.take(), *gthreshold = workspace.take();
+  real *kept = workspace.take(steps * N::kept), *v_kept = workspace.take(steps), *x_rows = workspace.take(steps);
+  const real* x[kCheckpointSteps];
+
+  for (int64_t slab = begin; slab < end; ++slab) {
+    for (int64_t index = slab * blocks / slabs; index < (slab + 1) * blocks / slabs; ++index) {
+      const int64_t m = index * columns;
+      const int64_t n = g.N - m < columns ? g.N - m : columns;
+      const Block block{g, m, n};
+      constants.prepare(block);
+      const auto c = constants.view();
+      for (int64_t i = 0; i < n; ++i) {
+        gv[i] = call.grad_v ? at<real>(call.grad_v, m)[i] : real(0);
+        gadapt[i] = call.grad_adapt ? at<real>(call.grad_adapt, m)[i] : real(0);
+        gtau[i] = gthreshold[i] = 0;
+      }
+      for (int64_t chunk = (g.T - 1) / kCheckpointSteps; chunk >= 0; --chunk) {
+        const int64_t first = chunk * kCheckpointSteps;
+        const int64_t count = g.T - first < kCheckpointSteps ? g.T - first : kCheckpointSteps;
+        if (chunk > 0) {
+          const real* from = at<real>(call.checkpoints, (chunk - 1) * (N::has_adapt ? 2 : 1) * g.N + m);
+          copy(v, from, n);
+          if (N::has_adapt) copy(adapt, from + g.N, n);
+        } else {
+          L::initialize(c, p, at<real>(call.v0, m), at<real>(call.adapt0, m), v, adapt, n);
+        }
+        for (int64_t k = 0; k < count; ++k) {
+          real* keep = kept + k * N::kept * columns;
+          x[k] = Scalars::load(call.x, block, first + k, x_rows + k * columns);
+          if (o.soft_spike) {
+            L::charge(c, p, x[k], v, adapt, keep, v_kept + k * columns, buffer, columns, n);
+            surrogate<SurrogateValue::primitive>(o.surrogate, real(o.alpha), buffer, spikes, n);
+            L::update(c, p, keep, spikes, v, adapt, columns, n);
+          } else {
+            L::template advance<true>(c, p, x[k], v, adapt, spikes, keep, v_kept + k * columns, columns, n);
+          }
+        }
+        for (int64_t k = count - 1; k >= 0; --k) {
+          const real* keep = kept + k * N::kept * columns;
+          if (call.grad_v_seq) {
+            const real* extra = Scalars::load(call.grad_v_seq, block, first + k, buffer);
+            for (int64_t i = 0; i < n; ++i) gv[i] += extra[i];
+          }
+          L::restore_u(c, keep, buffer, columns, n);
+          surrogate<SurrogateValue::derivative>(o.surrogate, real(o.alpha), buffer, sigma, n);
+          if (o.soft_spike) surrogate<SurrogateValue::primitive>(o.surrogate, real(o.alpha), buffer, spikes, n);
+          const real* gs = Scalars::load(call.grad_spikes, block, first + k, buffer);
+          real* gx = Scalars::target(call.grad_x, block, first + k, out_buffer);
+          const auto adjoint = o.soft_spike ? L::template adjoint<true> : L::template adjoint<false>;
+          adjoint(c, p, x[k], v_kept + k * columns, keep, spikes, sigma, gs, gv, gadapt, gx, gtau, gthreshold, columns,
+                  n);
+          Scalars::store(call.grad_x, block, first + k, gx);
+        }
+      }
+      if (call.grad_v0) copy(at<real>(call.grad_v0, m), gv, n);
+      if (call.grad_adapt0) copy(at<real>(call.grad_adapt0, m), gadapt, n);
+      if (by_channel) {
+        if (o.neuron == Neuron::llif && !call.adapt0) {  // theta started at v_threshold
+          for (int64_t i = 0; i < n; ++i) gthreshold[i] += gadapt[i];
+        }
+        reduce(block, gtau, gthreshold, call.grad_constants + slab * 2 * g.channels);
+      }
+    }
+  }
+}
+
+// From run-time options to the instantiation that serves them. float64 and soft spikes are for checking: they
+// take the general form, with a table of constants, alone.
+template <template <class, bool> class N, class scalar, class real, bool by_channel>
+void run_reset(const ForwardCall& call, int64_t begin, int64_t end) {
+  if (call.o.soft_reset) return forward<Loops<N, real, true, by_channel>, scalar, real, by_channel>(call, begin, end);
+  return forward<Loops<N, real, false, by_channel>, scalar, real, by_channel>(call, begin, end);
+}
+
+template <template <class, bool> class N, class scalar, class real, bool by_channel>
+void run_reset(const BackwardCall& call, int64_t begin, int64_t end) {
+  if (call.o.soft_reset) return backward<Loops<N, real, true, by_channel>, scalar, real, by_channel>(call, begin, end);
+  return backward<Loops<N, real, false, by_channel>, scalar, real, by_channel>(call, begin, end);
+}
+
+template <template <class, bool> class N, class scalar, class real, class Call>
+void run_constants(const Call& call, int64_t begin, int64_t end) {
+  if constexpr (sizeof(real) == 4) {
+    if (!call.tau && !call.threshold && !call.o.soft_spike) {
+      return run_reset<N, scalar, real, false>(call, begin, end);
+    }
+  }
+  run_reset<N, scalar, real, true>(call, begin, end);
+}
+
+template <template <class, bool> class N, class Call>
+void run_dtype(const Call& call, int64_t begin, int64_t end) {
+  switch (call.o.dtype) {
+    case Dtype::float32: return run_constants<N, float, float>(call, begin, end);
+    case Dtype::float64: return run_constants<N, double, double>(call, begin, end);
+    case Dtype::bfloat16: return run_constants<N, bfloat16, float>(call, begin, end);
+    case Dtype::float16: return run_constants<N, float16, float>(call, begin, end);
+  }
+}
+
+template <class Call>
+void run(const Call& call, int64_t begin, int64_t end) {
+  switch (call.o.neuron) {
+    case Neuron::lif: return run_dtype<LIF>(call, begin, end);
+    case Neuron::llif: return run_dtype<LLIF>(call, begin, end);
+    case Neuron::slif: return run_dtype<SLIF>(call, begin, end);
+  }
+}
+
+extern const Kernels kernels{count_forward_blocks, count_slabs, run<ForwardCall>, run<BackwardCall>};
+
+}  // namespace STDANO_ISA
+}  // namespace stdano

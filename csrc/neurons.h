@@ -1,0 +1,239 @@
+// The three neurons: what one time step does and its exact adjoint, for one neuron at one step. The loops over
+// time and neurons are elsewhere (cpu/, cuda/); nothing here knows of torch or of memory.
+//
+// Symbols: x input, v potential after the reset, h potential after the charge, u = h - theta, s spike,
+// theta threshold, p residual potential, r = v_reset (0 for the soft reset), gs = dL/ds.
+#pragma once
+
+#include "neuron_math.h"
+
+namespace stdano {
+namespace STDANO_ISA {
+
+// What all neurons of a call share. rate is gamma (LLIF) or beta (SLIF). The switches in the second line are
+// numbers, 0 or 1, because g++ does not vectorise a loop that chooses by a bool from outside of it.
+template <class real>
+struct Settings {
+  real v_reset, rate, tau_min;
+  real linear_decay, decay_input, detach_reset, detach_adapt;
+};
+
+// What all neurons of a channel share: h = decay*(v - r) + r + gain*x.
+template <class real>
+struct Constants {
+  real tau, inverse_tau, decay, gain, threshold;
+};
+
+// The state that a neuron carries from step to step: v, and theta (LLIF) or p (SLIF). Also used for its gradient.
+template <class real>
+struct State {
+  real v, adapt;
+};
+
+// What the charge of one step computed and its adjoint needs again. A neuron sets and keeps what it uses.
+template <class real>
+struct Step {
+  real h, u, theta, tanh, decay, inverse_tau;
+};
+
+// Gradients of one step: of its input, and what it adds to the gradients of tau and v_threshold.
+template <class real>
+struct StepGradient {
+  real x, tau, threshold;
+};
+
+template <class real>
+STDANO_INLINE Constants<real> make_constants(Settings<real> p, real tau, real threshold) {
+  const real inverse = reciprocal(tau);
+  const real decay = p.linear_decay != 0 ? real(1) - inverse : exp_negative(-inverse);
+  return {tau, inverse, decay, p.decay_input != 0 ? inverse : real(1), threshold};
+}
+
+// A hard spike is a bool and selects; a soft spike is a number and multiplies. Selecting keeps 0*inf away.
+template <class real>
+STDANO_INLINE real times(bool s, real a) {
+  return s ? a : real(0);
+}
+template <class real>
+STDANO_INLINE real times(real s, real a) {
+  return s * a;
+}
+template <class real>
+STDANO_INLINE real times_not(bool s, real a) {
+  return s ? real(0) : a;
+}
+template <class real>
+STDANO_INLINE real times_not(real s, real a) {
+  return (real(1) - s) * a;
+}
+template <class real>
+STDANO_INLINE real mix(bool s, real h, real r) {
+  return s ? r : h;
+}
+template <class real>
+STDANO_INLINE real mix(real s, real h, real r) {
+  return fma_(s, r - h, h);
+}
+
+// A vanishing weight removes a value even if that is infinite: the surrogate is 0 where u is.
+template <class real>
+STDANO_INLINE real weighted(real weight, real a) {
+  return weight != 0 ? weight * a : real(0);
+}
+
+template <class real>
+STDANO_INLINE real charge_potential(real x, real v, real decay, real gain, real r) {
+  return fma_(decay, v - r, fma_(gain, x, r));
+}
+
+template <bool soft_reset, class real, class Spike>
+STDANO_INLINE real reset_potential(Spike s, real h, real theta, real r) {
+  return soft_reset ? h - times(s, theta) : mix(s, h, r);
+}
+
+// q = dL/ds without the adaptation's part.
+template <bool soft_reset, class real>
+STDANO_INLINE real spike_gradient(Settings<real> p, real gs, real gv, real h, real theta) {
+  const real through_reset = soft_reset ? -gv * theta : gv * (p.v_reset - h);
+  return p.detach_reset != 0 ? gs : gs + through_reset;
+}
+
+// dh/dtau of the charge.
+template <class real>
+STDANO_INLINE real charge_slope(Settings<real> p, real x, real v, real decay, real inverse_tau) {
+  const real square = inverse_tau * inverse_tau;
+  const real through_decay = (v - p.v_reset) * (p.linear_decay != 0 ? square : decay * square);
+  return p.decay_input != 0 ? fma_(-square, x, through_decay) : through_decay;
+}
+
+template <class real, bool soft_reset>
+struct LIF {
+  static constexpr bool has_adapt = false, needs_v = false;
+  static constexpr int kept = 1;
+
+  static STDANO_INLINE real initial_adapt(Constants<real>) { return 0; }
+
+  static STDANO_INLINE Step<real> charge(Settings<real> p, Constants<real> c, real x, State<real> a) {
+    const real h = charge_potential(x, a.v, c.decay, c.gain, p.v_reset);
+    return {h, h - c.threshold, c.threshold, 0, c.decay, c.inverse_tau};
+  }
+  template <class Spike>
+  static STDANO_INLINE State<real> update(Settings<real> p, Step<real> b, State<real>, Spike s) {
+    return {reset_potential<soft_reset>(s, b.h, b.theta, p.v_reset), 0};
+  }
+
+  static STDANO_INLINE void keep(Step<real> b, real* out, int64_t stride) { out[0 * stride] = b.h; }
+  static STDANO_INLINE Step<real> restore(Constants<real> c, const real* in, int64_t stride) {
+    const real h = in[0 * stride];
+    return {h, h - c.threshold, c.threshold, 0, c.decay, c.inverse_tau};
+  }
+
+  // g: gradient of the state after the step; becomes that of the state before it.
+  template <class Spike>
+  static STDANO_INLINE StepGradient<real> adjoint(Settings<real> p, Constants<real> c, real x, real v,
+                                                  Step<real> b, Spike s, real sigma, real gs, State<real>& g) {
+    const real q = weighted(sigma, spike_gradient<soft_reset>(p, gs, g.v, b.h, b.theta));
+    const real gh = (soft_reset ? g.v : times_not(s, g.v)) + q;
+    const real gthreshold = soft_reset ? -q - times(s, g.v) : -q;
+    g.v = b.decay * gh;
+    return {c.gain * gh, weighted(gh, charge_slope(p, x, v, b.decay, b.inverse_tau)), gthreshold};
+  }
+};
+
+// LLIF, eqs. 6 and 7: theta accumulates gamma*tanh(I) of the inhibitory input I = max(x, 0) - x. It starts at
+// v_threshold, whose gradient is therefore that of the first theta.
+template <class real, bool soft_reset>
+struct LLIF {
+  static constexpr bool has_adapt = true, needs_v = false;
+  static constexpr int kept = 3;
+
+  static STDANO_INLINE real initial_adapt(Constants<real> c) { return c.threshold; }
+
+  static STDANO_INLINE Step<real> charge(Settings<real> p, Constants<real> c, real x, State<real> a) {
+    const real h = charge_potential(x, a.v, c.decay, c.gain, p.v_reset);
+    const real inhibition = x > 0 ? real(0) : -x;  // not max(x, 0) - x: that is NaN at infinity
+    return {h, h - a.adapt, a.adapt, tanh_(inhibition), c.decay, c.inverse_tau};
+  }
+  template <class Spike>
+  static STDANO_INLINE State<real> update(Settings<real> p, Step<real> b, State<real> a, Spike s) {
+    return {reset_potential<soft_reset>(s, b.h, b.theta, p.v_reset), fma_(p.rate, b.tanh, a.adapt)};
+  }
+
+  static STDANO_INLINE void keep(Step<real> b, real* out, int64_t stride) {
+    out[0 * stride] = b.h;
+    out[1 * stride] = b.theta;
+    out[2 * stride] = b.tanh;
+  }
+  static STDANO_INLINE Step<real> restore(Constants<real> c, const real* in, int64_t stride) {
+    const real h = in[0 * stride];
+    const real theta = in[1 * stride];
+    return {h, h - theta, theta, in[2 * stride], c.decay, c.inverse_tau};
+  }
+
+  template <class Spike>
+  static STDANO_INLINE StepGradient<real> adjoint(Settings<real> p, Constants<real> c, real x, real v,
+                                                  Step<real> b, Spike s, real sigma, real gs, State<real>& g) {
+    const real q = weighted(sigma, spike_gradient<soft_reset>(p, gs, g.v, b.h, b.theta));
+    const real gh = (soft_reset ? g.v : times_not(s, g.v)) + q;
+    // dI/dx = -1 for x <= 0 (eq. 6 taken literally), 0 above
+    const real through_theta = g.adapt * (p.rate * fma_(-b.tanh, b.tanh, real(1)));
+    const real inhibited = x <= 0 ? through_theta : real(0);
+    const real gx = c.gain * gh - (p.detach_adapt != 0 ? real(0) : inhibited);
+    const real gtheta = soft_reset ? g.adapt - q - times(s, g.v) : g.adapt - q;
+    g.v = b.decay * gh;
+    g.adapt = p.detach_adapt != 0 ? real(0) : gtheta;
+    return {gx, weighted(gh, charge_slope(p, x, v, b.decay, b.inverse_tau)), 0};
+  }
+};
+
+// SLIF, eqs. 8 and 9: the residual potential p = s*u of a spike shortens the time constant of the next step,
+// tau = max(tau_min, tau_0 - beta*tanh(p)).
+template <class real, bool soft_reset>
+struct SLIF {
+  static constexpr bool has_adapt = true, needs_v = true;
+  static constexpr int kept = 4;
+
+  static STDANO_INLINE real initial_adapt(Constants<real>) { return 0; }
+
+  static STDANO_INLINE Step<real> charge(Settings<real> p, Constants<real> c, real x, State<real> a) {
+    const real t = tanh_(a.adapt);
+    const real wanted = fma_(-p.rate, t, c.tau);
+    const Constants<real> now = make_constants(p, wanted >= p.tau_min ? wanted : p.tau_min, c.threshold);
+    const real h = charge_potential(x, a.v, now.decay, now.gain, p.v_reset);
+    return {h, h - c.threshold, c.threshold, t, now.decay, now.inverse_tau};
+  }
+  template <class Spike>
+  static STDANO_INLINE State<real> update(Settings<real> p, Step<real> b, State<real>, Spike s) {
+    return {reset_potential<soft_reset>(s, b.h, b.theta, p.v_reset), times(s, b.u)};
+  }
+
+  static STDANO_INLINE void keep(Step<real> b, real* out, int64_t stride) {
+    out[0 * stride] = b.h;
+    out[1 * stride] = b.tanh;
+    out[2 * stride] = b.decay;
+    out[3 * stride] = b.inverse_tau;
+  }
+  static STDANO_INLINE Step<real> restore(Constants<real> c, const real* in, int64_t stride) {
+    const real h = in[0 * stride];
+    return {h, h - c.threshold, c.threshold, in[1 * stride], in[2 * stride], in[3 * stride]};
+  }
+
+  template <class Spike>
+  static STDANO_INLINE StepGradient<real> adjoint(Settings<real> p, Constants<real> c, real x, real v,
+                                                  Step<real> b, Spike s, real sigma, real gs, State<real>& g) {
+    const real gp = p.detach_adapt != 0 ? real(0) : g.adapt;
+    const real through_spike = fma_(gp, b.u, spike_gradient<soft_reset>(p, gs, g.v, b.h, b.theta));
+    const real gu = weighted(sigma, through_spike) + times(s, gp);
+    const real gh = (soft_reset ? g.v : times_not(s, g.v)) + gu;
+    const real gthreshold = soft_reset ? -gu - times(s, g.v) : -gu;
+    const bool unclamped = fma_(-p.rate, b.tanh, c.tau) >= p.tau_min;
+    const real gtau = unclamped ? weighted(gh, charge_slope(p, x, v, b.decay, b.inverse_tau)) : real(0);
+    const real gain = p.decay_input != 0 ? b.inverse_tau : real(1);
+    g.v = b.decay * gh;
+    g.adapt = p.detach_adapt != 0 ? real(0) : gtau * (-p.rate * fma_(-b.tanh, b.tanh, real(1)));
+    return {gain * gh, gtau, gthreshold};
+  }
+};
+
+}  // namespace STDANO_ISA
+}  // namespace stdano

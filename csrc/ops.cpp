@@ -1,0 +1,38 @@
+// The operators' schemas, the same for all neurons and all compiled backends, and the Python module that loads them.
+// `adapt` is the second state: theta of LLIF, p of SLIF; `rate` its coefficient gamma or beta. LIF ignores both.
+#include <Python.h>
+#include <torch/csrc/stable/library.h>
+
+#include <string>
+
+namespace {
+
+const std::string settings =
+    "Tensor? tau, Tensor? v_threshold, float tau_value, float v_threshold_value, float? v_reset, float rate, "
+    "float tau_min, bool linear_decay, bool decay_input, int surrogate, float alpha, bool soft_spike, "
+    "bool detach_reset, bool detach_adapt";
+
+const std::string forward =
+    "_forward(Tensor x, Tensor? v, Tensor? adapt, " + settings +
+    ", bool save_checkpoints, bool return_state, bool return_v_seq)"
+    " -> (Tensor spikes, Tensor v, Tensor adapt, Tensor v_seq, Tensor checkpoints)";
+
+const std::string backward =
+    "_backward(Tensor grad_spikes, Tensor? grad_v, Tensor? grad_adapt, Tensor? grad_v_seq, Tensor x, Tensor? v, "
+    "Tensor? adapt, Tensor checkpoints, " + settings +
+    ") -> (Tensor grad_x, Tensor grad_v, Tensor grad_adapt, Tensor grad_tau, Tensor grad_v_threshold)";
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(stdano, m) {
+  for (const std::string neuron : {"lif", "llif", "slif"}) {
+    m.def((neuron + forward).c_str());
+    m.def((neuron + backward).c_str());
+  }
+  m.def("cpu_capability(str? level=None) -> str");
+}
+
+extern "C" PyObject* PyInit__C(void) {
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&module);
+}

@@ -1,0 +1,73 @@
+// Surrogate functions of u = h - threshold: the derivative that stands in for the spike's, and its primitive,
+// which soft spikes emit. The order of the enumeration is that of SURROGATES in stdano_kernels/surrogate.py.
+#pragma once
+
+#include "neuron_math.h"
+
+namespace stdano {
+
+enum Surrogate : int64_t { triangle, rectangle, sigmoid, atan, piecewise_exp, fast_sigmoid, surrogate_count };
+
+namespace STDANO_ISA {
+
+// Finite for every u, infinite ones included: nothing overflows but to a denominator's infinity. NaN gives 0
+// where a comparison decides (triangle, rectangle).
+template <Surrogate kind, class real>
+STDANO_INLINE real surrogate_derivative(real u, real alpha) {
+  const real half = real(0.5);
+  const real a = abs_(u);
+  if (kind == triangle) {
+    const real d = fma_(-alpha * alpha, a, alpha);
+    return d > 0 ? d : real(0);
+  }
+  if (kind == rectangle) {
+    return alpha * a < half ? alpha : real(0);
+  }
+  if (kind == sigmoid) {
+    const real e = exp_negative(-alpha * a);
+    const real d = reciprocal(real(1) + e);
+    return alpha * e * d * d;
+  }
+  if (kind == atan) {
+    const real z = real(1.5707963267948966) * alpha * a;
+    return half * alpha / fma_(z, z, real(1));
+  }
+  if (kind == piecewise_exp) {
+    return half * alpha * exp_negative(-alpha * a);
+  }
+  const real d = fma_(alpha, a, real(1));  // fast_sigmoid
+  return real(1) / (d * d);
+}
+
+template <Surrogate kind, class real>
+STDANO_INLINE real surrogate_primitive(real u, real alpha) {
+  const real half = real(0.5);
+  const real a = abs_(u);
+  const real sign = u < 0 ? real(-1) : real(1);
+  if (kind == triangle) {
+    const real z = alpha * a < real(1) ? alpha * a : real(1);
+    return half + sign * (z - half * z * z);
+  }
+  if (kind == rectangle) {
+    const real z = alpha * a < half ? alpha * a : half;
+    return half + sign * z;
+  }
+  if (kind == sigmoid) {
+    const real e = exp_negative(-alpha * a);
+    return (u < 0 ? e : real(1)) / (real(1) + e);
+  }
+  if (kind == atan) {
+    return half + real(0.3183098861837907) * std::atan(real(1.5707963267948966) * alpha * u);
+  }
+  if (kind == piecewise_exp) {
+    const real e = half * exp_negative(-alpha * a);
+    return u < 0 ? e : real(1) - e;
+  }
+  // fast_sigmoid; its limit where |u| is too large for the quotient (inf/inf)
+  const real limit = real(1) / alpha;
+  const real z = a / fma_(alpha, a, real(1));
+  return half + sign * (z < limit ? z : limit);
+}
+
+}  // namespace STDANO_ISA
+}  // namespace stdano

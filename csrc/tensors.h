@@ -1,0 +1,132 @@
+// From torch tensors to the plain description that kernels take: memory layouts, state tensors, checks. Shared by
+// every compiled backend; built on the stable C++ ABI alone.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace stdano {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using MaybeTensor = std::optional<Tensor>;
+
+inline Tensor empty_like(const Tensor& self, ScalarType dtype) {
+  std::array<StableIValue, 6> stack{
+      torch::stable::detail::from(self),         torch::stable::detail::from(std::optional<ScalarType>(dtype)),
+      torch::stable::detail::from(std::nullopt), torch::stable::detail::from(std::nullopt),
+      torch::stable::detail::from(std::nullopt), torch::stable::detail::from(std::nullopt)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::empty_like", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+inline Tensor no_tensor(const Tensor& like, ScalarType dtype) {
+  return torch::stable::new_empty(like, {0}, dtype);
+}
+
+inline const void* data(const MaybeTensor& t) { return t.has_value() ? t->const_data_ptr() : nullptr; }
+
+inline ScalarType compute_dtype(const Tensor& x) {
+  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline Dtype kernel_dtype(const Tensor& x) {
+  switch (x.scalar_type()) {
+    case ScalarType::Float: return Dtype::float32;
+    case ScalarType::Double: return Dtype::float64;
+    case ScalarType::BFloat16: return Dtype::bfloat16;
+    case ScalarType::Half: return Dtype::float16;
+    default: STD_TORCH_CHECK(false, "stdano: x must be float32, float64, bfloat16 or float16");
+  }
+  return Dtype::float32;
+}
+
+// Every element of a block of memory exactly once, in whatever order of dimensions.
+inline bool is_dense(const Tensor& x) {
+  if (x.numel() == 0 || x.is_contiguous()) return true;
+  std::vector<std::pair<int64_t, int64_t>> dims;  // stride, size
+  for (int64_t d = 0; d < x.dim(); ++d) {
+    if (x.size(d) > 1) dims.emplace_back(x.stride(d), x.size(d));
+  }
+  std::sort(dims.begin(), dims.end());
+  int64_t expected = 1;
+  for (const auto& [stride, size] : dims) {
+    if (stride != expected) return false;
+    expected *= size;
+  }
+  return true;
+}
+
+inline bool same_layout(const Tensor& a, const Tensor& b) {
+  for (int64_t d = 0; d < a.dim(); ++d) {
+    if (a.size(d) > 1 && a.stride(d) != b.stride(d)) return false;
+  }
+  return true;
+}
+
+// Itself where its layout is that of `like`; a copy in that layout otherwise.
+inline Tensor with_layout_of(const Tensor& t, const Tensor& like, const char* name) {
+  STD_TORCH_CHECK(t.dim() == like.dim() && t.numel() == like.numel() && t.scalar_type() == like.scalar_type() &&
+                      t.get_device_index() == like.get_device_index(),
+                  "stdano: ", name, " must have the shape, dtype and device that x requires");
+  if (t.numel() == 0 || (is_dense(t) && same_layout(t, like))) return t;
+  Tensor copy = torch::stable::empty_like(like);
+  torch::stable::copy_(copy, t);
+  return copy;
+}
+
+inline Tensor dense(const Tensor& x) {
+  if (is_dense(x)) return x;
+  Tensor copy = torch::stable::empty_like(x);
+  torch::stable::copy_(copy, x);
+  return copy;
+}
+
+// An uninitialised tensor for a state of x: its shape less the time, its order of dimensions.
+inline Tensor empty_state(const Tensor& x) {
+  if (x.size(0) > 0) return empty_like(torch::stable::select(x, 0, 0), compute_dtype(x));
+  const auto sizes = x.sizes();
+  return torch::stable::new_empty(x, {sizes.data() + 1, sizes.size() - 1}, compute_dtype(x));
+}
+
+// x: dense, [T, B, C, ...]. channels: 0 where tau and v_threshold are numbers or tensors of one element.
+inline Geometry make_geometry(const Tensor& x, int64_t channels) {
+  const int64_t T = x.size(0);
+  int64_t N = 1;
+  for (int64_t d = 1; d < x.dim(); ++d) N *= x.size(d);
+  const int64_t inner = T > 1 && N > 0 ? x.stride(0) : std::max<int64_t>(N, 1);
+  Geometry g{T, N, inner, 1, std::max<int64_t>(N, 1)};
+  if (channels > 1 && N > 0) {
+    const int64_t stride = x.stride(2);
+    g.channels = channels;
+    g.channel_stride = T > 1 && stride > inner ? stride / T : stride;
+  }
+  return g;
+}
+
+// The constants' tensors: one element, or one for each channel of x.
+inline int64_t count_channels(const Tensor& x, const MaybeTensor& tau, const MaybeTensor& threshold) {
+  int64_t channels = 1;
+  for (const MaybeTensor* t : {&tau, &threshold}) {
+    if (!t->has_value()) continue;
+    STD_TORCH_CHECK((*t)->scalar_type() == compute_dtype(x) && (*t)->is_contiguous() &&
+                        (*t)->get_device_index() == x.get_device_index(),
+                    "stdano: tau and v_threshold must be contiguous, in the dtype of the state, on x's device");
+    const int64_t n = (*t)->numel();
+    STD_TORCH_CHECK(n == 1 || (x.dim() >= 3 && n == x.size(2)),
+                    "stdano: tau and v_threshold must have one element, or one for each channel (dimension 2 of x)");
+    channels = std::max(channels, n);
+  }
+  return channels;
+}
+
+}  // namespace stdano

@@ -1,0 +1,313 @@
+"""The neurons as functions: tensors in, tensors out, no state but what the caller passes.
+
+Arguments are checked here, once, before anything is computed; the backends trust them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import reference, registration
+from .backends import NAMES, select
+from .settings import Settings, choice, flag, make_settings, number
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+class LIFState(NamedTuple):
+    """State of :func:`lif` between two calls: ``v``, the potential after the reset, of shape ``x.shape[1:]``."""
+
+    v: Tensor
+
+
+class LLIFState(NamedTuple):
+    """State of :func:`llif`: potential ``v`` and threshold ``theta`` of the next step, each ``x.shape[1:]``."""
+
+    v: Tensor
+    theta: Tensor
+
+
+class SLIFState(NamedTuple):
+    """State of :func:`slif`: potential ``v`` and residual potential ``p`` of the last step, each ``x.shape[1:]``."""
+
+    v: Tensor
+    p: Tensor
+
+
+State = LIFState | LLIFState | SLIFState
+Output = Tensor | tuple[Tensor, State] | tuple[Tensor, Tensor] | tuple[Tensor, State, Tensor]
+
+
+def lif(
+    x: Tensor,
+    *,
+    tau: float | Tensor = 2.0,
+    v_threshold: float | Tensor = 1.0,
+    v_reset: float | None = 0.0,
+    decay: str = "exp",
+    decay_input: bool = False,
+    surrogate: str = "triangle",
+    alpha: float = 1.0,
+    detach_reset: bool = False,
+    spike: str = "hard",
+    state: LIFState | tuple[Tensor] | None = None,
+    return_state: bool = False,
+    return_v_seq: bool = False,
+    backend: str = "auto",
+) -> Output:
+    """Leaky integrate-and-fire over all time steps in one kernel (eqs. 1 to 3 of the paper).
+
+    With ``r = v_reset`` (0 for the soft reset)::
+
+        h[t] = a*(v[t-1] - r) + r + c*x[t];   s[t] = 1 if h[t] >= v_threshold else 0
+        v[t] = r where s[t] else h[t]         (hard)    or    h[t] - s[t]*v_threshold    (soft)
+
+    Args:
+        x: input ``[T, ...]``, float32, float64, float16 or bfloat16, in any memory layout. Half precision is
+            computed in float32. T or any other size may be 0.
+        tau: time constant in time steps, above 0 (above 1 with ``decay="linear"``). A number, or a tensor of shape
+            ``[]`` or ``[C]`` with C the size of dimension 2 of ``x: [T, B, C, ...]``, which may require grad.
+        v_threshold: threshold; a number or a tensor as for ``tau``.
+        v_reset: potential after a spike (hard reset), or None for the soft reset.
+        decay: ``"exp"``: a = exp(-1/tau), the paper's eq. 3; ``"linear"``: a = 1 - 1/tau, SpikingJelly's.
+        decay_input: c = 1/tau instead of 1.
+        surrogate, alpha: stands in for the derivative of the spike; see :mod:`stdano_kernels.surrogate`.
+        detach_reset: no gradient through the spike in the reset.
+        spike: ``"soft"`` emits the surrogate's primitive, which makes the whole function differentiable.
+        state: continues a sequence, exactly, in values and gradients. None starts from ``v = r``.
+        return_state: also return the state after the last step.
+        return_v_seq: also return the potentials after the reset, ``[T, ...]``.
+        backend: ``"auto"``, or a name from :func:`stdano_kernels.backends`, which then never falls back.
+
+    Returns:
+        Spikes like ``x``; with options a tuple of spikes, state and potentials, in this order. States are float32
+        (float64 for float64 input).
+
+    Raises:
+        ValueError, TypeError: an argument is wrong; the message names it, its value and what is allowed.
+        RuntimeError: the backend is not available here.
+    """
+    settings = make_settings(
+        v_reset=v_reset,
+        decay=decay,
+        decay_input=decay_input,
+        surrogate=surrogate,
+        alpha=alpha,
+        detach_reset=detach_reset,
+        spike=spike,
+        rate=0.0,
+        rate_name="rate",
+        tau_min=2.0,
+        detach_adapt=False,
+    )
+    return _neuron("lif", x, tau, v_threshold, settings, state, return_state, return_v_seq, backend)
+
+
+def llif(
+    x: Tensor,
+    *,
+    tau: float | Tensor = 2.0,
+    v_threshold: float | Tensor = 1.0,
+    v_reset: float | None = 0.0,
+    decay: str = "exp",
+    decay_input: bool = False,
+    surrogate: str = "triangle",
+    alpha: float = 1.0,
+    detach_reset: bool = False,
+    spike: str = "hard",
+    gamma: float = 0.1,
+    detach_adapt: bool = False,
+    state: LLIFState | tuple[Tensor, Tensor] | None = None,
+    return_state: bool = False,
+    return_v_seq: bool = False,
+    backend: str = "auto",
+) -> Output:
+    """Long-LIF: inhibitory input accumulates in the threshold (eqs. 6 and 7 of the paper)::
+
+        theta[t+1] = theta[t] + gamma*tanh(I[t]),   I = max(x, 0) - x,   theta[0] = v_threshold
+
+    Arguments, results and errors as for :func:`lif`, and:
+
+    Args:
+        gamma: how much inhibitory input raises the threshold.
+        detach_adapt: theta counts as a constant in the backward pass; then v_threshold gets no gradient either.
+    """
+    settings = make_settings(
+        v_reset=v_reset,
+        decay=decay,
+        decay_input=decay_input,
+        surrogate=surrogate,
+        alpha=alpha,
+        detach_reset=detach_reset,
+        spike=spike,
+        rate=gamma,
+        rate_name="gamma",
+        tau_min=2.0,
+        detach_adapt=detach_adapt,
+    )
+    return _neuron("llif", x, tau, v_threshold, settings, state, return_state, return_v_seq, backend)
+
+
+def slif(
+    x: Tensor,
+    *,
+    tau: float | Tensor = 2.0,
+    v_threshold: float | Tensor = 1.0,
+    v_reset: float | None = None,
+    decay: str = "exp",
+    decay_input: bool = False,
+    surrogate: str = "triangle",
+    alpha: float = 1.0,
+    detach_reset: bool = False,
+    spike: str = "hard",
+    beta: float = 0.1,
+    tau_min: float = 1.05,
+    detach_adapt: bool = False,
+    state: SLIFState | tuple[Tensor, Tensor] | None = None,
+    return_state: bool = False,
+    return_v_seq: bool = False,
+    backend: str = "auto",
+) -> Output:
+    """Short-LIF: a spike's residual potential shortens the next time constant (eqs. 8 and 9 of the paper)::
+
+        p[t] = s[t]*(h[t] - v_threshold);   tau[t+1] = max(tau_min, tau - beta*tanh(p[t]))
+
+    Soft reset by default. Arguments, results and errors as for :func:`lif`, and:
+
+    Args:
+        beta: how much the residual potential shortens the time constant.
+        tau_min: lower bound of the time constant, in time steps.
+        detach_adapt: p counts as a constant in the backward pass.
+    """
+    settings = make_settings(
+        v_reset=v_reset,
+        decay=decay,
+        decay_input=decay_input,
+        surrogate=surrogate,
+        alpha=alpha,
+        detach_reset=detach_reset,
+        spike=spike,
+        rate=beta,
+        rate_name="beta",
+        tau_min=tau_min,
+        detach_adapt=detach_adapt,
+    )
+    return _neuron("slif", x, tau, v_threshold, settings, state, return_state, return_v_seq, backend)
+
+
+_STATES: dict[str, type[State]] = {"lif": LIFState, "llif": LLIFState, "slif": SLIFState}
+
+
+def _neuron(
+    name: str,
+    x: Tensor,
+    tau: float | Tensor,
+    v_threshold: float | Tensor,
+    settings: Settings,
+    state: tuple[Tensor, ...] | None,
+    return_state: bool,
+    return_v_seq: bool,
+    backend: str,
+) -> Output:
+    _check_input(x)
+    lowest = 1.0 if settings.linear_decay else 0.0
+    tau = _check_constant("tau", tau, x, above=lowest)
+    v_threshold = _check_constant("v_threshold", v_threshold, x)
+    states = _check_state(_STATES[name], state, x)
+    flag("return_state", return_state)
+    flag("return_v_seq", return_v_seq)
+    choice("backend", backend, ("auto", *NAMES))
+    backend = select(backend, x)
+
+    v, adapt = (*states, None, None)[:2]
+    run = reference_call if backend == "reference" else registration.call
+    spikes, final, v_seq = run(name, x, v, adapt, tau, v_threshold, settings, return_state, return_v_seq)
+    if not (return_state or return_v_seq):
+        return spikes
+    extras: list = [_STATES[name](*final[: len(_STATES[name]._fields)])] if return_state else []
+    return (spikes, *extras, v_seq) if return_v_seq else (spikes, *extras)
+
+
+def reference_call(
+    name: str,
+    x: Tensor,
+    v: Tensor | None,
+    adapt: Tensor | None,
+    tau: float | Tensor,
+    v_threshold: float | Tensor,
+    settings: Settings,
+    return_state: bool,
+    return_v_seq: bool,
+) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    """The reference backend in the form of :func:`stdano_kernels.registration.call`."""
+    spikes, v, adapt, potentials = reference.neuron(name, x, v, adapt, tau, v_threshold, settings)
+    v_seq = torch.stack(potentials) if potentials else torch.empty_like(spikes)
+    return spikes, (v,) if adapt is None else (v, adapt), v_seq
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of states and arithmetic for an input: float32, or float64 for float64."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _check_input(x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
+    if x.dtype not in DTYPES:
+        raise TypeError(f"x must be float32, float64, float16 or bfloat16, got {x.dtype}")
+    if x.layout != torch.strided:
+        raise TypeError(f"x must be a dense (strided) tensor, got layout {x.layout}")
+    if x.dim() < 1:
+        raise ValueError("x must have a time dimension, [T, ...]; got a tensor of shape ()")
+
+
+def _check_constant(name: str, value: float | Tensor, x: Tensor, above: float | None = None) -> float | Tensor:
+    if not isinstance(value, Tensor):
+        return number(name, value, above=above)
+    if value.dtype not in DTYPES:
+        raise TypeError(f"{name} must be a number or a floating-point tensor, got a tensor of {value.dtype}")
+    if value.device != x.device:
+        raise ValueError(f"{name} must be on the device of x, {x.device}, got a tensor on {value.device}")
+    channels = x.shape[2] if x.dim() >= 3 else None
+    if value.dim() != 0 and tuple(value.shape) != (channels,):
+        per_channel = "[] only, since x has no channels" if channels is None else f"[] or [{channels}]"
+        raise ValueError(
+            f"{name} must be a number or a tensor of shape {per_channel} (dimension 2 of x [T, B, C, ...]), "
+            f"got shape {list(value.shape)} with x of shape {list(x.shape)}"
+        )
+    # Values can be read without waiting for a device on the CPU alone, and never while a graph is traced.
+    if value.device.type == "cpu" and not torch.compiler.is_compiling() and not _is_traced(value):
+        bad = ~torch.isfinite(value.detach())
+        if above is not None:
+            bad |= value.detach() <= above
+        if bool(bad.any()):
+            limit = "" if above is None else f" above {above:g}"
+            raise ValueError(f"{name} must be finite{limit} everywhere, got {value.detach()[bad].flatten()[0].item()}")
+    return value
+
+
+def _is_traced(x: Tensor) -> bool:
+    return type(x) not in (Tensor, torch.nn.Parameter) or torch._C._functorch.maybe_current_level() is not None
+
+
+def _check_state(kind: type[State], state: object, x: Tensor) -> tuple[Tensor, ...]:
+    if state is None:
+        return ()
+    fields = kind._fields
+    if not isinstance(state, tuple) or len(state) != len(fields):
+        raise TypeError(f"state must be None or {kind.__name__}({', '.join(fields)}), got {type(state).__name__}")
+    for name, value in zip(fields, state, strict=True):
+        if not isinstance(value, Tensor) or value.dtype not in DTYPES:
+            what = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"state.{name} must be a floating-point tensor, got {what}")
+        if value.shape != x.shape[1:]:
+            raise ValueError(
+                f"state.{name} must have the shape of x less its time dimension, {list(x.shape[1:])}, got "
+                f"{list(value.shape)}; a new sequence starts with state=None"
+            )
+        if value.device != x.device:
+            raise ValueError(f"state.{name} must be on the device of x, {x.device}, got a tensor on {value.device}")
+    return tuple(value.to(compute_dtype(x)) for value in state)

@@ -1,0 +1,140 @@
+"""The compiled operators as PyTorch sees them: shapes for tracing (fake) and gradients (autograd).
+
+Schemas stand in csrc/ops.cpp. All neurons share one, with ``adapt`` for the second state (theta or p).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .backends import load_extension
+from .settings import Settings
+
+NEURONS = ("lif", "llif", "slif")
+CHECKPOINT_STEPS = 16  # kCheckpointSteps in csrc/cpu/kernels.h: time steps between two saved states
+
+_INPUTS = 5  # x, v, adapt, tau, v_threshold
+_LAST = 17  # arguments before save_checkpoints
+
+
+def call(
+    name: str,
+    x: Tensor,
+    v: Tensor | None,
+    adapt: Tensor | None,
+    tau: float | Tensor,
+    v_threshold: float | Tensor,
+    settings: Settings,
+    return_state: bool,
+    return_v_seq: bool,
+    namespace: str = "stdano",
+) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    """Runs a compiled neuron: spikes, (v, adapt) and potentials; the latter empty unless asked for."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    constants = [t.to(dtype).contiguous() if isinstance(t, Tensor) else None for t in (tau, v_threshold)]
+    values = [t if not isinstance(t, Tensor) else 1.0 for t in (tau, v_threshold)]
+    tensors = (x, v, adapt, *constants)
+    # Checkpoints of the state serve the backward pass alone.
+    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    operator = getattr(getattr(torch.ops, namespace), f"{name}_forward")
+    out = operator(*tensors, *values, *settings.as_arguments(), needs_grad, return_state, return_v_seq)
+    spikes, v_out, adapt_out, v_seq, _ = out
+    return spikes, (v_out, adapt_out), v_seq
+
+
+def _empty_state(like: Tensor, dtype: torch.dtype) -> Tensor:
+    if like.shape[0] == 0:
+        return like.new_empty(like.shape[1:], dtype=dtype)
+    return torch.empty_like(like.select(0, 0), dtype=dtype)
+
+
+def _fake_forward(name: str, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    has_adapt = name != "lif"
+    save_checkpoints, return_state, return_v_seq = rest[-3:]
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    spikes = torch.empty_like(x)
+    none = x.new_empty(0, dtype=dtype)
+    v = _empty_state(spikes, dtype) if return_state else none
+    adapt = torch.empty_like(v) if return_state and has_adapt else x.new_empty(0, dtype=dtype)
+    v_seq = torch.empty_like(spikes) if return_v_seq else x.new_empty(0)
+    steps, neurons = x.shape[0], x[:1].numel() if x.shape[0] > 0 else x.new_empty(x.shape[1:]).numel()
+    chunks = (steps - 1) // CHECKPOINT_STEPS if save_checkpoints and steps > 0 else 0
+    checkpoints = x.new_empty(chunks, 2 if has_adapt else 1, neurons, dtype=dtype)
+    return spikes, v, adapt, v_seq, checkpoints
+
+
+def _fake_backward(
+    name: str,
+    grad_spikes: Tensor,
+    grad_v: Tensor | None,
+    grad_adapt: Tensor | None,
+    grad_v_seq: Tensor | None,
+    x: Tensor,
+    v: Tensor | None,
+    adapt: Tensor | None,
+    checkpoints: Tensor,
+    tau: Tensor | None,
+    v_threshold: Tensor | None,
+    *settings: Any,
+) -> tuple[Tensor, ...]:
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    grad_x = torch.empty_like(x)
+
+    def none() -> Tensor:
+        return x.new_empty(0, dtype=dtype)
+
+    return (
+        grad_x,
+        none() if v is None else _empty_state(grad_x, dtype),
+        none() if adapt is None else _empty_state(grad_x, dtype),
+        none() if tau is None else torch.empty_like(tau),
+        none() if v_threshold is None else torch.empty_like(v_threshold),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.arguments = inputs[_INPUTS:_LAST]
+    ctx.save_for_backward(*inputs[:_INPUTS], output[-1])
+    ctx.mark_non_differentiable(output[-1])
+
+
+def _backward(namespace: str, name: str, ctx: Any, *grads: Tensor | None) -> tuple:
+    grad_spikes, grad_v, grad_adapt, grad_v_seq, _ = grads
+    x, v, adapt, tau, v_threshold, checkpoints = ctx.saved_tensors
+    grad_spikes = torch.zeros_like(x) if grad_spikes is None else grad_spikes
+    operator = getattr(getattr(torch.ops, namespace), f"{name}_backward")
+    out = operator(
+        grad_spikes, grad_v, grad_adapt, grad_v_seq, x, v, adapt, checkpoints, tau, v_threshold, *ctx.arguments
+    )
+    wanted = [x, v, adapt, tau, v_threshold]
+    inputs = tuple(None if t is None else g for t, g in zip(wanted, out, strict=True))
+    return (*inputs, *[None] * (_LAST - _INPUTS + 3))
+
+
+def _no_double_backward(ctx: Any, *grads: Tensor | None) -> None:
+    raise RuntimeError(
+        "stdano: the kernels have no second derivative. Leave out create_graph=True, or compute with "
+        'backend="reference", which can be differentiated twice.'
+    )
+
+
+def register(namespace: str) -> None:
+    """Attaches tracing and gradients to the operators of a namespace, compiled C++ or Triton alike."""
+    for name in NEURONS:
+        forward, backward = f"{namespace}::{name}_forward", f"{namespace}::{name}_backward"
+        torch.library.register_fake(forward, lambda *a, _name=name: _fake_forward(_name, *a))
+        torch.library.register_fake(backward, lambda *a, _name=name: _fake_backward(_name, *a))
+        torch.library.register_autograd(
+            forward,
+            lambda ctx, *grads, _name=name: _backward(namespace, _name, ctx, *grads),
+            setup_context=lambda ctx, inputs, output: _setup_context(ctx, inputs, output),
+        )
+        torch.library.register_autograd(backward, _no_double_backward)
+
+
+if load_extension() is None:
+    register("stdano")

@@ -1,0 +1,81 @@
+"""The settings of a call that are plain values, checked once and handed to every backend."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from .surrogate import SURROGATES
+
+
+class Settings(NamedTuple):
+    """What reference and kernels are told besides tensors. ``rate`` is gamma (LLIF) or beta (SLIF)."""
+
+    v_reset: float | None
+    rate: float
+    tau_min: float
+    linear_decay: bool
+    decay_input: bool
+    surrogate: str
+    alpha: float
+    soft_spike: bool
+    detach_reset: bool
+    detach_adapt: bool
+
+    def as_arguments(self) -> tuple:
+        """The arguments of the compiled operators from ``v_reset`` on, in the order of their schema."""
+        return (*self[:5], SURROGATES.index(self.surrogate), *self[6:])
+
+
+def choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def number(name: str, value: object, *, above: float | None = None) -> float:
+    """``value`` as a float; it must be finite and, where ``above`` is given, larger than that."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
+    limit = "" if above is None else f" above {above:g}"
+    if not math.isfinite(value) or (above is not None and not value > above):
+        raise ValueError(f"{name} must be a finite number{limit}, got {value!r}")
+    return float(value)
+
+
+def make_settings(
+    *,
+    v_reset: float | None,
+    decay: str,
+    decay_input: bool,
+    surrogate: str,
+    alpha: float,
+    detach_reset: bool,
+    spike: str,
+    rate: float,
+    rate_name: str,
+    tau_min: float,
+    detach_adapt: bool,
+) -> Settings:
+    """Checks every value and names the argument that is wrong."""
+    choice("decay", decay, ("exp", "linear"))
+    choice("surrogate", surrogate, SURROGATES)
+    choice("spike", spike, ("hard", "soft"))
+    linear = decay == "linear"
+    return Settings(
+        None if v_reset is None else number("v_reset", v_reset),
+        number(rate_name, rate),
+        number("tau_min", tau_min, above=1.0 if linear else 0.0),
+        linear,
+        flag("decay_input", decay_input),
+        surrogate,
+        number("alpha", alpha, above=0.0),
+        spike == "soft",
+        flag("detach_reset", detach_reset),
+        flag("detach_adapt", detach_adapt),
+    )
