@@ -4,7 +4,6 @@ The CPU kernels are built wherever a C++ compiler is found. Without one the inst
 backend works, and ``stdano_kernels.backends()`` says what is missing.
 """
 
-import os
 import sys
 
 from setuptools import setup

@@ -2,6 +2,8 @@
 
 from stdano_kernels import __version__
 
-from .neurons import LIFNode, LLIFNode, SLIFNode
+from .base import BaseNode
+from .convert import convert
+from .neurons import LIFNode, LLIFNode, SLIFNode, reset_net
 
-__all__ = ["LIFNode", "LLIFNode", "SLIFNode", "__version__"]
+__all__ = ["BaseNode", "LIFNode", "LLIFNode", "SLIFNode", "__version__", "convert", "reset_net"]

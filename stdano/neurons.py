@@ -1,34 +1,186 @@
-"""Spiking-neuron modules around the functions of stdano_kernels. (A first version: state carrying follows.)"""
+"""Spiking neurons as modules, to drop in where SpikingJelly's were."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import stdano_kernels
+import torch
 from torch import Tensor, nn
 
-
-class _Node(nn.Module):
-    kernel = "lif"
-
-    def __init__(self, tau: float = 2.0, decay_input: bool = False, v_threshold: float = 1.0, **settings: Any) -> None:
-        super().__init__()
-        self.settings = dict(tau=tau, decay_input=decay_input, v_threshold=v_threshold, **settings)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return getattr(stdano_kernels, self.kernel)(x, **self.settings)
-
-    def reset(self) -> None:
-        pass
+from .base import BaseNode
 
 
-class LIFNode(_Node):
-    kernel = "lif"
+class LIFNode(BaseNode):
+    """Leaky integrate-and-fire neuron (eqs. 1 to 3 of the paper); see :class:`BaseNode` and
+    :func:`stdano_kernels.lif`. With ``decay="linear"`` it equals SpikingJelly's LIFNode of the same arguments."""
+
+    neuron = "lif"
+
+    def __init__(
+        self,
+        tau: float | Tensor = 2.0,
+        decay_input: bool = False,
+        v_threshold: float | Tensor = 1.0,
+        v_reset: float | None = 0.0,
+        surrogate_function: object = "triangle",
+        detach_reset: bool = False,
+        step_mode: str = "m",
+        backend: str = "auto",
+        store_v_seq: bool = False,
+        *,
+        decay: str = "exp",
+        alpha: float | None = None,
+        spike: str = "hard",
+    ) -> None:
+        super().__init__(
+            tau,
+            decay_input,
+            v_threshold,
+            v_reset,
+            surrogate_function,
+            detach_reset,
+            step_mode,
+            backend,
+            store_v_seq,
+            decay=decay,
+            alpha=alpha,
+            spike=spike,
+        )
+        self._check_settings()
 
 
-class LLIFNode(_Node):
-    kernel = "llif"
+class LLIFNode(BaseNode):
+    """Long-LIF: inhibitory input raises the threshold (eqs. 6, 7); see :class:`BaseNode` and
+    :func:`stdano_kernels.llif`.
+
+    Args:
+        gamma: how much inhibitory input raises the threshold.
+        detach_adapt: the threshold's adaptation counts as a constant in the backward pass.
+    """
+
+    neuron = "llif"
+
+    def __init__(
+        self,
+        tau: float | Tensor = 2.0,
+        decay_input: bool = False,
+        v_threshold: float | Tensor = 1.0,
+        v_reset: float | None = 0.0,
+        surrogate_function: object = "triangle",
+        detach_reset: bool = False,
+        step_mode: str = "m",
+        backend: str = "auto",
+        store_v_seq: bool = False,
+        *,
+        decay: str = "exp",
+        alpha: float | None = None,
+        spike: str = "hard",
+        gamma: float = 0.1,
+        detach_adapt: bool = False,
+    ) -> None:
+        super().__init__(
+            tau,
+            decay_input,
+            v_threshold,
+            v_reset,
+            surrogate_function,
+            detach_reset,
+            step_mode,
+            backend,
+            store_v_seq,
+            decay=decay,
+            alpha=alpha,
+            spike=spike,
+        )
+        self.gamma = gamma
+        self.detach_adapt = detach_adapt
+        self._check_settings()
+
+    def _settings(self) -> dict[str, Any]:
+        return {**super()._settings(), "gamma": self.gamma, "detach_adapt": self.detach_adapt}
+
+    def _resting_adaptation(self, v: Tensor) -> tuple[Tensor, ...]:
+        threshold = self.v_threshold
+        if isinstance(threshold, Tensor) and threshold.dim():
+            threshold = threshold.reshape(-1, *[1] * (v.dim() - 2))
+        return (torch.zeros_like(v) + threshold,)
+
+    @property
+    def theta(self) -> Tensor | float:
+        """The threshold of the next step, ``[B, ...]``; ``v_threshold`` before the first."""
+        return self.v_threshold if self._state is None else self._state[1]
 
 
-class SLIFNode(_Node):
-    kernel = "slif"
+class SLIFNode(BaseNode):
+    """Short-LIF: a spike's residual potential shortens the next time constant (eqs. 8, 9); soft reset by default.
+    See :class:`BaseNode` and :func:`stdano_kernels.slif`.
+
+    Args:
+        beta: how much the residual potential shortens the time constant.
+        tau_min: lower bound of the time constant, in time steps.
+        detach_adapt: the residual potential counts as a constant in the backward pass.
+    """
+
+    neuron = "slif"
+
+    def __init__(
+        self,
+        tau: float | Tensor = 2.0,
+        decay_input: bool = False,
+        v_threshold: float | Tensor = 1.0,
+        v_reset: float | None = None,
+        surrogate_function: object = "triangle",
+        detach_reset: bool = False,
+        step_mode: str = "m",
+        backend: str = "auto",
+        store_v_seq: bool = False,
+        *,
+        decay: str = "exp",
+        alpha: float | None = None,
+        spike: str = "hard",
+        beta: float = 0.1,
+        tau_min: float = 1.05,
+        detach_adapt: bool = False,
+    ) -> None:
+        super().__init__(
+            tau,
+            decay_input,
+            v_threshold,
+            v_reset,
+            surrogate_function,
+            detach_reset,
+            step_mode,
+            backend,
+            store_v_seq,
+            decay=decay,
+            alpha=alpha,
+            spike=spike,
+        )
+        self.beta = beta
+        self.tau_min = tau_min
+        self.detach_adapt = detach_adapt
+        self._check_settings()
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            **super()._settings(),
+            "beta": self.beta,
+            "tau_min": self.tau_min,
+            "detach_adapt": self.detach_adapt,
+        }
+
+    def _resting_adaptation(self, v: Tensor) -> tuple[Tensor, ...]:
+        return (torch.zeros_like(v),)
+
+    @property
+    def p(self) -> Tensor | float:
+        """The residual potential of the last step, ``[B, ...]``; 0 before the first."""
+        return 0.0 if self._state is None else self._state[1]
+
+
+def reset_net(model: nn.Module) -> None:
+    """Calls ``reset()`` on every spiking neuron of a model, stdano's and others'."""
+    for module in model.modules():
+        reset = getattr(module, "reset", None)
+        if callable(reset):
+            reset()

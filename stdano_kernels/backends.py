@@ -25,8 +25,7 @@ class BackendStatus:
     details: dict[str, str] = field(default_factory=dict)
 
 
-@cache
-def load_extension() -> str | None:
+def _load_extension() -> str | None:
     """Loads the compiled operators; the reason where that fails, None where they are there."""
     files = sorted(Path(__file__).parent.glob("_C.*so"))
     if not files:
@@ -44,15 +43,18 @@ def load_extension() -> str | None:
     return None
 
 
+# Settled at import, so that torch.compile meets a constant.
+EXTENSION_ERROR = _load_extension()
+
+
 def backends() -> dict[str, BackendStatus]:
     """The state of every backend on this machine, by name: ``reference``, ``cpu``, ``triton``, ``cuda``."""
-    missing = load_extension()
-    if missing is None:
+    if EXTENSION_ERROR is None:
         level = torch.ops.stdano.cpu_capability()
         details = {"instruction set": level, "threads": str(torch.get_num_threads())}
         cpu = BackendStatus(True, "compiled C++ kernels", details)
     else:
-        cpu = BackendStatus(False, missing)
+        cpu = BackendStatus(False, EXTENSION_ERROR)
     return {
         "reference": BackendStatus(True, "plain PyTorch, for every device", {"torch": torch.__version__}),
         "cpu": cpu,
@@ -77,9 +79,9 @@ def select(backend: str, x: Tensor) -> str:
     device = x.device.type
     if backend == "auto":
         if device == "cpu":
-            reason = load_extension()
-            if reason is None:
+            if EXTENSION_ERROR is None:
                 return "cpu"
+            reason = EXTENSION_ERROR
         else:
             reason = f"stdano {_version()} has kernels for the CPU alone"
         if device != "meta" and not torch.compiler.is_compiling():

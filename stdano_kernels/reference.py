@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import surrogate
+from .saved import saved_tensors
 from .settings import Settings
 
 
@@ -33,7 +34,7 @@ class _Spike(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (u,) = ctx.saved_tensors
+        (u,) = saved_tensors(ctx)
         sigma = surrogate.derivative(ctx.name, u, ctx.alpha)
         return torch.where(sigma != 0, grad * sigma, torch.zeros_like(sigma)), None, None
 
@@ -53,7 +54,7 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        s, a = ctx.saved_tensors
+        s, a = saved_tensors(ctx)
         return grad * a, torch.where(s > 0, grad, torch.zeros_like(grad))
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backends import load_extension
-from .settings import Settings
+from .backends import EXTENSION_ERROR
+from .saved import saved_tensors
+from .settings import Settings, compute_dtype
 
 NEURONS = ("lif", "llif", "slif")
 CHECKPOINT_STEPS = 16  # kCheckpointSteps in csrc/cpu/kernels.h: time steps between two saved states
@@ -33,7 +34,7 @@ def call(
     namespace: str = "stdano",
 ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     """Runs a compiled neuron: spikes, (v, adapt) and potentials; the latter empty unless asked for."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(x)
     constants = [t.to(dtype).contiguous() if isinstance(t, Tensor) else None for t in (tau, v_threshold)]
     values = [t if not isinstance(t, Tensor) else 1.0 for t in (tau, v_threshold)]
     tensors = (x, v, adapt, *constants)
@@ -54,7 +55,7 @@ def _empty_state(like: Tensor, dtype: torch.dtype) -> Tensor:
 def _fake_forward(name: str, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     has_adapt = name != "lif"
     save_checkpoints, return_state, return_v_seq = rest[-3:]
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(x)
     spikes = torch.empty_like(x)
     none = x.new_empty(0, dtype=dtype)
     v = _empty_state(spikes, dtype) if return_state else none
@@ -80,7 +81,7 @@ def _fake_backward(
     v_threshold: Tensor | None,
     *settings: Any,
 ) -> tuple[Tensor, ...]:
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(x)
     grad_x = torch.empty_like(x)
 
     def none() -> Tensor:
@@ -104,7 +105,7 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 def _backward(namespace: str, name: str, ctx: Any, *grads: Tensor | None) -> tuple:
     grad_spikes, grad_v, grad_adapt, grad_v_seq, _ = grads
-    x, v, adapt, tau, v_threshold, checkpoints = ctx.saved_tensors
+    x, v, adapt, tau, v_threshold, checkpoints = saved_tensors(ctx)
     grad_spikes = torch.zeros_like(x) if grad_spikes is None else grad_spikes
     operator = getattr(getattr(torch.ops, namespace), f"{name}_backward")
     out = operator(
@@ -136,5 +137,5 @@ def register(namespace: str) -> None:
         torch.library.register_autograd(backward, _no_double_backward)
 
 
-if load_extension() is None:
+if EXTENSION_ERROR is None:
     register("stdano")

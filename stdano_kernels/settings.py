@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from .surrogate import SURROGATES
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of states and arithmetic for an input: float32, or float64 for float64."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 class Settings(NamedTuple):

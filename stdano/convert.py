@@ -1,0 +1,208 @@
+"""Swaps the spiking layers of an existing model, SpikingJelly's included, for stdano's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from .base import BaseNode
+from .neurons import LIFNode, LLIFNode, SLIFNode, reset_net
+
+NEURONS: dict[str, type[BaseNode]] = {"LIF": LIFNode, "LLIF": LLIFNode, "SLIF": SLIFNode}
+DIGITS = {"0": "LIF", "1": "LLIF", "2": "SLIF"}  # the paper's configuration strings
+
+Replacement = str | Callable[[nn.Module], nn.Module]
+_INHERITED = (
+    "tau",
+    "decay_input",
+    "v_threshold",
+    "v_reset",
+    "surrogate_function",
+    "detach_reset",
+    "step_mode",
+    "store_v_seq",
+)
+
+
+def convert(
+    model: nn.Module,
+    neurons: Replacement | Mapping[str, Replacement],
+    *,
+    example_input: Tensor | None = None,
+    **settings: Any,
+) -> nn.Module:
+    """Replaces the spiking layers of a model, in place.
+
+    Args:
+        model: any module with spiking layers: stdano's nodes, or SpikingJelly's (``neuron.BaseNode``).
+        neurons: what to put in:
+            ``"LIF"``, ``"LLIF"``, ``"SLIF"``: that neuron everywhere;
+            a string of digits such as ``"20002000"``: one a layer, in order of execution (0 LIF, 1 LLIF, 2 SLIF);
+            a function of the old layer that returns the new one;
+            a mapping from the kind of the old layer (``"LIF"``, or its class name such as ``"IFNode"``) to one of
+            the former; kinds that it does not name stay as they are.
+        example_input: an input for one forward call (without gradients) that tells the order of execution. Needed
+            for a string of digits alone, and there only if ``torch.fx`` cannot trace the model.
+        settings: arguments for the new layers (``tau=1.1, decay="exp"``), which override what they inherit.
+
+    New layers inherit the settings of the old ones, SpikingJelly's linear decay included. The reset is inherited
+    between LIF and LLIF; a layer that turns into SLIF, or was SLIF, gets its default reset unless ``v_reset`` is
+    given.
+
+    Returns:
+        The model; a new layer if the model is itself a spiking layer.
+
+    Raises:
+        ValueError: no spiking layers, an unknown neuron, a string of the wrong length, or an order that cannot be
+            told.
+    """
+    layers = spiking_layers(model)
+    if not layers:
+        raise ValueError(f"model must have spiking layers of stdano or SpikingJelly, {type(model).__name__} has none")
+    if isinstance(neurons, str) and neurons not in NEURONS:
+        order = execution_order(model, example_input)
+        _check_digits(neurons, order)
+        chosen: dict[nn.Module, Replacement] = {layer: DIGITS[d] for (_, layer), d in zip(order, neurons, strict=True)}
+    elif isinstance(neurons, Mapping):
+        _check_mapping(neurons, layers)
+        chosen = {}
+        for layer in layers.values():
+            for kind in (_kind(layer), type(layer).__name__):
+                if kind in neurons:
+                    chosen[layer] = neurons[kind]
+    else:
+        chosen = dict.fromkeys(layers.values(), neurons)
+    new = {id(old): _replace(old, how, settings) for old, how in chosen.items()}
+    _invalidate_spikingjelly_cache(model)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if id(child) in new:
+                setattr(parent, name, new[id(child)])
+    return new.get(id(model), model)
+
+
+def is_spiking(module: nn.Module) -> bool:
+    """Whether a module is a spiking neuron of stdano or of SpikingJelly."""
+    return isinstance(module, BaseNode) or any(
+        base.__name__ in ("BaseNode", "SimpleBaseNode") and base.__module__.startswith("spikingjelly.")
+        for base in type(module).__mro__
+    )
+
+
+def spiking_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The spiking layers by name, in order of definition; one that is used twice appears once."""
+    return {name: module for name, module in model.named_modules() if is_spiking(module)}
+
+
+def execution_order(model: nn.Module, example_input: Tensor | None = None) -> list[tuple[str, nn.Module]]:
+    """Names and spiking layers in the order in which forward runs them, each where it first runs."""
+    layers = spiking_layers(model)
+    names = _run(model, layers, example_input) if example_input is not None else _trace(model)
+    order = list(dict.fromkeys(names))
+    missing = [name for name in layers if name not in order]
+    if missing:
+        raise ValueError(f"the order of execution is unknown for layers that forward does not run: {missing}")
+    return [(name, layers[name]) for name in order]
+
+
+def _trace(model: nn.Module) -> list[str]:
+    if is_spiking(model):
+        return [""]
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, qualified_name: str) -> bool:
+            return not any(is_spiking(child) for child in m.modules() if child is not m)
+
+    try:
+        graph = Tracer().trace(model)
+    except Exception as error:
+        raise ValueError(
+            f"example_input must be given: torch.fx cannot trace {type(model).__name__} to tell the order of its "
+            f"spiking layers ({type(error).__name__}: {error})"
+        ) from error
+    names = {module: name for name, module in spiking_layers(model).items()}
+    called = [model.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"]
+    return [names[module] for module in called if module in names]
+
+
+def _run(model: nn.Module, layers: dict[str, nn.Module], example_input: Tensor) -> list[str]:
+    ran: list[str] = []
+    handles = [
+        layer.register_forward_pre_hook(lambda module, args, name=name: ran.append(name))
+        for name, layer in layers.items()
+    ]
+    training = model.training
+    try:
+        model.eval()  # statistics of normalisation layers must not see the example
+        with torch.no_grad():
+            model(example_input)
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+        reset_net(model)
+    return ran
+
+
+def _check_digits(neurons: str, order: list[tuple[str, nn.Module]]) -> None:
+    allowed = f"one of {', '.join(NEURONS)}, or {len(order)} digits (0 LIF, 1 LLIF, 2 SLIF), one a spiking layer"
+    if not neurons or set(neurons) - set(DIGITS):
+        raise ValueError(f"neurons must be {allowed}; got {neurons!r}")
+    if len(neurons) != len(order):
+        layers = ", ".join(name for name, _ in order)
+        raise ValueError(f"neurons must be {allowed}; got {len(neurons)} digits, {neurons!r}, for layers {layers}")
+
+
+def _check_mapping(neurons: Mapping[str, Replacement], layers: dict[str, nn.Module]) -> None:
+    known = {_kind(layer) for layer in layers.values()} | {type(layer).__name__ for layer in layers.values()}
+    unknown = [key for key in neurons if key not in known]
+    if unknown:
+        raise ValueError(f"neurons must map from kinds that the model has, {sorted(known)}; got {unknown}")
+
+
+def _kind(layer: nn.Module) -> str:
+    return type(layer).__name__.removesuffix("Node")
+
+
+def _replace(old: nn.Module, how: Replacement, settings: dict[str, Any]) -> nn.Module:
+    if not isinstance(how, str):
+        if not callable(how):
+            raise ValueError(f"neurons must be one of {', '.join(NEURONS)} or a function of a layer, got {how!r}")
+        return how(old)
+    if how not in NEURONS:
+        raise ValueError(f"neurons must be one of {', '.join(NEURONS)}, got {how!r}")
+    new = NEURONS[how](**{**_inherited(old, how), **settings})
+    new.train(old.training)
+    return new
+
+
+def _inherited(old: nn.Module, kind: str) -> dict[str, Any]:
+    values = {name: getattr(old, name) for name in _INHERITED if hasattr(old, name)}
+    if "SLIF" in (kind, _kind(old)) and kind != _kind(old):
+        values.pop("v_reset", None)
+    if isinstance(old, BaseNode):
+        same = ("alpha", "decay", "spike", "backend")
+        own = ("gamma", "beta", "tau_min", "detach_adapt") if kind == _kind(old) else ("detach_adapt",)
+        values.update({name: getattr(old, name) for name in same + own if hasattr(old, name)})
+        if kind == "LIF":
+            values.pop("detach_adapt", None)
+        return values
+    values["decay"] = "linear"
+    w = getattr(old, "w", None)
+    if "tau" not in values and isinstance(w, Tensor):  # ParametricLIFNode learns w with 1/tau = sigmoid(w)
+        values["tau"] = 1.0 / float(torch.sigmoid(w.detach()))
+    if "tau" not in values:  # IFNode does not decay, which no tau expresses
+        values.pop("decay")
+    return values
+
+
+def _invalidate_spikingjelly_cache(model: nn.Module) -> None:
+    """SpikingJelly remembers which modules reset_net visits; it would go on to reset the replaced ones."""
+    functional = sys.modules.get("spikingjelly.activation_based.functional")
+    invalidate = getattr(functional, "invalidate_reset_cache", None)
+    if invalidate is not None:
+        invalidate(model)

@@ -1,0 +1,72 @@
+"""Checks of tensor arguments, made once, before anything is computed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .settings import compute_dtype, number
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def check_input(x: Tensor) -> None:
+    """x is a dense floating-point tensor with a time dimension."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
+    if x.dtype not in DTYPES:
+        raise TypeError(f"x must be float32, float64, float16 or bfloat16, got {x.dtype}")
+    if x.layout != torch.strided:
+        raise TypeError(f"x must be a dense (strided) tensor, got layout {x.layout}")
+    if x.dim() < 1:
+        raise ValueError("x must have a time dimension, [T, ...]; got a tensor of shape ()")
+
+
+def check_constant(name: str, value: float | Tensor, x: Tensor, above: float | None = None) -> float | Tensor:
+    """tau or v_threshold: a number, or a tensor of shape [] or [C] on x's device with valid values."""
+    if not isinstance(value, Tensor):
+        return number(name, value, above=above)
+    if value.dtype not in DTYPES:
+        raise TypeError(f"{name} must be a number or a floating-point tensor, got a tensor of {value.dtype}")
+    if value.device != x.device:
+        raise ValueError(f"{name} must be on the device of x, {x.device}, got a tensor on {value.device}")
+    channels = x.shape[2] if x.dim() >= 3 else None
+    if value.dim() != 0 and tuple(value.shape) != (channels,):
+        per_channel = "[] only, since x has no channels" if channels is None else f"[] or [{channels}]"
+        raise ValueError(
+            f"{name} must be a number or a tensor of shape {per_channel} (dimension 2 of x [T, B, C, ...]), "
+            f"got shape {list(value.shape)} with x of shape {list(x.shape)}"
+        )
+    # Values can be read without waiting for a device on the CPU alone, and never while a graph is traced.
+    if value.device.type == "cpu" and not torch.compiler.is_compiling() and not _is_traced(value):
+        bad = ~torch.isfinite(value.detach())
+        if above is not None:
+            bad |= value.detach() <= above
+        if bool(bad.any()):
+            limit = "" if above is None else f" above {above:g}"
+            raise ValueError(f"{name} must be finite{limit} everywhere, got {value.detach()[bad].flatten()[0].item()}")
+    return value
+
+
+def _is_traced(x: Tensor) -> bool:
+    return type(x) not in (Tensor, torch.nn.Parameter) or torch._C._functorch.maybe_current_level() is not None
+
+
+def check_state(kind: str, fields: tuple[str, ...], state: object, x: Tensor) -> tuple[Tensor, ...]:
+    """The tensors of a state in the dtype of arithmetic; none for None."""
+    if state is None:
+        return ()
+    if not isinstance(state, tuple) or len(state) != len(fields):
+        raise TypeError(f"state must be None or {kind}({', '.join(fields)}), got {type(state).__name__}")
+    for name, value in zip(fields, state, strict=True):
+        if not isinstance(value, Tensor) or value.dtype not in DTYPES:
+            what = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"state.{name} must be a floating-point tensor, got {what}")
+        if value.shape != x.shape[1:]:
+            raise ValueError(
+                f"state.{name} must have the shape of x less its time dimension, {list(x.shape[1:])}, got "
+                f"{list(value.shape)}; a new sequence starts with state=None"
+            )
+        if value.device != x.device:
+            raise ValueError(f"state.{name} must be on the device of x, {x.device}, got a tensor on {value.device}")
+    return tuple(value.to(compute_dtype(x)) for value in state)
