@@ -79,7 +79,7 @@ def convert(
     new = {id(old): _replace(old, how, settings) for old, how in chosen.items()}
     _invalidate_spikingjelly_cache(model)
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):  # named_children() hides the second use of a layer
             if id(child) in new:
                 setattr(parent, name, new[id(child)])
     return new.get(id(model), model)
