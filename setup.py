@@ -8,9 +8,8 @@ import sys
 
 from setuptools import setup
 
-# Warnings of the compilers and linkers are for developers; these are the flags that results depend on.
-# Contraction stays off, because one rounding less flips a spike; the other switches only drop errno and traps,
-# without which loops with comparisons cannot become vector instructions.
+# Contraction stays off, because one rounding less flips a spike. The two switches after it drop errno and traps,
+# with which loops that compare cannot become vector instructions.
 CXX_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DPy_LIMITED_API=0x030A0000"]
 
@@ -57,4 +56,4 @@ def compiled_extensions():
 
 
 extensions, commands = compiled_extensions()
-setup(ext_modules=extensions, cmdclass=commands)
+setup(ext_modules=extensions, cmdclass=commands, options={"bdist_wheel": {"py_limited_api": "cp310"}})
