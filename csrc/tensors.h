@@ -12,7 +12,7 @@
 #include <optional>
 #include <vector>
 
-#include "cpu/kernels.h"
+#include "call.h"
 
 namespace stdano {
 

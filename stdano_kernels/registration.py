@@ -15,7 +15,7 @@ from .saved import saved_tensors
 from .settings import Settings, compute_dtype
 
 NEURONS = ("lif", "llif", "slif")
-CHECKPOINT_STEPS = 16  # kCheckpointSteps in csrc/cpu/kernels.h: time steps between two saved states
+CHECKPOINT_STEPS = 16  # kCheckpointSteps in csrc/call.h: time steps between two saved states
 
 _INPUTS = 5  # x, v, adapt, tau, v_threshold
 _LAST = 17  # arguments before save_checkpoints

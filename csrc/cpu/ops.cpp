@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "../tensors.h"
+#include "kernels.h"
 
 namespace stdano {
 namespace {
