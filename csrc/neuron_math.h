@@ -116,11 +116,17 @@ STDANO_INLINE Exponential<double> exponential(double x) {
   return {bit_cast<double>(scale), fma_(r * r, p, r)};
 }
 
-// exp(x) for x <= 0, at most 1 ulp off.
+// exp(x) for x <= 0, at most 1.1 ulp off; for the most negative x the smallest normal number.
 template <class real>
 STDANO_INLINE real exp_negative(real x) {
   const Exponential<real> e = exponential(x);
   return fma_(e.scale, e.fraction, e.scale);
+}
+
+// The same with 0 at the end.
+template <class real>
+STDANO_INLINE real exp_or_zero(real x) {
+  return x < (sizeof(real) == 4 ? real(-87.3) : real(-708)) ? real(0) : exp_negative(x);
 }
 
 // tanh(x) = -w/(2 + w) with w = exp(-2|x|) - 1, which loses nothing near 0; at most 3 ulp off. A rational

@@ -46,7 +46,8 @@ template <class real>
 STDANO_INLINE Constants<real> make_constants(Settings<real> p, real tau, real threshold) {
   const real inverse = reciprocal(tau);
   const real decay = p.linear_decay != 0 ? real(1) - inverse : exp_negative(-inverse);
-  return {tau, inverse, decay, p.decay_input != 0 ? inverse : real(1), threshold};
+  const real smallest = real(1.1754943508222875e-38);  // not 0, for the sake of an infinite potential
+  return {tau, inverse, decay > smallest ? decay : smallest, p.decay_input != 0 ? inverse : real(1), threshold};
 }
 
 // A hard spike is a bool and selects; a soft spike is a number and multiplies. Selecting keeps 0*inf away.
@@ -230,7 +231,7 @@ struct SLIF {
     const real gtau = unclamped ? weighted(gh, charge_slope(p, x, v, b.decay, b.inverse_tau)) : real(0);
     const real gain = p.decay_input != 0 ? b.inverse_tau : real(1);
     g.v = b.decay * gh;
-    g.adapt = p.detach_adapt != 0 ? real(0) : gtau * (-p.rate * fma_(-b.tanh, b.tanh, real(1)));
+    g.adapt = p.detach_adapt != 0 ? real(0) : weighted(-p.rate * fma_(-b.tanh, b.tanh, real(1)), gtau);
     return {gain * gh, gtau, gthreshold};
   }
 };

@@ -17,14 +17,14 @@ STDANO_INLINE real surrogate_derivative(real u, real alpha) {
   const real half = real(0.5);
   const real a = abs_(u);
   if (kind == triangle) {
-    const real d = fma_(-alpha * alpha, a, alpha);
+    const real d = fma_(-alpha, alpha * a, alpha);  // alpha*alpha may overflow
     return d > 0 ? d : real(0);
   }
   if (kind == rectangle) {
     return alpha * a < half ? alpha : real(0);
   }
   if (kind == sigmoid) {
-    const real e = exp_negative(-alpha * a);
+    const real e = exp_or_zero(-alpha * a);
     const real d = reciprocal(real(1) + e);
     return alpha * e * d * d;
   }
@@ -33,7 +33,7 @@ STDANO_INLINE real surrogate_derivative(real u, real alpha) {
     return half * alpha / fma_(z, z, real(1));
   }
   if (kind == piecewise_exp) {
-    return half * alpha * exp_negative(-alpha * a);
+    return half * alpha * exp_or_zero(-alpha * a);
   }
   const real d = fma_(alpha, a, real(1));  // fast_sigmoid
   return real(1) / (d * d);

@@ -105,10 +105,15 @@ inline Geometry make_geometry(const Tensor& x, int64_t channels) {
   for (int64_t d = 1; d < x.dim(); ++d) N *= x.size(d);
   const int64_t inner = T > 1 && N > 0 ? x.stride(0) : std::max<int64_t>(N, 1);
   Geometry g{T, N, inner, 1, std::max<int64_t>(N, 1)};
-  if (channels > 1 && N > 0) {
-    const int64_t stride = x.stride(2);
+  if (channels > 1) {
     g.channels = channels;
-    g.channel_stride = T > 1 && stride > inner ? stride / T : stride;
+    if (T > 0 && N > 0) {
+      const int64_t stride = x.stride(2);
+      g.channel_stride = T > 1 && stride > inner ? stride / T : stride;
+    } else {  // a state is then contiguous
+      g.channel_stride = 1;
+      for (int64_t d = 3; d < x.dim(); ++d) g.channel_stride *= std::max<int64_t>(x.size(d), 1);
+    }
   }
   return g;
 }

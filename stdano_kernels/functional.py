@@ -13,7 +13,7 @@ from torch import Tensor
 from . import reference, registration
 from .backends import NAMES, select
 from .checks import check_constant, check_input, check_state
-from .settings import Settings, choice, flag, make_settings
+from .settings import LARGEST, SMALLEST, Settings, choice, flag, make_settings
 
 
 class LIFState(NamedTuple):
@@ -214,6 +214,7 @@ def _neuron(
     check_input(x)
     lowest = 1.0 if settings.linear_decay else 0.0
     tau = check_constant("tau", tau, x, above=lowest)
+    tau = tau.clamp(SMALLEST, LARGEST) if isinstance(tau, Tensor) else min(max(tau, SMALLEST), LARGEST)
     v_threshold = check_constant("v_threshold", v_threshold, x)
     states = check_state(_STATES[name].__name__, _STATES[name]._fields, state, x)
     flag("return_state", return_state)

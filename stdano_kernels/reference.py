@@ -19,24 +19,25 @@ from .settings import Settings
 
 
 class _Spike(torch.autograd.Function):
-    """Heaviside(u), u = 0 included, with the surrogate as derivative."""
+    """Heaviside(u), u = 0 included, with the surrogate as derivative; or the surrogate's primitive, whose derivative
+    at u = 0 autograd would get wrong."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(u: Tensor, name: str, alpha: float) -> Tensor:
-        return (u >= 0).to(u.dtype)
+    def forward(u: Tensor, name: str, alpha: float, soft: bool) -> Tensor:
+        return surrogate.primitive(name, u, alpha) if soft else (u >= 0).to(u.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        u, ctx.name, ctx.alpha = inputs
+        u, ctx.name, ctx.alpha, _ = inputs
         ctx.save_for_backward(u)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (u,) = saved_tensors(ctx)
         sigma = surrogate.derivative(ctx.name, u, ctx.alpha)
-        return torch.where(sigma != 0, grad * sigma, torch.zeros_like(sigma)), None, None
+        return torch.where(sigma != 0, grad * sigma, torch.zeros_like(sigma)), None, None, None
 
 
 class _Gate(torch.autograd.Function):
@@ -59,7 +60,7 @@ class _Gate(torch.autograd.Function):
 
 
 def _fire(u: Tensor, k: Settings) -> Tensor:
-    return surrogate.primitive(k.surrogate, u, k.alpha) if k.soft_spike else _Spike.apply(u, k.surrogate, k.alpha)
+    return _Spike.apply(u, k.surrogate, k.alpha, k.soft_spike)
 
 
 def _times(s: Tensor, a: Tensor, k: Settings) -> Tensor:
@@ -126,7 +127,8 @@ def neuron(
             adapt = theta + k.rate * torch.tanh(torch.where(xt > 0, torch.zeros_like(xt), -xt))
         if name == "slif":
             assert adapt is not None
-            wanted = tau - k.rate * torch.tanh(adapt)
+            # beyond 20 tanh is 1 in any precision; the limit keeps an infinite p from a derivative of 0*inf
+            wanted = tau - k.rate * torch.tanh(adapt.clamp(-20, 20))
             decay, gain = _decay_and_gain(torch.where(wanted >= k.tau_min, wanted, k.tau_min).to(x.dtype), k)
         h = _charge(xt, v, decay, gain, k)
         u = h - theta

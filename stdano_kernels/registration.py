@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .backends import EXTENSION_ERROR
 from .saved import saved_tensors
@@ -34,6 +35,7 @@ def call(
     namespace: str = "stdano",
 ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     """Runs a compiled neuron: spikes, (v, adapt) and potentials; the latter empty unless asked for."""
+    _refuse_forward_mode(x, v, adapt, tau, v_threshold)
     dtype = compute_dtype(x)
     constants = [t.to(dtype).contiguous() if isinstance(t, Tensor) else None for t in (tau, v_threshold)]
     values = [t if not isinstance(t, Tensor) else 1.0 for t in (tau, v_threshold)]
@@ -44,6 +46,14 @@ def call(
     out = operator(*tensors, *values, *settings.as_arguments(), needs_grad, return_state, return_v_seq)
     spikes, v_out, adapt_out, v_seq, _ = out
     return spikes, (v_out, adapt_out), v_seq
+
+
+def _refuse_forward_mode(*values: object) -> None:
+    """Forward-mode differentiation would pass by the kernels without an error, with a derivative of zero."""
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    if any(isinstance(t, Tensor) and forward_ad.unpack_dual(t, level=0).tangent is not None for t in values):
+        raise RuntimeError("stdano: the kernels have no forward-mode derivative (jvp, jacfwd); use reverse mode")
 
 
 def _empty_state(like: Tensor, dtype: torch.dtype) -> Tensor:
@@ -99,12 +109,18 @@ def _fake_backward(
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.set_materialize_grads(False)
     ctx.arguments = inputs[_INPUTS:_LAST]
+    _, ctx.returns_state, ctx.returns_v_seq = inputs[_LAST:]
     ctx.save_for_backward(*inputs[:_INPUTS], output[-1])
     ctx.mark_non_differentiable(output[-1])
 
 
 def _backward(namespace: str, name: str, ctx: Any, *grads: Tensor | None) -> tuple:
     grad_spikes, grad_v, grad_adapt, grad_v_seq, _ = grads
+    # What was not asked for is an empty tensor, for which a compiled graph may hand an empty gradient back.
+    if not ctx.returns_state or name == "lif":
+        grad_adapt = None
+    grad_v = grad_v if ctx.returns_state else None
+    grad_v_seq = grad_v_seq if ctx.returns_v_seq else None
     x, v, adapt, tau, v_threshold, checkpoints = saved_tensors(ctx)
     grad_spikes = torch.zeros_like(x) if grad_spikes is None else grad_spikes
     operator = getattr(getattr(torch.ops, namespace), f"{name}_backward")

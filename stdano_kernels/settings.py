@@ -56,6 +56,10 @@ def number(name: str, value: object, *, above: float | None = None) -> float:
     return float(value)
 
 
+# Beyond these, exp(-1/tau) is 0 or 1 in every dtype; within them, nothing overflows in float32.
+SMALLEST, LARGEST = 1e-30, 1e30
+
+
 def make_settings(
     *,
     v_reset: float | None,
@@ -77,8 +81,8 @@ def make_settings(
     linear = decay == "linear"
     return Settings(
         None if v_reset is None else number("v_reset", v_reset),
-        number(rate_name, rate),
-        number("tau_min", tau_min, above=1.0 if linear else 0.0),
+        min(max(number(rate_name, rate), -LARGEST), LARGEST),
+        min(max(number("tau_min", tau_min, above=1.0 if linear else 0.0), SMALLEST), LARGEST),
         linear,
         flag("decay_input", decay_input),
         surrogate,

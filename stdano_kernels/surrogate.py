@@ -32,7 +32,7 @@ def derivative(name: str, u: Tensor, alpha: float) -> Tensor:
     """The surrogate derivative at ``u`` (any shape and floating dtype); see the table above."""
     a = u.abs()
     if name == "triangle":
-        return (alpha - alpha * alpha * a).clamp(min=0)
+        return (alpha * (1 - alpha * a)).clamp(min=0)
     if name == "rectangle":
         return alpha * (alpha * a < 0.5).to(u.dtype)
     if name == "sigmoid":
