@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from .base import BaseNode
-from .neurons import LIFNode, LLIFNode, SLIFNode, reset_net
+from .neurons import NEURONS, reset_net
 
-NEURONS: dict[str, type[BaseNode]] = {"LIF": LIFNode, "LLIF": LLIFNode, "SLIF": SLIFNode}
 DIGITS = {"0": "LIF", "1": "LLIF", "2": "SLIF"}  # the paper's configuration strings
 
 Replacement = str | Callable[[nn.Module], nn.Module]

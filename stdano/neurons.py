@@ -178,6 +178,9 @@ class SLIFNode(BaseNode):
         return 0.0 if self._state is None else self._state[1]
 
 
+NEURONS: dict[str, type[BaseNode]] = {"LIF": LIFNode, "LLIF": LLIFNode, "SLIF": SLIFNode}
+
+
 def reset_net(model: nn.Module) -> None:
     """Calls ``reset()`` on every spiking neuron of a model, stdano's and others'."""
     for module in model.modules():

@@ -214,7 +214,8 @@ def _neuron(
     check_input(x)
     lowest = 1.0 if settings.linear_decay else 0.0
     tau = check_constant("tau", tau, x, above=lowest)
-    tau = tau.clamp(SMALLEST, LARGEST) if isinstance(tau, Tensor) else min(max(tau, SMALLEST), LARGEST)
+    if not isinstance(tau, Tensor):
+        tau = min(max(tau, SMALLEST), LARGEST)
     v_threshold = check_constant("v_threshold", v_threshold, x)
     states = check_state(_STATES[name].__name__, _STATES[name]._fields, state, x)
     flag("return_state", return_state)

@@ -35,7 +35,7 @@ def call(
     namespace: str = "stdano",
 ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     """Runs a compiled neuron: spikes, (v, adapt) and potentials; the latter empty unless asked for."""
-    _refuse_forward_mode(x, v, adapt, tau, v_threshold)
+    _refuse_transforms(x, v, adapt, tau, v_threshold)
     dtype = compute_dtype(x)
     constants = [t.to(dtype).contiguous() if isinstance(t, Tensor) else None for t in (tau, v_threshold)]
     values = [t if not isinstance(t, Tensor) else 1.0 for t in (tau, v_threshold)]
@@ -48,11 +48,18 @@ def call(
     return spikes, (v_out, adapt_out), v_seq
 
 
-def _refuse_forward_mode(*values: object) -> None:
-    """Forward-mode differentiation would pass by the kernels without an error, with a derivative of zero."""
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+def _refuse_transforms(*values: object) -> None:
+    """Says what the kernels cannot do, before torch says it in its own terms or, in forward mode, gives zeros."""
+    if torch.compiler.is_compiling():
         return
-    if any(isinstance(t, Tensor) and forward_ad.unpack_dual(t, level=0).tangent is not None for t in values):
+    if any(isinstance(t, Tensor) and torch._C._functorch.is_gradtrackingtensor(t) for t in values):
+        raise RuntimeError(
+            "stdano: the kernels do not take part in torch.func transforms (grad, jacrev, jvp); use torch.autograd, or "
+            'backend="reference" for reverse mode'
+        )
+    if forward_ad._current_level >= 0 and any(
+        isinstance(t, Tensor) and forward_ad.unpack_dual(t, level=0).tangent is not None for t in values
+    ):
         raise RuntimeError("stdano: the kernels have no forward-mode derivative (jvp, jacfwd); use reverse mode")
 
 

@@ -163,7 +163,8 @@ class BlockConstants {
     if (!by_channel) return;
     for (int64_t i = 0; i < b.size; ++i) {
       const int64_t channel = (b.begin + i) / b.g.channel_stride % b.g.channels;
-      table_[i] = tau_ ? tau_[channel] : uniform_.tau;
+      const real tau = tau_ ? tau_[channel] : uniform_.tau;
+      table_[i] = tau < real(1e-30) ? real(1e-30) : (tau > real(1e30) ? real(1e30) : tau);  // where exp(-1/tau) is 0, 1
       table_[4 * columns_ + i] = threshold_ ? threshold_[channel] : uniform_.threshold;
     }
     real* __restrict table = table_;

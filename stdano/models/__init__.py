@@ -1,0 +1,5 @@
+"""Spiking networks."""
+
+from .small import SmallConvNet
+
+__all__ = ["SmallConvNet"]

@@ -1,0 +1,118 @@
+"""What a run leaves behind and shows: metrics (CSV), a curve (PNG), a progress bar, a closing table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .checkpoint import write_atomically
+
+COLUMNS = (
+    "epoch",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "firing_rate",
+    "lr",
+    "seconds",
+    "images_per_second",
+)
+Row = dict[str, float]
+
+
+def write_metrics(path: Path, rows: list[Row]) -> None:
+    """All rows so far; the file always fits the checkpoint that holds the same rows."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def best_row(rows: list[Row]) -> Row:
+    """The row with the highest test accuracy, the earliest of equals."""
+    return max(rows, key=lambda row: row["test_accuracy"])
+
+
+def plot_curve(path: Path, rows: list[Row], title: str) -> None:
+    """Loss and accuracy over the epochs; the last and the best epoch are marked."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in rows]
+    for axis, name, factor in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
+        for part in ("train", "test"):
+            axis.plot(epochs, [factor * row[f"{part}_{name}"] for row in rows], marker=".", label=part)
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+    for row, label, marker in ((best_row(rows), "best", "*"), (rows[-1], "last", "s")):
+        value = 100 * row["test_accuracy"]
+        text = f"{label}: {value:.2f} %, epoch {row['epoch']:.0f}"
+        accuracy.plot(row["epoch"], value, marker, color="black", markersize=8, fillstyle="none", label=text)
+    loss.set_ylabel("TET loss")
+    accuracy.set_ylabel("accuracy (%)")
+    loss.legend()
+    accuracy.legend()
+    figure.suptitle(title)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+
+
+class Display:
+    """The progress bar of a run: one bar an epoch, with loss, accuracy and images a second."""
+
+    def __init__(self, epochs: int) -> None:
+        self.console = Console()
+        self.epochs = epochs
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  accuracy {task.fields[accuracy]:.2%}"),
+            TextColumn("{task.fields[speed]:.0f} images/s"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        fields: dict[str, Any] = {"epoch": 0, "epochs": epochs, "loss": 0.0, "accuracy": 0.0, "speed": 0.0}
+        self._task = self._progress.add_task("", total=1, **fields)
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def step(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, speed: float) -> None:
+        fields: dict[str, Any] = {"epoch": epoch, "loss": loss, "accuracy": accuracy, "speed": speed}
+        self._progress.update(self._task, completed=done, total=steps, **fields)
+
+    def epoch(self, row: Row) -> None:
+        self.console.print(
+            f"epoch {row['epoch']:.0f}/{self.epochs}  loss {row['train_loss']:.4f}  "
+            f"train {row['train_accuracy']:.2%}  test {row['test_accuracy']:.2%}  "
+            f"firing rate {row['firing_rate']:.3f}  {row['images_per_second']:.0f} images/s",
+            highlight=False,
+        )
+
+    def summary(self, rows: list[Row], folder: Path) -> None:
+        table = Table("", "epoch", "test accuracy", "test loss", "firing rate", title=str(folder))
+        for label, row in (("last", rows[-1]), ("best", best_row(rows))):
+            table.add_row(
+                label,
+                f"{row['epoch']:.0f}",
+                f"{row['test_accuracy']:.2%}",
+                f"{row['test_loss']:.4f}",
+                f"{row['firing_rate']:.3f}",
+            )
+        self.console.print(table)

@@ -1,0 +1,45 @@
+"""Fixtures shared by all tests; helpers that are plain functions stand in kernels_common.py."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+import stdano_kernels
+
+settings.register_profile("stdano", derandomize=True, deadline=None, max_examples=100, print_blob=True)
+settings.load_profile("stdano")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: compiles something; runs by default, leave out with -m 'not slow'")
+    # A test that falls back to the reference has not tested what it says.
+    config.addinivalue_line("filterwarnings", "error:stdano runs the reference backend:RuntimeWarning")
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def cpu_capability():
+    """Switches the CPU kernels to an instruction set, skips where this processor lacks it, restores at the end."""
+    assert stdano_kernels.backends()["cpu"].available
+    before = torch.ops.stdano.cpu_capability()
+
+    def switch(level):
+        try:
+            torch.ops.stdano.cpu_capability(level)
+        except RuntimeError as error:
+            pytest.skip(f"this processor lacks {level}: {str(error).splitlines()[0]}")
+
+    yield switch
+    torch.ops.stdano.cpu_capability(before)
+
+
+@pytest.fixture
+def set_threads():
+    """torch.set_num_threads, restored at the end."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -1,0 +1,188 @@
+"""Helpers of the kernel tests: inputs, one call with all its outputs and gradients, comparisons."""
+
+import itertools
+from contextlib import contextmanager
+
+import pytest
+import torch
+from tolerances import TOLERANCES
+
+from stdano_kernels import SURROGATES, lif, llif, reference, slif
+
+NEURONS = ("lif", "llif", "slif")
+FUNCTIONS = {"lif": lif, "llif": llif, "slif": slif}
+BACKENDS = ("reference", "cpu")
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+HALF = (torch.bfloat16, torch.float16)
+# T around the distance K = 16 of two checkpoints: none, exactly one chunk, one and two checkpoints.
+STEPS = (1, 5, 16, 17, 33)
+
+every_neuron = pytest.mark.parametrize("neuron", NEURONS)
+every_backend = pytest.mark.parametrize("backend", BACKENDS)
+every_surrogate = pytest.mark.parametrize("surrogate", SURROGATES)
+
+
+def short(value):
+    """A parameter's name in a test's id."""
+    if isinstance(value, dict):
+        return "-".join(f"{k}={short(v)}" for k, v in value.items()) or "defaults"
+    return str(value).removeprefix("torch.")
+
+
+def by_dtype(dtypes=DTYPES):
+    return pytest.mark.parametrize("dtype", dtypes, ids=short)
+
+
+def product(**choices):
+    """Every combination of settings, as dictionaries."""
+    return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+
+
+def options_of(neuron, options):
+    """Settings without those that a neuron does not have."""
+    return {k: v for k, v in options.items() if not (k == "detach_adapt" and neuron == "lif")}
+
+
+def compute_dtype(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def make_x(shape, dtype=torch.float32, seed=0):
+    """Input with both signs, at which a neuron fires in about every third step."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(shape, generator=generator) * 0.9 + 0.3).to(dtype)
+
+
+def make_state(neuron, x, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    dtype = compute_dtype(x.dtype)
+
+    def uniform(low, high):
+        return (torch.rand(x.shape[1:], generator=generator) * (high - low) + low).to(dtype)
+
+    v = uniform(-0.5, 0.8)
+    return {"lif": (v,), "llif": (v, uniform(0.8, 1.3)), "slif": (v, uniform(0.0, 0.7))}[neuron]
+
+
+def make_cotangents(neuron, x, seed=2):
+    """Gradients of every output, multiples of 1/32 below 2: the same numbers in every dtype."""
+    generator = torch.Generator().manual_seed(seed)
+    state = tuple(x.shape[1:])
+
+    def draw(shape):
+        return torch.randint(-64, 65, shape, generator=generator) / 32
+
+    out = {"spikes": draw(tuple(x.shape)), "v": draw(state), "adapt": draw(state), "v_seq": draw(tuple(x.shape))}
+    if neuron == "lif":
+        del out["adapt"]
+    return out
+
+
+@contextmanager
+def one_thread():
+    """The reference's many small operations: spread over threads they cost far more on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run(neuron, x, *, backend="cpu", state=None, cotangents=None, gradients=True, tau=2.0, v_threshold=1.0, **settings):
+    """One call with everything asked for: outputs by name, and "grad NAME" of every tensor that went in.
+
+    A gradient that autograd leaves out counts as zero.
+    """
+
+    def leaf(t):
+        return t.detach().requires_grad_(gradients) if isinstance(t, torch.Tensor) else t
+
+    x, tau, v_threshold = leaf(x), leaf(tau), leaf(v_threshold)
+    state = None if state is None else tuple(leaf(t) for t in state)
+    spikes, final, v_seq = FUNCTIONS[neuron](
+        x,
+        tau=tau,
+        v_threshold=v_threshold,
+        state=state,
+        return_state=True,
+        return_v_seq=True,
+        backend=backend,
+        **settings,
+    )
+    out = {"spikes": spikes, **dict(zip(("v", "adapt"), final, strict=False)), "v_seq": v_seq}
+    leaves = {"x": x, **dict(zip(("v", "adapt"), state or (), strict=False)), "tau": tau, "v_threshold": v_threshold}
+    leaves = {k: t for k, t in leaves.items() if isinstance(t, torch.Tensor)}
+    result = {k: t.detach() for k, t in out.items()}
+    if gradients:
+        cotangents = make_cotangents(neuron, x) if cotangents is None else cotangents
+        used = {k: t for k, t in out.items() if t.requires_grad and k in cotangents}
+        grads = torch.autograd.grad(
+            list(used.values()),
+            list(leaves.values()),
+            [cotangents[k].to(t.dtype) for k, t in used.items()],
+            allow_unused=True,
+        )
+        for (name, t), grad in zip(leaves.items(), grads, strict=True):
+            result[f"grad {name}"] = torch.zeros_like(t) if grad is None else grad
+    return result
+
+
+def oracle(neuron, x, *, state=None, tau=2.0, v_threshold=1.0, **settings):
+    """The float64 reference of the same call: every tensor in float64."""
+
+    def wide(t):
+        return t.double() if isinstance(t, torch.Tensor) else t
+
+    state = None if state is None else tuple(wide(t) for t in state)
+    constants = {"tau": wide(tau), "v_threshold": wide(v_threshold)}
+    with one_thread():
+        return run(neuron, x.double(), backend="reference", state=state, **constants, **settings)
+
+
+def bits(t):
+    integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[t.element_size()]
+    return t.contiguous().view(integer) if t.dim() else t.reshape(1).view(integer)
+
+
+def assert_same_bits(actual, expected, names=None):
+    for name in names or expected:
+        a, b = actual[name], expected[name]
+        assert a.dtype == b.dtype, f"{name}: {a.dtype} and {b.dtype}"
+        assert a.shape == b.shape, f"{name}: {a.shape} and {b.shape}"
+        different = int((bits(a) != bits(b)).sum())
+        worst = (a.double() - b.double()).abs().max().item() if different else 0.0
+        assert different == 0, f"{name}: {different} of {a.numel()} differ in some bit, by up to {worst:.3g}"
+
+
+def assert_close(actual, expected, tolerance, names=None):
+    for name in names or expected:
+        torch.testing.assert_close(
+            actual[name],
+            expected[name],
+            rtol=tolerance.rtol,
+            atol=tolerance.atol,
+            check_dtype=False,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
+
+
+def assert_close_to_oracle(actual, expected, dtype=torch.float64):
+    """Equal spikes, everything else within the table's tolerance."""
+    torch.testing.assert_close(actual["spikes"].double(), expected["spikes"], rtol=0, atol=0)
+    assert_close({k: t.double() for k, t in actual.items()}, expected, TOLERANCES[dtype])
+
+
+@contextmanager
+def recorded_u(monkeypatch):
+    """Lists u = h - theta of every step that the reference computes inside the block."""
+    steps = []
+    fire = reference._fire
+
+    def record(u, settings):
+        steps.append(u.detach())
+        return fire(u, settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reference, "_fire", record)
+        yield steps

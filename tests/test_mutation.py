@@ -1,0 +1,180 @@
+"""A broken kernel must fail a test: each mutation is built and a part of this suite run against it.
+
+The build is one instruction set (the baseline) without optimisation, the other two being aliases of it: 4 seconds
+instead of 60, and the same numbers in all bits.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from torch.utils.cpp_extension import include_paths, library_paths
+
+ROOT = Path(__file__).parent.parent
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
+    pytest.mark.skipif(os.uname().machine != "x86_64", reason="builds the x86-64 kernels"),
+]
+
+# name: (file, text, replacement); each text stands in its file exactly once.
+MUTATIONS = {
+    "firing > instead of >=": (
+        "csrc/cpu/blocks.h",
+        "const bool fired = step.u >= 0;",
+        "const bool fired = step.u > 0;",
+    ),
+    "LIF: no gradient through the reset": (
+        "csrc/neurons.h",
+        "return p.detach_reset != 0 ? gs : gs + through_reset;",
+        "return gs;",
+    ),
+    "hard reset: sign": (
+        "csrc/neurons.h",
+        "-gv * theta : gv * (p.v_reset - h);",
+        "-gv * theta : gv * (h - p.v_reset);",
+    ),
+    "soft reset: sign of its gradient": (
+        "csrc/neurons.h",
+        "soft_reset ? -gv * theta : gv",
+        "soft_reset ? gv * theta : gv",
+    ),
+    "soft reset: sign of the step": ("csrc/neurons.h", "h - times(s, theta)", "h + times(s, theta)"),
+    "LIF: no threshold gradient": (
+        "csrc/neurons.h",
+        "b.decay, b.inverse_tau)), gthreshold};",
+        "b.decay, b.inverse_tau)), 0};",
+    ),
+    "LLIF: no gradient of x through theta": (
+        "csrc/neurons.h",
+        "c.gain * gh - (p.detach_adapt != 0 ? real(0) : inhibited);",
+        "c.gain * gh;",
+    ),
+    "LLIF: x < 0 instead of x <= 0": ("csrc/neurons.h", "x <= 0 ? through_theta", "x < 0 ? through_theta"),
+    "LLIF: theta's gradient forgets the spike": (
+        "csrc/neurons.h",
+        "g.adapt - q - times(s, g.v) : g.adapt - q;",
+        "g.adapt - times(s, g.v) : g.adapt;",
+    ),
+    "LLIF: v_threshold's gradient is left out": ("csrc/cpu/passes.h", "gthreshold[i] += gadapt[i];", ";"),
+    "SLIF: p's gradient does not reach h": (
+        "csrc/neurons.h",
+        "weighted(sigma, through_spike) + times(s, gp);",
+        "weighted(sigma, through_spike);",
+    ),
+    "SLIF: p's gradient does not reach the spike": (
+        "csrc/neurons.h",
+        "fma_(gp, b.u, spike_gradient<soft_reset>(p, gs, g.v, b.h, b.theta));",
+        "spike_gradient<soft_reset>(p, gs, g.v, b.h, b.theta);",
+    ),
+    "SLIF: tau_min ignored in the gradient": (
+        "csrc/neurons.h",
+        "const bool unclamped = fma_(-p.rate, b.tanh, c.tau) >= p.tau_min;",
+        "const bool unclamped = true;",
+    ),
+    "a checkpoint too far": (
+        "csrc/cpu/passes.h",
+        "at<real>(call.checkpoints, (chunk - 1) *",
+        "at<real>(call.checkpoints, (chunk > 1 ? chunk - 2 : 0) *",
+    ),
+    "a checkpoint one step late": (
+        "csrc/cpu/passes.h",
+        "t > 0 && t % kCheckpointSteps == 0",
+        "t > 1 && (t - 1) % kCheckpointSteps == 0",
+    ),
+}
+
+# The tests that are run: plain floats over every option, and the float64 product, whose T reach three chunks.
+SUBSET = ("test_reference.py", "test_kernels.py")
+SELECTION = "(test_every_option and cpu) or test_at_the_threshold or (test_float64_equals_reference and 33-)"
+
+COMPILE = [
+    *("g++", "-O0", "-w", "-fPIC", "-std=c++20", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+    "-DTORCH_TARGET_VERSION=0x020a000000000000",
+    "-DPy_LIMITED_API=0x030A0000",
+]
+ALIASES = """
+#include "kernels.h"
+namespace stdano {
+namespace x86_64_v3 { extern const Kernels kernels = x86_64_v2::kernels; }
+namespace x86_64_v4 { extern const Kernels kernels = x86_64_v2::kernels; }
+}
+"""
+
+
+def compiler(source, output):
+    folders = [*include_paths(), sysconfig.get_paths()["include"]]
+    subprocess.run([*COMPILE, *(f"-I{f}" for f in folders), "-c", source, "-o", output], check=True, timeout=300)
+
+
+def copy_tree(to):
+    ignore = shutil.ignore_patterns("*.so", "__pycache__")
+    for name in ("csrc", "stdano_kernels"):
+        shutil.copytree(ROOT / name, to / name, ignore=ignore)
+    shutil.copytree(ROOT / "tests", to / "tests", ignore=ignore)
+
+
+def build_kernels(tree, unchanged):
+    compiler(tree / "csrc/cpu/x86_64_v2.cpp", tree / "v2.o")
+    library = tree / "stdano_kernels/_C.abi3.so"
+    torch_libraries = [f"-L{folder}" for folder in library_paths()] + ["-lc10", "-ltorch_cpu", "-ltorch"]
+    command = ["g++", "-shared", tree / "v2.o", *unchanged, *torch_libraries, "-o", library]
+    subprocess.run(command, check=True, timeout=300)
+
+
+def run_subset(tree):
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", SELECTION]
+    files = [str(tree / "tests" / name) for name in SUBSET]
+    return subprocess.run([*command, *files], env=environment, cwd=tree, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def unchanged_objects(tmp_path_factory):
+    """What no mutation touches, compiled once: schemas, operators, and the aliases of the other levels."""
+    tree = tmp_path_factory.mktemp("unchanged")
+    shutil.copytree(ROOT / "csrc", tree / "csrc")
+    (tree / "csrc/cpu/aliases.cpp").write_text(ALIASES)
+    sources = {"ops": "csrc/ops.cpp", "cpu_ops": "csrc/cpu/ops.cpp", "aliases": "csrc/cpu/aliases.cpp"}
+    for name, source in sources.items():
+        compiler(tree / source, tree / f"{name}.o")
+    return [tree / f"{name}.o" for name in sources]
+
+
+@pytest.fixture(scope="module")
+def passing_build(unchanged_objects, tmp_path_factory):
+    """The same build without a mutation passes the subset; otherwise a failure below would mean nothing."""
+    tree = tmp_path_factory.mktemp("passing")
+    copy_tree(tree)
+    build_kernels(tree, unchanged_objects)
+    # That the subset runs against the copy, not against what is installed.
+    where = "import stdano_kernels as s; print(s.__file__, s.backends()['cpu'])"
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    imported = subprocess.run(
+        [sys.executable, "-c", where], env=environment, cwd=tree, check=True, capture_output=True, text=True
+    ).stdout
+    assert imported.startswith(str(tree)) and "available=True" in imported, imported
+    result = run_subset(tree)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return result.stdout
+
+
+def test_the_unchanged_build_passes(passing_build):
+    assert " passed" in passing_build
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_mutation_is_caught(mutation, passing_build, unchanged_objects, tmp_path):
+    file, text, replacement = MUTATIONS[mutation]
+    copy_tree(tmp_path)
+    source = (tmp_path / file).read_text()
+    assert source.count(text) == 1, "the mutation must apply exactly once"
+    (tmp_path / file).write_text(source.replace(text, replacement))
+    build_kernels(tmp_path, unchanged_objects)
+    result = run_subset(tmp_path)
+    assert "is not available here" not in result.stdout, "the mutated library does not load"
+    assert result.returncode == 1, "no test noticed: " + result.stdout[-3000:] + result.stderr[-3000:]
