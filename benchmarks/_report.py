@@ -1,0 +1,241 @@
+"""What comes of the timings: rows of a CSV, the table on the screen or in Markdown, and the marks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from _contenders import NEURONS, OPPONENTS, spikingjelly_version
+from _timing import BUSY, MMAP_LIMIT, Case, Timing, ratio_to_copy
+
+import stdano_kernels
+
+COLUMNS = [
+    "date",
+    "machine",
+    "stdano",
+    "torch",
+    "python",
+    "spikingjelly",
+    "device",
+    "neuron",
+    "pass",
+    "implementation",
+    "dtype",
+    "T",
+    "N",
+    "elements",
+    "median_us",
+    "iqr_us",
+    "elements_per_s",
+    "gbytes_per_s",
+    "ratio_to_copy",
+    "note",
+]
+FAULTS_WORTH_A_NOTE = 100  # a call; 100 cost about 25 microseconds
+
+
+@dataclass(frozen=True)
+class Result:
+    """One case: the time of one copy of x, and every contender's timing."""
+
+    case: Case
+    one_copy: float
+    timings: list[Timing]
+    others: float = 0.0  # cores that other programs kept busy
+
+    @property
+    def backends(self) -> list[Timing]:
+        return [t for t in self.timings if t.contender.implementation not in OPPONENTS]
+
+    def fastest(self, implementation: str) -> Timing | None:
+        """The faster variant of an implementation; where none worked, the one that says why."""
+        timings = [t for t in self.timings if t.contender.implementation == implementation]
+        return min(timings, key=lambda t: math.inf if t.error else t.median, default=None)
+
+    def speed_up(self, opponent: str, backend: Timing | None = None) -> float | None:
+        """How many times faster a backend (default: the fastest) is than an opponent."""
+        other = self.fastest(opponent)
+        mine = backend or min(self.backends, key=lambda t: math.inf if t.error else t.median)
+        return None if other is None or other.error or mine.error else other.median / mine.median
+
+    @property
+    def disturbed(self) -> bool:
+        return self.others > BUSY
+
+    def verdict(self, reached: bool) -> str:
+        """A time taken beside other work proves nothing: waiting threads flatter whoever is launched least often."""
+        return "open (machine busy)" if self.disturbed else "yes" if reached else "no"
+
+    def note(self, timing: Timing) -> str:
+        parts = [timing.contender.variant, timing.error]
+        if timing.page_faults > FAULTS_WORTH_A_NOTE:
+            parts.append(f"{timing.page_faults:.0f} page faults a call")
+        if self.case.elements * torch.empty(0, dtype=getattr(torch, self.case.dtype)).itemsize > MMAP_LIMIT:
+            parts.append("tensors above 32 MB")
+        if self.disturbed:
+            parts.append(f"others used {self.others:.1f} cores")
+        return "; ".join(filter(None, parts))
+
+
+def machine(device: str, threads: int) -> str:
+    """The processor (and the GPU), its cores and the threads in use."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1] for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = names[0].strip() if names else name
+    text = f"{name}, {os.cpu_count()} cores, {threads} threads"
+    return f"{torch.cuda.get_device_name(device)}, {text}" if device.startswith("cuda") else text
+
+
+def csv_rows(result: Result, about: str) -> list[dict[str, str]]:
+    """One row a contender; numbers are empty where it failed."""
+    case = result.case
+    versions = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": about,
+        "stdano": stdano_kernels.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "spikingjelly": spikingjelly_version(),
+    }
+    rows = []
+    for timing in result.timings:
+        row = versions | {
+            "device": case.device,
+            "neuron": case.neuron,
+            "pass": case.passes,
+            "implementation": timing.contender.implementation,
+            "dtype": case.dtype,
+            "T": str(case.steps),
+            "N": str(case.neurons),
+            "elements": str(case.elements),
+            "note": result.note(timing),
+        }
+        if not timing.error:
+            row |= {
+                "median_us": f"{timing.median * 1e6:.3f}",
+                "iqr_us": f"{timing.iqr * 1e6:.3f}",
+                "elements_per_s": f"{case.elements / timing.median:.6g}",
+                "gbytes_per_s": f"{case.bytes / timing.median / 1e9:.4g}",
+                "ratio_to_copy": f"{ratio_to_copy(timing.median, case.passes, result.one_copy):.4g}",
+            }
+        rows.append(row)
+    return rows
+
+
+def check_header(path: Path) -> None:
+    """Raises ValueError where the file exists with other columns than ours."""
+    if path.exists() and path.stat().st_size:
+        with path.open(newline="") as file:
+            header = next(csv.reader(file), [])
+        if header != COLUMNS:
+            raise ValueError(f"{path} has other columns than this benchmark writes; give another file with --csv")
+
+
+def append(path: Path, rows: list[dict[str, str]]) -> None:
+    """Appends rows in one write, with the header first where the file is new."""
+    check_header(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    if not path.exists() or not path.stat().st_size:
+        writer.writeheader()
+    writer.writerows(rows)
+    with path.open("a", newline="") as file:
+        file.write(text.getvalue())
+
+
+HEADER = ["neuron", "pass", "backend", "dtype", "T", "N", "ms", "±IQR", "Gelem/s", "GB/s", "x copy"]
+HEADER += ["eager", "compile", "SpikingJelly", "note"]
+
+
+def table(results: Sequence[Result]) -> list[list[str]]:
+    """One line a case and backend; opponents as their time in ms and how many times faster the backend is."""
+    lines = []
+    for result in results:
+        for timing in result.backends:
+            case = result.case
+            line = [case.neuron.upper(), case.passes, timing.contender.implementation, case.dtype, str(case.steps)]
+            line.append(f"{case.neurons:,}")
+            notes = [result.note(timing)]
+            if timing.error:
+                line += [""] * 5
+            else:
+                line += [
+                    f"{timing.median * 1e3:.3f}",
+                    f"{timing.iqr * 1e3:.3f}",
+                    f"{case.elements / timing.median / 1e9:.2f}",
+                    f"{case.bytes / timing.median / 1e9:.1f}",
+                    f"{ratio_to_copy(timing.median, case.passes, result.one_copy):.2f}",
+                ]
+            for opponent in OPPONENTS:
+                other = result.fastest(opponent)
+                times = result.speed_up(opponent, timing)
+                if other is None:
+                    line.append("")
+                elif other.error:
+                    line.append("failed")
+                    notes.append(other.error)
+                else:
+                    line.append(f"{other.median * 1e3:.2f}" + (f" ({times:.1f}x)" if times else ""))
+            lines.append([*line, "; ".join(filter(None, notes))])
+    return lines
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A ratio that a CPU of two cores has to reach, float32, T = 4."""
+
+    neuron: str
+    passes: str
+    opponent: str
+    wanted: float
+
+
+MARKS = (
+    Mark("lif", "train", "compile", 2.5),
+    Mark("lif", "train", "eager", 10.0),
+    Mark("lif", "train", "spikingjelly", 15.0),
+    *(Mark(n, "train", o, w) for n in ("llif", "slif") for o, w in (("compile", 2.0), ("eager", 6.0))),
+    *(Mark(n, "forward", "compile", 1.3) for n in NEURONS),
+)
+AIM = 1.5  # every train step within this many times a copy of the same bytes
+MARK_HEADER = ["case", "wanted", "N", "measured", "reached"]
+
+
+def marks(results: Sequence[Result]) -> list[list[str]]:
+    """Every mark and the aim, at every size that was run with float32 and T = 4."""
+    fitting = [r for r in results if (r.case.dtype, r.case.steps, r.case.device) == ("float32", 4, "cpu")]
+    lines = []
+    for mark in MARKS:
+        of_mark = [r for r in fitting if (r.case.neuron, r.case.passes) == (mark.neuron, mark.passes)]
+        name, wanted = f"{mark.neuron.upper()} {mark.passes}: faster than {mark.opponent}", f"≥ {mark.wanted:g}x"
+        for result in of_mark:
+            found = result.speed_up(mark.opponent)
+            verdict = "not measured" if found is None else result.verdict(found >= mark.wanted)
+            lines.append([name, wanted, f"{result.case.neurons:,}", f"{found:.2f}x" if found else "", verdict])
+        if not of_mark:
+            lines.append([name, wanted, "", "", "not measured"])
+    for result in fitting:
+        if result.case.passes == "train":
+            best = min((t.median for t in result.backends if not t.error), default=math.nan)
+            ratio = ratio_to_copy(best, "train", result.one_copy)
+            verdict = result.verdict(ratio <= AIM)
+            name = f"aim, {result.case.neuron.upper()} train: time of copies of the same bytes"
+            lines.append([name, f"≤ {AIM:g}x", f"{result.case.neurons:,}", f"{ratio:.2f}x", verdict])
+    return lines
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *lines))

@@ -1,0 +1,214 @@
+"""How it is timed: one case at a time, all contenders in turn, several short rounds, medians over all of them."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from _contenders import Contender, Function
+from torch.utils.benchmark import Timer
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# Tensor sizes that one element moves: x read, s written; and in the backward pass x and gs read, gx written.
+TRANSFERS = {"forward": 2, "train": 5}
+COPY_TRANSFERS = 2  # a copy reads and writes
+BUSY = 0.1  # cores used by others from which a time is not to be trusted
+MMAP_LIMIT = 32 * 2**20  # bytes from which glibc maps a tensor anew at each allocation
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is computed: a neuron's forward without grad or its train step, on ``x: [steps, neurons]``."""
+
+    neuron: str
+    passes: str  # "forward" or "train"
+    dtype: str
+    steps: int
+    neurons: int
+    device: str = "cpu"
+
+    @property
+    def elements(self) -> int:
+        return self.steps * self.neurons
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * bytes_per_element(self.passes, self.dtype)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a call: median and interquartile range; page faults a call; or why there is no time."""
+
+    contender: Contender
+    median: float
+    iqr: float
+    page_faults: float
+    error: str = ""
+
+
+def bytes_per_element(passes: str, dtype: str) -> int:
+    """The bytes that an element cannot avoid moving: 8 forward and 20 in a train step in float32."""
+    return TRANSFERS[passes] * DTYPES[dtype].itemsize
+
+
+def copy_seconds(passes: str, one_copy: float) -> float:
+    """The time of copies that move the same bytes as a pass, from that of one copy of x."""
+    return one_copy * TRANSFERS[passes] / COPY_TRANSFERS
+
+
+def ratio_to_copy(seconds: float, passes: str, one_copy: float) -> float:
+    """How many times longer a pass takes than a copy of the same bytes."""
+    return seconds / copy_seconds(passes, one_copy)
+
+
+def spread(times: list[float]) -> tuple[float, float]:
+    """Median and interquartile range."""
+    if len(times) < 2:
+        return times[0], 0.0
+    low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
+    return middle, high - low
+
+
+def keep_freed_memory() -> bool:
+    """Makes malloc keep what is freed, for all contenders alike; False where this is not glibc.
+
+    By default glibc gives memory back to the system depending on what was freed before; a later call then pays for
+    page faults (up to twice the time of a train step), and which contender pays is chance.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    return bool(mallopt(m_mmap_threshold, MMAP_LIMIT)) and bool(mallopt(m_trim_threshold, 2**31 - 1))
+
+
+class OtherWork:
+    """The processor time that others took since it was made: their work makes every time here unreliable.
+
+    With threads that wait for each other a few per cent of foreign work move a median, and a busy core multiplies it.
+    """
+
+    def __init__(self) -> None:
+        self.begin = self._now()
+
+    def cores(self) -> float:
+        """Cores that others kept busy on average; 0 where the system does not tell."""
+        wall, own, all_work = (b - a for a, b in zip(self.begin, self._now(), strict=True))
+        return max(0.0, (all_work - own) / wall) if wall > 0 else 0.0
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        used = os.times()
+        own = used.user + used.system + used.children_user + used.children_system
+        stat = Path("/proc/stat")
+        if not stat.exists():
+            return time.monotonic(), own, own
+        user, nice, system, _, _, irq, soft, steal = map(int, stat.read_text().split()[1:9])
+        busy = (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+        return time.monotonic(), own, busy
+
+
+class Patience:
+    """Waits while others work, for so many seconds in all; then no more."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def wait(self) -> None:
+        while self.left > 0:
+            begin, others = time.monotonic(), OtherWork()
+            time.sleep(0.3)
+            if others.cores() < BUSY:
+                return
+            time.sleep(1)
+            self.left -= time.monotonic() - begin
+
+
+class Bench:
+    """The buffers of one case, and the timing of contenders on them."""
+
+    def __init__(self, case: Case, threads: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        shape = (case.steps, case.neurons)
+        x, grad = (torch.randn(shape, generator=generator).to(case.device, DTYPES[case.dtype]) for _ in range(2))
+        self.case, self.threads = case, threads
+        self.x, self.grad, self.out = x.requires_grad_(case.passes == "train"), grad, torch.empty_like(grad)
+
+    def step(self, function: Function) -> Callable[[], None]:
+        """The timed work: forward without grad, or forward and backward with a fixed dense gradient."""
+        x, grad = self.x, self.grad
+
+        def forward() -> None:
+            with torch.no_grad():
+                function(x)
+
+        def train() -> None:
+            x.grad = None
+            function(x).backward(grad)
+
+        return train if self.case.passes == "train" else forward
+
+    def copy(self) -> None:
+        self.out.copy_(self.grad)
+
+    def measure(
+        self, contenders: list[Contender], rounds: int, seconds: float, wait: Callable[[], None] = lambda: None
+    ) -> tuple[float, list[Timing], float]:
+        """Seconds of one copy of x, the timings of all contenders, ``rounds`` times ``seconds`` for each, and the
+        cores that others kept busy meanwhile. ``wait`` is called before each round."""
+        torch.compiler.reset()  # beyond 8 graphs of one function torch.compile silently runs it in eager mode
+        steps, errors = {}, {}
+        for contender in contenders:
+            try:
+                steps[contender] = self.step(contender.build())
+                for _ in range(3):  # compiles, grows the heap, fills caches
+                    steps[contender]()
+            except Exception as error:  # whatever it is, the table shows it and the others go on
+                steps.pop(contender, None)
+                first = (str(error).strip() or "no message").splitlines()[0]
+                errors[contender] = f"{contender.implementation} failed: {type(error).__name__}: {first[:100]}"
+        self.copy()
+        times: dict[Contender | None, list[float]] = {contender: [] for contender in (None, *steps)}
+        faults, calls, busy = dict.fromkeys(times, 0), dict.fromkeys(times, 0), []
+        for i in range(rounds):
+            wait()
+            others = OtherWork()
+            for contender in times:
+                if i > 1 and sum(times[contender]) > rounds * seconds:
+                    continue  # a slow one has its share of the time and several calls
+                work = self.copy if contender is None else steps[contender]
+                timer = Timer("work()", globals={"work": work}, num_threads=self.threads)
+                before = _page_faults()
+                measured = timer.blocked_autorange(min_run_time=seconds)
+                faults[contender] += _page_faults() - before
+                calls[contender] += measured.number_per_run * len(measured.times)
+                times[contender] += measured.times
+            busy.append(others.cores())
+        self.x.grad = None
+        gc.collect()
+        nan = float("nan")
+        timings = [
+            Timing(c, nan, nan, nan, errors[c]) if c in errors else Timing(c, *spread(times[c]), faults[c] / calls[c])
+            for c in contenders
+        ]
+        return spread(times[None])[0], timings, max(busy)
+
+
+def _page_faults() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
