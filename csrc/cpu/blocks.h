@@ -17,6 +17,8 @@ namespace STDANO_ISA {
 
 // The iterations of the loop that follows do not touch each other's memory. Not `omp simd`: that gives the structs
 // inside a loop's body memory of their own, and g++ then vectorises none of the loops below.
+// A function around one such loop. Inlined into its caller, g++ vectorises some of them no more.
+#define STDANO_LOOP __attribute__((noinline))
 #if defined(__clang__)
 #define STDANO_VECTORIZE _Pragma("clang loop vectorize(assume_safety)")
 #else
@@ -203,7 +205,7 @@ class BlockConstants {
 enum class SurrogateValue { derivative, primitive };
 
 template <SurrogateValue value, Surrogate kind, class real>
-void surrogate_loop(real alpha, const real* __restrict u, real* __restrict out, int64_t n) {
+STDANO_LOOP void surrogate_loop(real alpha, const real* __restrict u, real* __restrict out, int64_t n) {
   STDANO_VECTORIZE
   for (int64_t i = 0; i < n; ++i) {
     out[i] = value == SurrogateValue::derivative ? surrogate_derivative<kind>(u[i], alpha)
@@ -243,7 +245,7 @@ struct Loops {
 
   // charge, fire and update with hard spikes; kept (and v_kept) for the adjoint where recompute is set
   template <bool recompute>
-  static void advance(View c, Settings<real> p, const real* __restrict x, real* __restrict v, real* __restrict adapt,
+  static STDANO_LOOP void advance(View c, Settings<real> p, const real* __restrict x, real* __restrict v, real* __restrict adapt,
                       real* __restrict spikes, real* __restrict kept, real* __restrict v_kept, int64_t stride,
                       int64_t n) {
     STDANO_VECTORIZE
@@ -264,7 +266,7 @@ struct Loops {
   }
 
   // The same in two halves, with soft spikes in between.
-  static void charge(View c, Settings<real> p, const real* __restrict x, const real* __restrict v,
+  static STDANO_LOOP void charge(View c, Settings<real> p, const real* __restrict x, const real* __restrict v,
                      const real* __restrict adapt, real* __restrict kept, real* __restrict v_kept,
                      real* __restrict u, int64_t stride, int64_t n) {
     STDANO_VECTORIZE
@@ -275,7 +277,7 @@ struct Loops {
       u[i] = step.u;
     }
   }
-  static void update(View c, Settings<real> p, const real* __restrict kept, const real* __restrict spikes,
+  static STDANO_LOOP void update(View c, Settings<real> p, const real* __restrict kept, const real* __restrict spikes,
                      real* __restrict v, real* __restrict adapt, int64_t stride, int64_t n) {
     STDANO_VECTORIZE
     for (int64_t i = 0; i < n; ++i) {
@@ -286,13 +288,61 @@ struct Loops {
     }
   }
 
-  static void restore_u(View c, const real* __restrict kept, real* __restrict u, int64_t stride, int64_t n) {
+  // Forward over all steps of a short sequence, whose state then never leaves the registers.
+  template <int steps>
+  static STDANO_LOOP void advance_all(View c, Settings<real> p, const real* x, const real* v0, const real* adapt0, real* spikes,
+                          int64_t time_stride, int64_t n) {
+    STDANO_VECTORIZE
+    for (int64_t i = 0; i < n; ++i) {
+      advance_rest<steps>(c.at(i), p, x + i, spikes + i, time_stride, state_at(v0, adapt0, i));
+    }
+  }
+  template <int steps>
+  static STDANO_INLINE void advance_rest(Constants<real> c, Settings<real> p, const real* x, real* spikes,
+                                         int64_t time_stride, State<real> before) {
+    if constexpr (steps > 0) {
+      const Step<real> step = N::charge(p, c, *x, before);
+      const bool fired = step.u >= 0;
+      *spikes = fired ? real(1) : real(0);
+      advance_rest<steps - 1>(c, p, x + time_stride, spikes + time_stride, time_stride,
+                              N::update(p, step, before, fired));
+    }
+  }
+
+  // Recomputation and adjoint of a short sequence in one go: forward on the way in, backward on the way out.
+  template <Surrogate kind, int steps>
+  static STDANO_LOOP void adjoint_all(View c, Settings<real> p, real alpha, const real* x, const real* v0, const real* adapt0,
+                          const real* gs, real* gv, real* gadapt, real* gx, int64_t time_stride, int64_t n) {
+    STDANO_VECTORIZE
+    for (int64_t i = 0; i < n; ++i) {
+      const State<real> g = adjoint_rest<kind, steps>(c.at(i), p, alpha, x + i, gs + i, gx + i, time_stride,
+                                                      state_at(v0, adapt0, i), state_at(gv, gadapt, i));
+      gv[i] = g.v;
+      if (N::has_adapt) gadapt[i] = g.adapt;
+    }
+  }
+  template <Surrogate kind, int steps>
+  static STDANO_INLINE State<real> adjoint_rest(Constants<real> c, Settings<real> p, real alpha, const real* x,
+                                                const real* gs, real* gx, int64_t time_stride, State<real> before,
+                                                State<real> g) {
+    if constexpr (steps > 0) {
+      const Step<real> step = N::charge(p, c, *x, before);
+      const bool fired = step.u >= 0;
+      g = adjoint_rest<kind, steps - 1>(c, p, alpha, x + time_stride, gs + time_stride, gx + time_stride, time_stride,
+                                        N::update(p, step, before, fired), g);
+      const real sigma = surrogate_derivative<kind>(step.u, alpha);
+      *gx = N::adjoint(p, c, *x, before.v, step, fired, sigma, *gs, g).x;
+    }
+    return g;
+  }
+
+  static STDANO_LOOP void restore_u(View c, const real* __restrict kept, real* __restrict u, int64_t stride, int64_t n) {
     STDANO_VECTORIZE
     for (int64_t i = 0; i < n; ++i) u[i] = N::restore(c.at(i), kept + i, stride).u;
   }
 
   template <bool soft_spike>
-  static void adjoint(View c, Settings<real> p, const real* __restrict x, const real* __restrict v_kept,
+  static STDANO_LOOP void adjoint(View c, Settings<real> p, const real* __restrict x, const real* __restrict v_kept,
                       const real* __restrict kept, const real* __restrict spikes, const real* __restrict sigma,
                       const real* __restrict gs, real* __restrict gv, real* __restrict gadapt, real* __restrict gx,
                       real* __restrict gtau, real* __restrict gthreshold, int64_t stride, int64_t n) {

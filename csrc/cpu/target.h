@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__clang__)
 #define STDANO_PRAGMA(text) _Pragma(#text)
