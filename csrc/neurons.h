@@ -50,6 +50,11 @@ STDANO_INLINE Constants<real> make_constants(Settings<real> p, real tau, real th
   return {tau, inverse, decay > smallest ? decay : smallest, p.decay_input != 0 ? inverse : real(1), threshold};
 }
 
+template <class real>
+STDANO_INLINE bool fires(real u) {
+  return u >= 0;
+}
+
 // A hard spike is a bool and selects; a soft spike is a number and multiplies. Selecting keeps 0*inf away.
 template <class real>
 STDANO_INLINE real times(bool s, real a) {

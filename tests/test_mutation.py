@@ -24,9 +24,9 @@ pytestmark = [
 # name: (file, text, replacement); each text stands in its file exactly once.
 MUTATIONS = {
     "firing > instead of >=": (
-        "csrc/cpu/blocks.h",
-        "const bool fired = step.u >= 0;",
-        "const bool fired = step.u > 0;",
+        "csrc/neurons.h",
+        "return u >= 0;",
+        "return u > 0;",
     ),
     "LIF: no gradient through the reset": (
         "csrc/neurons.h",

@@ -252,7 +252,7 @@ struct Loops {
     for (int64_t i = 0; i < n; ++i) {
       const State<real> before = state_at(v, adapt, i);
       const Step<real> step = N::charge(p, c.at(i), x[i], before);
-      const bool fired = step.u >= 0;
+      const bool fired = fires(step.u);
       const State<real> after = N::update(p, step, before, fired);
       v[i] = after.v;
       if (N::has_adapt) adapt[i] = after.adapt;
@@ -302,7 +302,7 @@ struct Loops {
                                          int64_t time_stride, State<real> before) {
     if constexpr (steps > 0) {
       const Step<real> step = N::charge(p, c, *x, before);
-      const bool fired = step.u >= 0;
+      const bool fired = fires(step.u);
       *spikes = fired ? real(1) : real(0);
       advance_rest<steps - 1>(c, p, x + time_stride, spikes + time_stride, time_stride,
                               N::update(p, step, before, fired));
@@ -327,7 +327,7 @@ struct Loops {
                                                 State<real> g) {
     if constexpr (steps > 0) {
       const Step<real> step = N::charge(p, c, *x, before);
-      const bool fired = step.u >= 0;
+      const bool fired = fires(step.u);
       g = adjoint_rest<kind, steps - 1>(c, p, alpha, x + time_stride, gs + time_stride, gx + time_stride, time_stride,
                                         N::update(p, step, before, fired), g);
       const real sigma = surrogate_derivative<kind>(step.u, alpha);
@@ -354,7 +354,7 @@ struct Loops {
       const real v = keep_v ? v_kept[i] : real(0);
       const StepGradient<real> out =
           soft_spike ? N::adjoint(p, constants, x[i], v, step, spikes[i], sigma[i], gs[i], g)
-                     : N::adjoint(p, constants, x[i], v, step, step.u >= 0, sigma[i], gs[i], g);
+                     : N::adjoint(p, constants, x[i], v, step, fires(step.u), sigma[i], gs[i], g);
       gv[i] = g.v;
       if (N::has_adapt) gadapt[i] = g.adapt;
       gx[i] = out.x;
