@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -61,7 +60,6 @@ def number(name: str, value: object, *, above: float | None = None) -> float:
 SMALLEST, LARGEST = 1e-30, 1e30
 
 
-@lru_cache(maxsize=256, typed=True)
 def make_settings(
     *,
     v_reset: float | None,
