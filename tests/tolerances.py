@@ -45,7 +45,7 @@ REDUCTION = {
     torch.float16: Tolerance(rtol=1e-5, atol=1e-5),
 }
 
-# Units in the last place, as csrc/neuron_math.h states them (DESIGN.md, section 3, asks for at most 4). exp:
+# Units in the last place, as csrc/neuron_math.h states them (at most 4 are allowed). exp:
 # 1.061 is the worst of all floats from -87.3 to 0, at -5.84202623.
 ULP = {"tanh": 3.0, "exp": 1.1, "reciprocal": 1.0}
 
