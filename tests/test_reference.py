@@ -1,4 +1,4 @@
-"""The neurons against the equations and their adjoints written out in plain Python floats, one neuron and one step at a time.
+"""The neurons against the equations and their adjoints in plain Python floats, one neuron and one step at a time.
 
 Nothing here is shared with the package: forward and adjoint are typed from the equations, so that an error in
 the reference, which every kernel is held against, cannot hide.
