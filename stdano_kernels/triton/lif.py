@@ -1,0 +1,178 @@
+"""LIF (eqs. 1 to 3), with r = v_reset, or 0 for the soft reset::
+
+h = a*(v - r) + r + c*x;   u = h - theta;   s = 1 if u >= 0 else 0
+v' = h + s*(r - h)  (hard)   or   h - s*theta  (soft);   theta = v_threshold
+
+q  = gs + gv*(r - h)  (hard)   or   gs - gv*theta  (soft);   gh = gv*(1 - s)  or  gv;   gh += q*sigma(u)
+gx = c*gh;   gv_prev = a*gh;   gtau += gh*dh/dtau;   gtheta -= q*sigma(u) (+ gv*s with the soft reset)
+"""
+# mypy: ignore-errors
+
+import triton.language as tl
+
+from .common import (
+    AHEAD,
+    K,
+    constant,
+    kernel,
+    load,
+    load_or,
+    load_steps,
+    offsets,
+    slab_neuron,
+    slab_thread,
+    store,
+    store_sums,
+    threads,
+    time_constant,
+)
+from .steps import charge, charge_slope, decay_and_gain, fire, past_reset, reset, spike_gradient, times, weighted
+from .surrogates import derivative
+
+
+@kernel
+def lif_forward(
+    x_ptr,  # [outer][T][inner]
+    v0_ptr,  # [N] or None: zero state
+    s_ptr,  # like x
+    v_ptr,  # [N] or None: not wanted
+    v_seq_ptr,  # like x, or None
+    checkpoints_ptr,  # [(T - 1)//K][1][N] or None
+    tau,  # number, or tensor of one element or one a channel
+    v_threshold,
+    N,
+    T,
+    inner,
+    channels,
+    channel_stride,
+    r,
+    alpha,
+    SOFT_RESET: tl.constexpr,
+    LINEAR_DECAY: tl.constexpr,
+    DECAY_INPUT: tl.constexpr,
+    SURROGATE: tl.constexpr,
+    SOFT_SPIKE: tl.constexpr,
+    PER_CHANNEL: tl.constexpr,
+    FLAT: tl.constexpr,
+    WIDE: tl.constexpr,
+    VECTOR: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    m = threads(BLOCK, WIDE)
+    live = tl.max_constancy(m < N, VECTOR)
+    where = offsets(m, T, inner, FLAT)
+    tau_0 = time_constant(tau, m, channels, channel_stride, PER_CHANNEL)
+    theta = constant(v_threshold, m, channels, channel_stride, PER_CHANNEL)
+    _inverse_tau, a, c = decay_and_gain(tau_0, LINEAR_DECAY, DECAY_INPUT)
+    v = load_or(v0_ptr, m, r, live, VECTOR)
+    for first in range(0, T, AHEAD):
+        if checkpoints_ptr is not None:  # noqa: SIM102 (settled at compile time, the inner one at run time)
+            if (first > 0) & (first % K == 0):
+                store(checkpoints_ptr, (first // K - 1).to(tl.int64) * N + m, v, live, VECTOR)
+        x = load_steps(x_ptr, where, first, T, inner, live, AHEAD, VECTOR)
+        for k in tl.static_range(AHEAD):
+            t = first + k
+            if t < T:
+                h = charge(x[k], v, a, c, r)
+                s = fire(h - theta, alpha, SURROGATE, SOFT_SPIKE)
+                v = reset(s, h, theta, r, SOFT_RESET)
+                now = where + t.to(tl.int64) * inner
+                store(s_ptr, now, s.to(tl.float32), live, VECTOR)
+                if v_seq_ptr is not None:
+                    store(v_seq_ptr, now, v, live, VECTOR)
+    if v_ptr is not None:
+        store(v_ptr, m, v, live, VECTOR)
+
+
+@kernel
+def lif_backward(
+    gs_ptr,  # [outer][T][inner]
+    gv_ptr,  # [N], or None: zero
+    gv_seq_ptr,  # like gs, or None: zero
+    x_ptr,
+    v0_ptr,
+    checkpoints_ptr,
+    gx_ptr,  # like x
+    gv0_ptr,  # [N], or None: not wanted
+    partial_ptr,  # float64 [2][slabs][columns], or None
+    tau,
+    v_threshold,
+    N,
+    T,
+    inner,
+    channels,
+    channel_stride,
+    rows,  # the neurons as [rows][columns], see ops.py
+    columns,
+    rows_per_slab,
+    slabs,
+    r,
+    alpha,
+    SOFT_RESET: tl.constexpr,
+    LINEAR_DECAY: tl.constexpr,
+    DECAY_INPUT: tl.constexpr,
+    SURROGATE: tl.constexpr,
+    SOFT_SPIKE: tl.constexpr,
+    DETACH_RESET: tl.constexpr,
+    PER_CHANNEL: tl.constexpr,
+    SUMS: tl.constexpr,
+    FLAT: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    thread = threads(BLOCK, WIDE)
+    column, first_row = slab_thread(thread, columns, rows_per_slab, SUMS)
+    tau_0 = time_constant(tau, column, channels, channel_stride, PER_CHANNEL)
+    theta = constant(v_threshold, column, channels, channel_stride, PER_CHANNEL)
+    inverse_tau, a, c = decay_and_gain(tau_0, LINEAR_DECAY, DECAY_INPUT)
+    tau_sum = tl.zeros([BLOCK], tl.float64)
+    theta_sum = tl.zeros([BLOCK], tl.float64)
+    for row in range(rows_per_slab):
+        m, live = slab_neuron(column, first_row + row, columns, rows, N, SUMS)
+        where = offsets(m, T, inner, FLAT)
+        gv = load_or(gv_ptr, m, 0.0, live, 1)
+        gtau = tl.zeros([BLOCK], tl.float32)
+        gtheta = tl.zeros([BLOCK], tl.float32)
+        for first in range((T - 1) // K * K, -1, -K):
+            x = load_steps(x_ptr, where, first, T, inner, live, K, 1)
+            gs = load_steps(gs_ptr, where, first, T, inner, live, K, 1)
+            v = load_or(v0_ptr, m, r, live & (first == 0), 1)
+            if first > 0:
+                v = load(checkpoints_ptr, (first // K - 1).to(tl.int64) * N + m, live, 1)
+
+            before = ()  # v before each step, h in it
+            h = ()
+            for k in tl.static_range(K):
+                before = before + (v,)
+                charged = v
+                if first + k < T:
+                    charged = charge(x[k], v, a, c, r)
+                    s = fire(charged - theta, alpha, SURROGATE, SOFT_SPIKE)
+                    v = reset(s, charged, theta, r, SOFT_RESET)
+                h = h + (charged,)
+
+            for k in tl.static_range(K - 1, -1, -1):
+                t = first + k
+                if t < T:
+                    now = where + t.to(tl.int64) * inner
+                    if gv_seq_ptr is not None:
+                        gv += load(gv_seq_ptr, now, live, 1)
+                    u = h[k] - theta
+                    s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
+                    sigma = derivative(u, alpha, SURROGATE)
+                    q_sigma = weighted(sigma, spike_gradient(gs[k], gv, h[k], theta, r, SOFT_RESET, DETACH_RESET))
+                    gh = past_reset(s, gv, SOFT_RESET) + q_sigma
+                    store(gx_ptr, now, c * gh, live, 1)
+                    if SUMS:
+                        gtau += weighted(
+                            gh, charge_slope(x[k], before[k], a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
+                        )
+                        gtheta += -q_sigma - times(s, gv) if SOFT_RESET else -q_sigma
+                    gv = a * gh
+        if gv0_ptr is not None:
+            store(gv0_ptr, m, gv, live, 1)
+        if SUMS:
+            tau_sum += tl.where(live, gtau, 0.0).to(tl.float64)
+            theta_sum += tl.where(live, gtheta, 0.0).to(tl.float64)
+    if SUMS:
+        store_sums(partial_ptr, thread, slabs * columns, tau_sum, theta_sum)

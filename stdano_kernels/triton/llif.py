@@ -1,0 +1,220 @@
+"""LLIF (eqs. 6 and 7): LIF, see ``lif.py``, whose threshold theta grows with inhibitory input I = max(x, 0) - x::
+
+theta' = theta + gamma*tanh(I);   theta starts at v_threshold
+
+gx -= gtheta'*gamma*(1 - tanh(I)^2)  where x <= 0;   gtheta = gtheta' - q*sigma(u) (- gv*s with the soft reset)
+"""
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+
+from .common import (
+    AHEAD,
+    K,
+    constant,
+    kernel,
+    load,
+    load_or,
+    load_steps,
+    offsets,
+    slab_neuron,
+    slab_thread,
+    store,
+    store_sums,
+    threads,
+    time_constant,
+)
+from .math import tanh
+from .steps import charge, charge_slope, decay_and_gain, fire, past_reset, reset, spike_gradient, times, weighted
+from .surrogates import derivative
+
+
+@triton.jit
+def tanh_inhibition(x):
+    return tanh(tl.where(x > 0, 0.0, -x))  # not max(x, 0) - x: that is NaN at infinity
+
+
+@kernel
+def llif_forward(
+    x_ptr,  # [outer][T][inner]
+    v0_ptr,  # [N] or None: zero state
+    theta0_ptr,
+    s_ptr,  # like x
+    v_ptr,  # [N] or None: not wanted
+    theta_ptr,
+    v_seq_ptr,  # like x, or None
+    checkpoints_ptr,  # [(T - 1)//K][2][N] or None
+    tau,  # number, or tensor of one element or one a channel
+    v_threshold,
+    N,
+    T,
+    inner,
+    channels,
+    channel_stride,
+    r,
+    gamma,
+    alpha,
+    SOFT_RESET: tl.constexpr,
+    LINEAR_DECAY: tl.constexpr,
+    DECAY_INPUT: tl.constexpr,
+    SURROGATE: tl.constexpr,
+    SOFT_SPIKE: tl.constexpr,
+    PER_CHANNEL: tl.constexpr,
+    FLAT: tl.constexpr,
+    WIDE: tl.constexpr,
+    VECTOR: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    m = threads(BLOCK, WIDE)
+    live = tl.max_constancy(m < N, VECTOR)
+    where = offsets(m, T, inner, FLAT)
+    tau_0 = time_constant(tau, m, channels, channel_stride, PER_CHANNEL)
+    threshold = constant(v_threshold, m, channels, channel_stride, PER_CHANNEL)
+    _inverse_tau, a, c = decay_and_gain(tau_0, LINEAR_DECAY, DECAY_INPUT)
+    v = load_or(v0_ptr, m, r, live, VECTOR)
+    theta = load_or(theta0_ptr, m, threshold, live, VECTOR)
+    for first in range(0, T, AHEAD):
+        if checkpoints_ptr is not None:  # noqa: SIM102 (settled at compile time, the inner one at run time)
+            if (first > 0) & (first % K == 0):
+                saved = (first // K - 1).to(tl.int64) * 2 * N + m
+                store(checkpoints_ptr, saved, v, live, VECTOR)
+                store(checkpoints_ptr, saved + N, theta, live, VECTOR)
+        x = load_steps(x_ptr, where, first, T, inner, live, AHEAD, VECTOR)
+        for k in tl.static_range(AHEAD):
+            t = first + k
+            if t < T:
+                h = charge(x[k], v, a, c, r)
+                s = fire(h - theta, alpha, SURROGATE, SOFT_SPIKE)
+                v = reset(s, h, theta, r, SOFT_RESET)
+                theta = tl.fma(gamma, tanh_inhibition(x[k]), theta)
+                now = where + t.to(tl.int64) * inner
+                store(s_ptr, now, s.to(tl.float32), live, VECTOR)
+                if v_seq_ptr is not None:
+                    store(v_seq_ptr, now, v, live, VECTOR)
+    if v_ptr is not None:
+        store(v_ptr, m, v, live, VECTOR)
+    if theta_ptr is not None:
+        store(theta_ptr, m, theta, live, VECTOR)
+
+
+@kernel
+def llif_backward(
+    gs_ptr,  # [outer][T][inner]
+    gv_ptr,  # [N], or None: zero
+    gtheta_ptr,
+    gv_seq_ptr,  # like gs, or None: zero
+    x_ptr,
+    v0_ptr,
+    theta0_ptr,
+    checkpoints_ptr,
+    gx_ptr,  # like x
+    gv0_ptr,  # [N], or None: not wanted
+    gtheta0_ptr,
+    partial_ptr,  # float64 [2][slabs][columns], or None
+    tau,
+    v_threshold,
+    N,
+    T,
+    inner,
+    channels,
+    channel_stride,
+    rows,  # the neurons as [rows][columns], see ops.py
+    columns,
+    rows_per_slab,
+    slabs,
+    r,
+    gamma,
+    alpha,
+    SOFT_RESET: tl.constexpr,
+    LINEAR_DECAY: tl.constexpr,
+    DECAY_INPUT: tl.constexpr,
+    SURROGATE: tl.constexpr,
+    SOFT_SPIKE: tl.constexpr,
+    DETACH_RESET: tl.constexpr,
+    DETACH_ADAPT: tl.constexpr,
+    PER_CHANNEL: tl.constexpr,
+    SUMS: tl.constexpr,
+    FLAT: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    thread = threads(BLOCK, WIDE)
+    column, first_row = slab_thread(thread, columns, rows_per_slab, SUMS)
+    tau_0 = time_constant(tau, column, channels, channel_stride, PER_CHANNEL)
+    threshold = constant(v_threshold, column, channels, channel_stride, PER_CHANNEL)
+    inverse_tau, a, c = decay_and_gain(tau_0, LINEAR_DECAY, DECAY_INPUT)
+    tau_sum = tl.zeros([BLOCK], tl.float64)
+    theta_sum = tl.zeros([BLOCK], tl.float64)
+    for row in range(rows_per_slab):
+        m, live = slab_neuron(column, first_row + row, columns, rows, N, SUMS)
+        where = offsets(m, T, inner, FLAT)
+        gv = load_or(gv_ptr, m, 0.0, live, 1)
+        gtheta = load_or(gtheta_ptr, m, 0.0, live, 1)
+        gtau = tl.zeros([BLOCK], tl.float32)
+        for first in range((T - 1) // K * K, -1, -K):
+            x = load_steps(x_ptr, where, first, T, inner, live, K, 1)
+            gs = load_steps(gs_ptr, where, first, T, inner, live, K, 1)
+            v = load_or(v0_ptr, m, r, live & (first == 0), 1)
+            theta = load_or(theta0_ptr, m, threshold, live & (first == 0), 1)
+            if first > 0:
+                saved = (first // K - 1).to(tl.int64) * 2 * N + m
+                v = load(checkpoints_ptr, saved, live, 1)
+                theta = load(checkpoints_ptr, saved + N, live, 1)
+
+            before = ()  # v and theta before each step, h and tanh(I) in it
+            theta_before = ()
+            h = ()
+            tanh_i = ()
+            for k in tl.static_range(K):
+                before = before + (v,)
+                theta_before = theta_before + (theta,)
+                charged = v
+                inhibition = v
+                if first + k < T:
+                    charged = charge(x[k], v, a, c, r)
+                    inhibition = tanh_inhibition(x[k])
+                    s = fire(charged - theta, alpha, SURROGATE, SOFT_SPIKE)
+                    v = reset(s, charged, theta, r, SOFT_RESET)
+                    theta = tl.fma(gamma, inhibition, theta)
+                h = h + (charged,)
+                tanh_i = tanh_i + (inhibition,)
+
+            for k in tl.static_range(K - 1, -1, -1):
+                t = first + k
+                if t < T:
+                    now = where + t.to(tl.int64) * inner
+                    if gv_seq_ptr is not None:
+                        gv += load(gv_seq_ptr, now, live, 1)
+                    u = h[k] - theta_before[k]
+                    s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
+                    sigma = derivative(u, alpha, SURROGATE)
+                    q_sigma = weighted(
+                        sigma, spike_gradient(gs[k], gv, h[k], theta_before[k], r, SOFT_RESET, DETACH_RESET)
+                    )
+                    gh = past_reset(s, gv, SOFT_RESET) + q_sigma
+                    gx = c * gh
+                    if not DETACH_ADAPT:
+                        through_theta = gtheta * (gamma * tl.fma(-tanh_i[k], tanh_i[k], 1.0))
+                        gx -= tl.where(x[k] <= 0, through_theta, 0.0)
+                    store(gx_ptr, now, gx, live, 1)
+                    if SUMS:
+                        slope = charge_slope(x[k], before[k], a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
+                        gtau += weighted(gh, slope)
+                    if DETACH_ADAPT:
+                        gtheta = tl.zeros([BLOCK], tl.float32)
+                    elif SOFT_RESET:
+                        gtheta = gtheta - q_sigma - times(s, gv)
+                    else:
+                        gtheta = gtheta - q_sigma
+                    gv = a * gh
+        if gv0_ptr is not None:
+            store(gv0_ptr, m, gv, live, 1)
+        if gtheta0_ptr is not None:
+            store(gtheta0_ptr, m, gtheta, live, 1)
+        if SUMS:
+            tau_sum += tl.where(live, gtau, 0.0).to(tl.float64)
+            if theta0_ptr is None:  # theta started at v_threshold
+                theta_sum += tl.where(live, gtheta, 0.0).to(tl.float64)
+    if SUMS:
+        store_sums(partial_ptr, thread, slabs * columns, tau_sum, theta_sum)

@@ -1,0 +1,81 @@
+"""Scalar mathematics in float32, the twin of ``csrc/neuron_math.h``: the same operations in the same order.
+
+One bit decides over a spike, so nothing here may be approximated or contracted by the compiler: an fma stands where
+one is meant, divisions round correctly, and kernels are launched with ``enable_fp_fusion=False``. Tensors and scalars
+alike.
+"""
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+
+
+@triton.jit
+def bits(x):
+    return x.to(tl.uint32, bitcast=True)
+
+
+@triton.jit
+def from_bits(x):
+    return x.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def copysign(x, sign):
+    return from_bits((bits(x) & 0x7FFFFFFF) | (bits(sign) & 0x80000000))
+
+
+@triton.jit
+def reciprocal(d):
+    """1/d for 2^-100 < d < 2^100: two cubic steps from an integer estimate; at most 1 ulp off."""
+    r = from_bits(0x7EF311C3 - bits(d))
+    e = tl.fma(-d, r, 1.0)
+    r = tl.fma(r, tl.fma(e, e, e), r)
+    e = tl.fma(-d, r, 1.0)
+    return tl.fma(r, tl.fma(e, e, e), r)
+
+
+@triton.jit
+def exponential(x):
+    """(scale, fraction) with exp(x) = scale*(1 + fraction) for x <= 0.
+
+    x is limited where normal numbers end, so that a decay factor never becomes 0, and 0 times infinity NaN.
+    """
+    x = tl.where(x < -87.3, -87.3, x)
+    shifted = tl.fma(x, 1.44269504, 12582912.0)  # 1.5 * 2^23: the low bits hold n of x = n*ln(2) + r
+    n = shifted - 12582912.0
+    r = tl.fma(n, -0.693145751953125, x)  # ln 2 in two parts, the first short enough for an exact product
+    r = tl.fma(n, -1.42860677e-6, r)
+    square = r * r
+    low = tl.fma(r, 0.166665436, 0.499999982)
+    high = tl.fma(square, 0.00138825219, tl.fma(r, 0.0083665191, 0.0416671998))
+    p = tl.fma(square, high, low)
+    scale = (bits(shifted) << 23) + 0x3F800000
+    return from_bits(scale), tl.fma(square, p, r)
+
+
+@triton.jit
+def exp_negative(x):
+    """exp(x) for x <= 0; the smallest normal number, not 0, at the end."""
+    scale, fraction = exponential(x)
+    return tl.fma(scale, fraction, scale)
+
+
+@triton.jit
+def exp_or_zero(x):
+    """exp(x) for x <= 0, with 0 at the end."""
+    return tl.where(x < -87.3, 0.0, exp_negative(x))
+
+
+@triton.jit
+def tanh(x):
+    """tanh(x) = -w/(2 + w) with w = exp(-2|x|) - 1, which loses nothing near 0."""
+    scale, fraction = exponential(-2.0 * tl.abs(x))
+    w = tl.fma(scale, fraction, scale - 1.0)
+    return copysign(w * reciprocal(w + 2.0), x)
+
+
+@triton.jit
+def atan(x):
+    return libdevice.atan(x)

@@ -1,0 +1,306 @@
+"""The operators ``torch.ops.stdano_triton``: from tensors to launches. Schemas and results are those of csrc/ops.cpp,
+but for the distance of checkpoints (``common.CHECKPOINT_STEPS``) and float64, which these kernels do not compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..surrogate import SURROGATES
+from .common import CHECKPOINT_STEPS, sum_constants
+from .layout import Geometry, dense, empty_state, make_geometry, with_layout_of
+from .lif import lif_backward, lif_forward
+from .llif import llif_backward, llif_forward
+from .slif import slif_backward, slif_forward
+
+NAMESPACE = "stdano_triton"
+
+_SETTINGS = (
+    "Tensor? tau, Tensor? v_threshold, float tau_value, float v_threshold_value, float? v_reset, float rate, "
+    "float tau_min, bool linear_decay, bool decay_input, int surrogate, float alpha, bool soft_spike, "
+    "bool detach_reset, bool detach_adapt"
+)
+_FORWARD = (
+    f"(Tensor x, Tensor? v, Tensor? adapt, {_SETTINGS}, bool save_checkpoints, bool return_state, bool return_v_seq)"
+    " -> (Tensor spikes, Tensor v, Tensor adapt, Tensor v_seq, Tensor checkpoints)"
+)
+_BACKWARD = (
+    "(Tensor grad_spikes, Tensor? grad_v, Tensor? grad_adapt, Tensor? grad_v_seq, Tensor x, Tensor? v, "
+    f"Tensor? adapt, Tensor checkpoints, {_SETTINGS})"
+    " -> (Tensor grad_x, Tensor grad_v, Tensor grad_adapt, Tensor grad_tau, Tensor grad_v_threshold)"
+)
+# The name of `adapt` in a neuron's equations.
+_ADAPT = {"lif": None, "llif": "theta", "slif": "p"}
+_FORWARD_KERNELS = {"lif": lif_forward, "llif": llif_forward, "slif": slif_forward}
+_BACKWARD_KERNELS = {"lif": lif_backward, "llif": llif_backward, "slif": slif_backward}
+
+# One neuron a thread in backward, which keeps CHECKPOINT_STEPS steps in registers, and several in forward, for
+# accesses of up to 128 bits.
+_WARPS = 4
+_THREADS = 128
+_VECTOR = 4
+_COMPILER = dict(num_warps=_WARPS, num_stages=1, enable_fp_fusion=False)
+
+# Sums for the gradients of constants: entries of a row, and of all slabs.
+_LONGEST_ROW = 65536
+_ENTRIES = 131072
+_SUM_BLOCK = 4096
+# From here on, numbers of neurons and threads are 64-bit in the kernels.
+_WIDE = 2**30
+
+
+class _Settings(NamedTuple):
+    """A call's settings from ``tau`` on, in the order of the schema."""
+
+    tau: Tensor | None
+    v_threshold: Tensor | None
+    tau_value: float
+    v_threshold_value: float
+    v_reset: float | None
+    rate: float
+    tau_min: float
+    linear_decay: bool
+    decay_input: bool
+    surrogate: int
+    alpha: float
+    soft_spike: bool
+    detach_reset: bool
+    detach_adapt: bool
+
+
+def _check(x: Tensor, settings: _Settings) -> None:
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise TypeError(f"stdano: the Triton kernels take x in float32, float16 or bfloat16, got {x.dtype}")
+    if x.dim() < 1:
+        raise ValueError("stdano: x must have a time dimension, [T, ...]; got a tensor of shape ()")
+    for name, t in (("tau", settings.tau), ("v_threshold", settings.v_threshold)):
+        if t is None:
+            continue
+        if t.dtype != torch.float32 or not t.is_contiguous() or t.device != x.device:
+            raise ValueError(f"stdano: {name} must be contiguous, float32, on x's device, {x.device}")
+        if t.numel() != 1 and (x.dim() < 3 or t.numel() != x.shape[2]):
+            raise ValueError(
+                f"stdano: {name} must have one element, or one for each channel (dimension 2 of x), got {t.numel()} "
+                f"with x of shape {list(x.shape)}"
+            )
+
+
+def _device(x: Tensor) -> AbstractContextManager:
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+def _channels(settings: _Settings) -> int:
+    return max(t.numel() if t is not None else 1 for t in settings[:2])
+
+
+def _expanded(t: Tensor | None, value: float, channels: int) -> Tensor | float:
+    """What kernels take as a constant: a number, or a tensor of as many elements as there are channels."""
+    if t is None:
+        return value
+    return t if t.numel() == channels else t.detach().expand(channels).contiguous()
+
+
+def _arguments(neuron: str, settings: _Settings, g: Geometry) -> dict[str, Any]:
+    """The kernel arguments that forward and backward have in common."""
+    own: dict[str, dict[str, float]] = {
+        "lif": {},
+        "llif": {"gamma": settings.rate},
+        "slif": {"beta": settings.rate, "tau_min": settings.tau_min},
+    }
+    return dict(
+        tau=_expanded(settings.tau, settings.tau_value, g.channels),
+        v_threshold=_expanded(settings.v_threshold, settings.v_threshold_value, g.channels),
+        N=g.N,
+        T=g.T,
+        inner=g.inner,
+        channels=g.channels,
+        channel_stride=g.channel_stride,
+        r=0.0 if settings.v_reset is None else settings.v_reset,
+        alpha=settings.alpha,
+        SOFT_RESET=settings.v_reset is None,
+        LINEAR_DECAY=settings.linear_decay,
+        DECAY_INPUT=settings.decay_input,
+        SURROGATE=SURROGATES[settings.surrogate],
+        SOFT_SPIKE=settings.soft_spike,
+        PER_CHANNEL=g.channels > 1,
+        FLAT=g.inner == g.N,
+        WIDE=g.N >= _WIDE,
+        **own[neuron],
+        **_COMPILER,
+    )
+
+
+def _vector(g: Geometry, *tensors: Tensor | None) -> int:
+    """Neurons that lie together and aligned in every tensor: 4, or 1 where not even one tensor's start is."""
+    if g.inner % _VECTOR:
+        return 1
+    aligned = all(t is None or t.data_ptr() % (_VECTOR * t.element_size()) == 0 for t in tensors)
+    return _VECTOR if aligned else 1
+
+
+def forward(
+    neuron: str,
+    x: Tensor,  # [T, ...]
+    v: Tensor | None,  # [...] float32
+    adapt: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Spikes, v, adapt, v_seq and checkpoints; those that are not asked for are empty."""
+    settings = _Settings(*rest[:-3])
+    save_checkpoints, return_state, return_v_seq = rest[-3:]
+    _check(x, settings)
+    adapt_name = _ADAPT[neuron]
+    x = dense(x)
+    g = make_geometry(x, _channels(settings))
+    none = x.new_empty(0, dtype=torch.float32)
+    layout = empty_state(x) if return_state or v is not None or adapt is not None else none
+    v = with_layout_of(v, layout, "state.v")
+    adapt = with_layout_of(adapt, layout, f"state.{adapt_name}")
+
+    spikes = torch.empty_like(x)
+    v_out = layout if return_state else none
+    adapt_out = torch.empty_like(layout) if return_state and adapt_name else x.new_empty(0, dtype=torch.float32)
+    v_seq = torch.empty_like(x) if return_v_seq else x.new_empty(0)
+    chunks = (g.T - 1) // CHECKPOINT_STEPS if save_checkpoints and g.T > 0 else 0
+    checkpoints = x.new_empty(chunks, 2 if adapt_name else 1, g.N, dtype=torch.float32)
+
+    if g.N > 0 and (g.T > 0 or return_state):
+        tensors = dict(
+            x_ptr=x,
+            v0_ptr=v,
+            s_ptr=spikes,
+            v_ptr=v_out if return_state else None,
+            v_seq_ptr=v_seq if return_v_seq else None,
+            checkpoints_ptr=checkpoints if save_checkpoints else None,
+        )
+        if adapt_name:
+            tensors[f"{adapt_name}0_ptr"] = adapt
+            tensors[f"{adapt_name}_ptr"] = adapt_out if return_state else None
+        vector = _vector(g, *tensors.values())
+        block = _THREADS * _VECTOR
+        with _device(x):
+            _FORWARD_KERNELS[neuron][(-(-g.N // block),)](
+                **tensors, **_arguments(neuron, settings, g), VECTOR=vector, BLOCK=block
+            )
+    return spikes, v_out, adapt_out, v_seq, checkpoints
+
+
+class _Slabs(NamedTuple):
+    """How threads divide the neurons where gradients of constants are summed: as [rows][columns] with all neurons of a
+    column in one channel, cut into slabs of rows. A thread walks a column of its slab."""
+
+    rows: int
+    columns: int
+    rows_per_slab: int
+    slabs: int
+
+
+def _slabs(g: Geometry, sums: bool) -> _Slabs:
+    if not sums:
+        return _Slabs(1, g.N, 1, 1)
+    columns = g.channels * g.channel_stride if g.channels > 1 else min(g.N, _LONGEST_ROW)
+    rows = -(-g.N // columns)
+    slabs = max(1, min(_ENTRIES // columns, rows))
+    return _Slabs(rows, columns, -(-rows // slabs), slabs)
+
+
+def backward(
+    neuron: str,
+    grad_spikes: Tensor,  # [T, ...]
+    grad_v: Tensor | None,  # [...] float32
+    grad_adapt: Tensor | None,
+    grad_v_seq: Tensor | None,  # [T, ...]
+    x: Tensor,
+    v: Tensor | None,
+    adapt: Tensor | None,
+    checkpoints: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, v, adapt, tau and v_threshold; empty for what was not a tensor."""
+    settings = _Settings(*rest)
+    _check(x, settings)
+    adapt_name = _ADAPT[neuron]
+    x = dense(x)
+    g = make_geometry(x, _channels(settings))
+    grad_spikes = with_layout_of(grad_spikes, x, "grad_spikes")
+    grad_v_seq = with_layout_of(grad_v_seq, x, "grad_v_seq")
+    none = x.new_empty(0, dtype=torch.float32)
+    layout = none if all(t is None for t in (v, adapt, grad_v, grad_adapt)) else empty_state(x)
+    v = with_layout_of(v, layout, "state.v")
+    adapt = with_layout_of(adapt, layout, f"state.{adapt_name}")
+    grad_v = with_layout_of(grad_v, layout, "grad_v")
+    grad_adapt = with_layout_of(grad_adapt, layout, "grad_adapt")
+    chunks = (g.T - 1) // CHECKPOINT_STEPS if g.T > 0 else 0
+    if checkpoints.numel() != chunks * (2 if adapt_name else 1) * g.N or checkpoints.dtype != torch.float32:
+        raise ValueError("stdano: checkpoints must be those that the forward operator returned")
+
+    grad_x = torch.empty_like(x)
+    grad_v0 = none if v is None else torch.empty_like(layout)
+    grad_adapt0 = torch.empty_like(layout) if adapt_name and adapt is not None else x.new_empty(0, dtype=torch.float32)
+    tau, v_threshold = settings[:2]
+    grad_tau, grad_v_threshold = (none.new_zeros(0) if t is None else torch.zeros_like(t) for t in (tau, v_threshold))
+    if g.N == 0:
+        return grad_x, grad_v0, grad_adapt0, grad_tau, grad_v_threshold
+
+    sums = tau is not None or v_threshold is not None
+    slabs = _slabs(g, sums)
+    entries = slabs.slabs * slabs.columns
+    partials = x.new_empty(2, slabs.slabs, slabs.columns, dtype=torch.float64) if sums else None
+    tensors = dict(
+        gs_ptr=grad_spikes,
+        gv_ptr=grad_v,
+        gv_seq_ptr=grad_v_seq,
+        x_ptr=x,
+        v0_ptr=v,
+        checkpoints_ptr=checkpoints,
+        gx_ptr=grad_x,
+        gv0_ptr=None if v is None else grad_v0,
+        partial_ptr=partials,
+    )
+    if adapt_name:
+        tensors[f"{adapt_name}0_ptr"] = adapt
+        tensors[f"g{adapt_name}_ptr"] = grad_adapt
+        tensors[f"g{adapt_name}0_ptr"] = None if adapt is None else grad_adapt0
+    with _device(x):
+        _BACKWARD_KERNELS[neuron][(-(-entries // _THREADS),)](
+            **tensors,
+            **slabs._asdict(),
+            **_arguments(neuron, settings, g),
+            **({"DETACH_ADAPT": settings.detach_adapt} if adapt_name else {}),
+            DETACH_RESET=settings.detach_reset,
+            SUMS=sums,
+            BLOCK=_THREADS,
+        )
+        if sums:
+            sizes = [0 if t is None else t.numel() for t in (tau, v_threshold)]
+            sum_constants[(max(sizes), 2)](
+                partial_ptr=partials,
+                tau_ptr=None if tau is None else grad_tau,
+                v_threshold_ptr=None if v_threshold is None else grad_v_threshold,
+                slabs=slabs.slabs,
+                columns=slabs.columns,
+                tau_size=sizes[0],
+                v_threshold_size=sizes[1],
+                BLOCK=_SUM_BLOCK,
+                **{**_COMPILER, "num_warps": 8},
+            )
+    return grad_x, grad_v0, grad_adapt0, grad_tau, grad_v_threshold
+
+
+def _define() -> torch.library.Library:
+    library = torch.library.Library(NAMESPACE, "DEF")
+    for neuron in _ADAPT:
+        for name, schema, function in (("forward", _FORWARD, forward), ("backward", _BACKWARD, backward)):
+            implementation: Callable = partial(function, neuron)
+            library.define(f"{neuron}_{name}{schema}")
+            library.impl(f"{neuron}_{name}", implementation, "CUDA")
+    return library
+
+
+_LIBRARY = _define()  # the operators exist as long as this does

@@ -1,0 +1,223 @@
+"""SLIF (eqs. 8 and 9): LIF, see ``lif.py``, whose time constant the residual potential p of the last spike shortens::
+
+tau = max(tau_min, tau_0 - beta*tanh(p)), which sets a and c of the step;   p' = s*u
+
+q += gp'*u;   gh += gp'*s;   gtau = gh*dh/dtau where tau is not at tau_min
+gp = -beta*(1 - tanh(p)^2)*gtau;   gtau_0 += gtau
+"""
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+
+from .common import (
+    AHEAD,
+    K,
+    constant,
+    kernel,
+    load,
+    load_or,
+    load_steps,
+    offsets,
+    slab_neuron,
+    slab_thread,
+    store,
+    store_sums,
+    threads,
+    time_constant,
+)
+from .math import tanh
+from .steps import charge, charge_slope, decay_and_gain, fire, past_reset, reset, spike_gradient, times, weighted
+from .surrogates import derivative
+
+
+@triton.jit
+def shortened(tanh_p, tau_0, beta, tau_min, LINEAR_DECAY: tl.constexpr, DECAY_INPUT: tl.constexpr):
+    """(whether tau is above tau_min, 1/tau, a, c) of a step."""
+    wanted = tl.fma(-beta, tanh_p, tau_0)
+    free = wanted >= tau_min
+    inverse_tau, a, c = decay_and_gain(tl.where(free, wanted, tau_min), LINEAR_DECAY, DECAY_INPUT)
+    return free, inverse_tau, a, c
+
+
+@kernel
+def slif_forward(
+    x_ptr,  # [outer][T][inner]
+    v0_ptr,  # [N] or None: zero state
+    p0_ptr,
+    s_ptr,  # like x
+    v_ptr,  # [N] or None: not wanted
+    p_ptr,
+    v_seq_ptr,  # like x, or None
+    checkpoints_ptr,  # [(T - 1)//K][2][N] or None
+    tau,  # number, or tensor of one element or one a channel
+    v_threshold,
+    N,
+    T,
+    inner,
+    channels,
+    channel_stride,
+    r,
+    beta,
+    tau_min,
+    alpha,
+    SOFT_RESET: tl.constexpr,
+    LINEAR_DECAY: tl.constexpr,
+    DECAY_INPUT: tl.constexpr,
+    SURROGATE: tl.constexpr,
+    SOFT_SPIKE: tl.constexpr,
+    PER_CHANNEL: tl.constexpr,
+    FLAT: tl.constexpr,
+    WIDE: tl.constexpr,
+    VECTOR: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    m = threads(BLOCK, WIDE)
+    live = tl.max_constancy(m < N, VECTOR)
+    where = offsets(m, T, inner, FLAT)
+    tau_0 = time_constant(tau, m, channels, channel_stride, PER_CHANNEL)
+    theta = constant(v_threshold, m, channels, channel_stride, PER_CHANNEL)
+    v = load_or(v0_ptr, m, r, live, VECTOR)
+    p = load_or(p0_ptr, m, 0.0, live, VECTOR)
+    for first in range(0, T, AHEAD):
+        if checkpoints_ptr is not None:  # noqa: SIM102 (settled at compile time, the inner one at run time)
+            if (first > 0) & (first % K == 0):
+                saved = (first // K - 1).to(tl.int64) * 2 * N + m
+                store(checkpoints_ptr, saved, v, live, VECTOR)
+                store(checkpoints_ptr, saved + N, p, live, VECTOR)
+        x = load_steps(x_ptr, where, first, T, inner, live, AHEAD, VECTOR)
+        for k in tl.static_range(AHEAD):
+            t = first + k
+            if t < T:
+                _free, _inverse_tau, a, c = shortened(tanh(p), tau_0, beta, tau_min, LINEAR_DECAY, DECAY_INPUT)
+                h = charge(x[k], v, a, c, r)
+                u = h - theta
+                s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
+                v = reset(s, h, theta, r, SOFT_RESET)
+                p = times(s, u)
+                now = where + t.to(tl.int64) * inner
+                store(s_ptr, now, s.to(tl.float32), live, VECTOR)
+                if v_seq_ptr is not None:
+                    store(v_seq_ptr, now, v, live, VECTOR)
+    if v_ptr is not None:
+        store(v_ptr, m, v, live, VECTOR)
+    if p_ptr is not None:
+        store(p_ptr, m, p, live, VECTOR)
+
+
+@kernel
+def slif_backward(
+    gs_ptr,  # [outer][T][inner]
+    gv_ptr,  # [N], or None: zero
+    gp_ptr,
+    gv_seq_ptr,  # like gs, or None: zero
+    x_ptr,
+    v0_ptr,
+    p0_ptr,
+    checkpoints_ptr,
+    gx_ptr,  # like x
+    gv0_ptr,  # [N], or None: not wanted
+    gp0_ptr,
+    partial_ptr,  # float64 [2][slabs][columns], or None
+    tau,
+    v_threshold,
+    N,
+    T,
+    inner,
+    channels,
+    channel_stride,
+    rows,  # the neurons as [rows][columns], see ops.py
+    columns,
+    rows_per_slab,
+    slabs,
+    r,
+    beta,
+    tau_min,
+    alpha,
+    SOFT_RESET: tl.constexpr,
+    LINEAR_DECAY: tl.constexpr,
+    DECAY_INPUT: tl.constexpr,
+    SURROGATE: tl.constexpr,
+    SOFT_SPIKE: tl.constexpr,
+    DETACH_RESET: tl.constexpr,
+    DETACH_ADAPT: tl.constexpr,
+    PER_CHANNEL: tl.constexpr,
+    SUMS: tl.constexpr,
+    FLAT: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    thread = threads(BLOCK, WIDE)
+    column, first_row = slab_thread(thread, columns, rows_per_slab, SUMS)
+    tau_0 = time_constant(tau, column, channels, channel_stride, PER_CHANNEL)
+    theta = constant(v_threshold, column, channels, channel_stride, PER_CHANNEL)
+    tau_sum = tl.zeros([BLOCK], tl.float64)
+    theta_sum = tl.zeros([BLOCK], tl.float64)
+    for row in range(rows_per_slab):
+        m, live = slab_neuron(column, first_row + row, columns, rows, N, SUMS)
+        where = offsets(m, T, inner, FLAT)
+        gv = load_or(gv_ptr, m, 0.0, live, 1)
+        gp = load_or(gp_ptr, m, 0.0, live, 1)
+        gtau_0 = tl.zeros([BLOCK], tl.float32)
+        gtheta = tl.zeros([BLOCK], tl.float32)
+        for first in range((T - 1) // K * K, -1, -K):
+            x = load_steps(x_ptr, where, first, T, inner, live, K, 1)
+            gs = load_steps(gs_ptr, where, first, T, inner, live, K, 1)
+            v = load_or(v0_ptr, m, r, live & (first == 0), 1)
+            p = load_or(p0_ptr, m, 0.0, live & (first == 0), 1)
+            if first > 0:
+                saved = (first // K - 1).to(tl.int64) * 2 * N + m
+                v = load(checkpoints_ptr, saved, live, 1)
+                p = load(checkpoints_ptr, saved + N, live, 1)
+
+            before = ()  # v before each step, h and tanh(p) in it
+            h = ()
+            tanh_p = ()
+            for k in tl.static_range(K):
+                before = before + (v,)
+                charged = v
+                saturated = v
+                if first + k < T:
+                    saturated = tanh(p)
+                    _free, _inverse_tau, a, c = shortened(saturated, tau_0, beta, tau_min, LINEAR_DECAY, DECAY_INPUT)
+                    charged = charge(x[k], v, a, c, r)
+                    u = charged - theta
+                    s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
+                    v = reset(s, charged, theta, r, SOFT_RESET)
+                    p = times(s, u)
+                h = h + (charged,)
+                tanh_p = tanh_p + (saturated,)
+
+            for k in tl.static_range(K - 1, -1, -1):
+                t = first + k
+                if t < T:
+                    now = where + t.to(tl.int64) * inner
+                    if gv_seq_ptr is not None:
+                        gv += load(gv_seq_ptr, now, live, 1)
+                    u = h[k] - theta
+                    s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
+                    sigma = derivative(u, alpha, SURROGATE)
+                    free, inverse_tau, a, c = shortened(tanh_p[k], tau_0, beta, tau_min, LINEAR_DECAY, DECAY_INPUT)
+                    if DETACH_ADAPT:
+                        gp = tl.zeros([BLOCK], tl.float32)
+                    through_spike = tl.fma(gp, u, spike_gradient(gs[k], gv, h[k], theta, r, SOFT_RESET, DETACH_RESET))
+                    gu = weighted(sigma, through_spike) + times(s, gp)
+                    gh = past_reset(s, gv, SOFT_RESET) + gu
+                    store(gx_ptr, now, c * gh, live, 1)
+                    slope = charge_slope(x[k], before[k], a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
+                    gtau = tl.where(free, weighted(gh, slope), 0.0)
+                    if SUMS:
+                        gtau_0 += gtau
+                        gtheta += -gu - times(s, gv) if SOFT_RESET else -gu
+                    if not DETACH_ADAPT:
+                        gp = weighted(-beta * tl.fma(-tanh_p[k], tanh_p[k], 1.0), gtau)
+                    gv = a * gh
+        if gv0_ptr is not None:
+            store(gv0_ptr, m, gv, live, 1)
+        if gp0_ptr is not None:
+            store(gp0_ptr, m, gp, live, 1)
+        if SUMS:
+            tau_sum += tl.where(live, gtau_0, 0.0).to(tl.float64)
+            theta_sum += tl.where(live, gtheta, 0.0).to(tl.float64)
+    if SUMS:
+        store_sums(partial_ptr, thread, slabs * columns, tau_sum, theta_sum)
