@@ -69,16 +69,17 @@ def load_or(pointer, where, default, mask, VECTOR: tl.constexpr):
     if pointer is not None:
         return load(pointer, where, mask, VECTOR)
     else:
-        return tl.full(where.shape, -0.0, tl.float32) + default  # any default, whatever its shape and sign
+        return tl.full(where.shape, 1.0, tl.float32) * default
 
 
 @triton.jit
 def load_steps(pointer, where, first, T, inner, mask, STEPS: tl.constexpr, VECTOR: tl.constexpr):
     """Time steps [first, first + STEPS) of a tensor as a tuple; undefined from T on."""
     values = ()
+    row = first.to(tl.int64) * inner
     for k in tl.static_range(STEPS):
-        t = first + k
-        values = values + (load(pointer, where + t.to(tl.int64) * inner, mask & (t < T), VECTOR),)
+        values = values + (load(pointer + row, where, mask & (first + k < T), VECTOR),)
+        row += inner
     return values
 
 

@@ -26,7 +26,18 @@ from .common import (
     threads,
     time_constant,
 )
-from .steps import charge, charge_slope, decay_and_gain, fire, past_reset, reset, spike_gradient, times, weighted
+from .steps import (
+    charge,
+    charge_slope,
+    decay_and_gain,
+    fire,
+    past_reset,
+    past_step,
+    reset,
+    spike_gradient,
+    times,
+    weighted,
+)
 from .surrogates import derivative
 
 
@@ -76,10 +87,10 @@ def lif_forward(
                 h = charge(x[k], v, a, c, r)
                 s = fire(h - theta, alpha, SURROGATE, SOFT_SPIKE)
                 v = reset(s, h, theta, r, SOFT_RESET)
-                now = where + t.to(tl.int64) * inner
-                store(s_ptr, now, s.to(tl.float32), live, VECTOR)
+                now = t.to(tl.int64) * inner
+                store(s_ptr + now, where, s.to(tl.float32), live, VECTOR)
                 if v_seq_ptr is not None:
-                    store(v_seq_ptr, now, v, live, VECTOR)
+                    store(v_seq_ptr + now, where, v, live, VECTOR)
     if v_ptr is not None:
         store(v_ptr, m, v, live, VECTOR)
 
@@ -133,6 +144,7 @@ def lif_backward(
         gv = load_or(gv_ptr, m, 0.0, live, 1)
         gtau = tl.zeros([BLOCK], tl.float32)
         gtheta = tl.zeros([BLOCK], tl.float32)
+        now = ((T - 1) // K * K + K).to(tl.int64) * inner  # carried along: eight products would take 16 registers
         for first in range((T - 1) // K * K, -1, -K):
             x = load_steps(x_ptr, where, first, T, inner, live, K, 1)
             gs = load_steps(gs_ptr, where, first, T, inner, live, K, 1)
@@ -140,10 +152,9 @@ def lif_backward(
             if first > 0:
                 v = load(checkpoints_ptr, (first // K - 1).to(tl.int64) * N + m, live, 1)
 
-            before = ()  # v before each step, h in it
+            v_first = v
             h = ()
             for k in tl.static_range(K):
-                before = before + (v,)
                 charged = v
                 if first + k < T:
                     charged = charge(x[k], v, a, c, r)
@@ -152,21 +163,22 @@ def lif_backward(
                 h = h + (charged,)
 
             for k in tl.static_range(K - 1, -1, -1):
-                t = first + k
-                if t < T:
-                    now = where + t.to(tl.int64) * inner
+                now -= inner
+                if first + k < T:
                     if gv_seq_ptr is not None:
-                        gv += load(gv_seq_ptr, now, live, 1)
+                        gv += load(gv_seq_ptr + now, where, live, 1)
                     u = h[k] - theta
                     s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
                     sigma = derivative(u, alpha, SURROGATE)
                     q_sigma = weighted(sigma, spike_gradient(gs[k], gv, h[k], theta, r, SOFT_RESET, DETACH_RESET))
                     gh = past_reset(s, gv, SOFT_RESET) + q_sigma
-                    store(gx_ptr, now, c * gh, live, 1)
+                    store(gx_ptr + now, where, c * gh, live, 1)
                     if SUMS:
-                        gtau += weighted(
-                            gh, charge_slope(x[k], before[k], a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
-                        )
+                        before = v_first
+                        if k > 0:
+                            before = past_step(h[k - 1], theta, r, alpha, SOFT_RESET, SURROGATE, SOFT_SPIKE)
+                        slope = charge_slope(x[k], before, a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
+                        gtau += weighted(gh, slope)
                         gtheta += -q_sigma - times(s, gv) if SOFT_RESET else -q_sigma
                     gv = a * gh
         if gv0_ptr is not None:

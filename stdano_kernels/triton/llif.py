@@ -26,8 +26,22 @@ from .common import (
     time_constant,
 )
 from .math import tanh
-from .steps import charge, charge_slope, decay_and_gain, fire, past_reset, reset, spike_gradient, times, weighted
+from .steps import (
+    charge,
+    charge_slope,
+    decay_and_gain,
+    fire,
+    past_reset,
+    past_step,
+    reset,
+    spike_gradient,
+    times,
+    weighted,
+)
 from .surrogates import derivative
+
+# In the place of tanh(I) where x > 0 or NaN.
+NOT_INHIBITED = tl.constexpr(2.0)
 
 
 @triton.jit
@@ -88,10 +102,10 @@ def llif_forward(
                 s = fire(h - theta, alpha, SURROGATE, SOFT_SPIKE)
                 v = reset(s, h, theta, r, SOFT_RESET)
                 theta = tl.fma(gamma, tanh_inhibition(x[k]), theta)
-                now = where + t.to(tl.int64) * inner
-                store(s_ptr, now, s.to(tl.float32), live, VECTOR)
+                now = t.to(tl.int64) * inner
+                store(s_ptr + now, where, s.to(tl.float32), live, VECTOR)
                 if v_seq_ptr is not None:
-                    store(v_seq_ptr, now, v, live, VECTOR)
+                    store(v_seq_ptr + now, where, v, live, VECTOR)
     if v_ptr is not None:
         store(v_ptr, m, v, live, VECTOR)
     if theta_ptr is not None:
@@ -152,6 +166,7 @@ def llif_backward(
         gv = load_or(gv_ptr, m, 0.0, live, 1)
         gtheta = load_or(gtheta_ptr, m, 0.0, live, 1)
         gtau = tl.zeros([BLOCK], tl.float32)
+        now = ((T - 1) // K * K + K).to(tl.int64) * inner  # carried along: eight products would take 16 registers
         for first in range((T - 1) // K * K, -1, -K):
             x = load_steps(x_ptr, where, first, T, inner, live, K, 1)
             gs = load_steps(gs_ptr, where, first, T, inner, live, K, 1)
@@ -162,30 +177,29 @@ def llif_backward(
                 v = load(checkpoints_ptr, saved, live, 1)
                 theta = load(checkpoints_ptr, saved + N, live, 1)
 
-            before = ()  # v and theta before each step, h and tanh(I) in it
+            v_first = v
             theta_before = ()
             h = ()
-            tanh_i = ()
+            tanh_i = ()  # or NOT_INHIBITED; x itself need not be kept
             for k in tl.static_range(K):
-                before = before + (v,)
                 theta_before = theta_before + (theta,)
                 charged = v
                 inhibition = v
                 if first + k < T:
                     charged = charge(x[k], v, a, c, r)
-                    inhibition = tanh_inhibition(x[k])
+                    tanh_inhibited = tanh_inhibition(x[k])
+                    inhibition = tl.where(x[k] <= 0, tanh_inhibited, NOT_INHIBITED)
                     s = fire(charged - theta, alpha, SURROGATE, SOFT_SPIKE)
                     v = reset(s, charged, theta, r, SOFT_RESET)
-                    theta = tl.fma(gamma, inhibition, theta)
+                    theta = tl.fma(gamma, tanh_inhibited, theta)
                 h = h + (charged,)
                 tanh_i = tanh_i + (inhibition,)
 
             for k in tl.static_range(K - 1, -1, -1):
-                t = first + k
-                if t < T:
-                    now = where + t.to(tl.int64) * inner
+                now -= inner
+                if first + k < T:
                     if gv_seq_ptr is not None:
-                        gv += load(gv_seq_ptr, now, live, 1)
+                        gv += load(gv_seq_ptr + now, where, live, 1)
                     u = h[k] - theta_before[k]
                     s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
                     sigma = derivative(u, alpha, SURROGATE)
@@ -196,10 +210,15 @@ def llif_backward(
                     gx = c * gh
                     if not DETACH_ADAPT:
                         through_theta = gtheta * (gamma * tl.fma(-tanh_i[k], tanh_i[k], 1.0))
-                        gx -= tl.where(x[k] <= 0, through_theta, 0.0)
-                    store(gx_ptr, now, gx, live, 1)
+                        gx -= tl.where(tanh_i[k] != NOT_INHIBITED, through_theta, 0.0)
+                    store(gx_ptr + now, where, gx, live, 1)
                     if SUMS:
-                        slope = charge_slope(x[k], before[k], a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
+                        before = v_first
+                        if k > 0:
+                            before = past_step(
+                                h[k - 1], theta_before[k - 1], r, alpha, SOFT_RESET, SURROGATE, SOFT_SPIKE
+                            )
+                        slope = charge_slope(x[k], before, a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
                         gtau += weighted(gh, slope)
                     if DETACH_ADAPT:
                         gtheta = tl.zeros([BLOCK], tl.float32)

@@ -27,7 +27,18 @@ from .common import (
     time_constant,
 )
 from .math import tanh
-from .steps import charge, charge_slope, decay_and_gain, fire, past_reset, reset, spike_gradient, times, weighted
+from .steps import (
+    charge,
+    charge_slope,
+    decay_and_gain,
+    fire,
+    past_reset,
+    past_step,
+    reset,
+    spike_gradient,
+    times,
+    weighted,
+)
 from .surrogates import derivative
 
 
@@ -95,10 +106,10 @@ def slif_forward(
                 s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
                 v = reset(s, h, theta, r, SOFT_RESET)
                 p = times(s, u)
-                now = where + t.to(tl.int64) * inner
-                store(s_ptr, now, s.to(tl.float32), live, VECTOR)
+                now = t.to(tl.int64) * inner
+                store(s_ptr + now, where, s.to(tl.float32), live, VECTOR)
                 if v_seq_ptr is not None:
-                    store(v_seq_ptr, now, v, live, VECTOR)
+                    store(v_seq_ptr + now, where, v, live, VECTOR)
     if v_ptr is not None:
         store(v_ptr, m, v, live, VECTOR)
     if p_ptr is not None:
@@ -160,6 +171,7 @@ def slif_backward(
         gp = load_or(gp_ptr, m, 0.0, live, 1)
         gtau_0 = tl.zeros([BLOCK], tl.float32)
         gtheta = tl.zeros([BLOCK], tl.float32)
+        now = ((T - 1) // K * K + K).to(tl.int64) * inner  # carried along: eight products would take 16 registers
         for first in range((T - 1) // K * K, -1, -K):
             x = load_steps(x_ptr, where, first, T, inner, live, K, 1)
             gs = load_steps(gs_ptr, where, first, T, inner, live, K, 1)
@@ -170,11 +182,10 @@ def slif_backward(
                 v = load(checkpoints_ptr, saved, live, 1)
                 p = load(checkpoints_ptr, saved + N, live, 1)
 
-            before = ()  # v before each step, h and tanh(p) in it
+            v_first = v
             h = ()
             tanh_p = ()
             for k in tl.static_range(K):
-                before = before + (v,)
                 charged = v
                 saturated = v
                 if first + k < T:
@@ -189,11 +200,10 @@ def slif_backward(
                 tanh_p = tanh_p + (saturated,)
 
             for k in tl.static_range(K - 1, -1, -1):
-                t = first + k
-                if t < T:
-                    now = where + t.to(tl.int64) * inner
+                now -= inner
+                if first + k < T:
                     if gv_seq_ptr is not None:
-                        gv += load(gv_seq_ptr, now, live, 1)
+                        gv += load(gv_seq_ptr + now, where, live, 1)
                     u = h[k] - theta
                     s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
                     sigma = derivative(u, alpha, SURROGATE)
@@ -203,8 +213,11 @@ def slif_backward(
                     through_spike = tl.fma(gp, u, spike_gradient(gs[k], gv, h[k], theta, r, SOFT_RESET, DETACH_RESET))
                     gu = weighted(sigma, through_spike) + times(s, gp)
                     gh = past_reset(s, gv, SOFT_RESET) + gu
-                    store(gx_ptr, now, c * gh, live, 1)
-                    slope = charge_slope(x[k], before[k], a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
+                    store(gx_ptr + now, where, c * gh, live, 1)
+                    before = v_first
+                    if k > 0:
+                        before = past_step(h[k - 1], theta, r, alpha, SOFT_RESET, SURROGATE, SOFT_SPIKE)
+                    slope = charge_slope(x[k], before, a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
                     gtau = tl.where(free, weighted(gh, slope), 0.0)
                     if SUMS:
                         gtau_0 += gtau
