@@ -32,7 +32,6 @@ from .steps import (
     decay_and_gain,
     fire,
     past_reset,
-    past_step,
     reset,
     spike_gradient,
     times,
@@ -176,7 +175,8 @@ def lif_backward(
                     if SUMS:
                         before = v_first
                         if k > 0:
-                            before = past_step(h[k - 1], theta, r, alpha, SOFT_RESET, SURROGATE, SOFT_SPIKE)
+                            s_before = fire(h[k - 1] - theta, alpha, SURROGATE, SOFT_SPIKE)
+                            before = reset(s_before, h[k - 1], theta, r, SOFT_RESET)
                         slope = charge_slope(x[k], before, a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
                         gtau += weighted(gh, slope)
                         gtheta += -q_sigma - times(s, gv) if SOFT_RESET else -q_sigma

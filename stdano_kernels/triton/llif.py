@@ -32,16 +32,12 @@ from .steps import (
     decay_and_gain,
     fire,
     past_reset,
-    past_step,
     reset,
     spike_gradient,
     times,
     weighted,
 )
 from .surrogates import derivative
-
-# In the place of tanh(I) where x > 0 or NaN.
-NOT_INHIBITED = tl.constexpr(2.0)
 
 
 @triton.jit
@@ -180,20 +176,15 @@ def llif_backward(
             v_first = v
             theta_before = ()
             h = ()
-            tanh_i = ()  # or NOT_INHIBITED; x itself need not be kept
             for k in tl.static_range(K):
                 theta_before = theta_before + (theta,)
                 charged = v
-                inhibition = v
                 if first + k < T:
                     charged = charge(x[k], v, a, c, r)
-                    tanh_inhibited = tanh_inhibition(x[k])
-                    inhibition = tl.where(x[k] <= 0, tanh_inhibited, NOT_INHIBITED)
                     s = fire(charged - theta, alpha, SURROGATE, SOFT_SPIKE)
                     v = reset(s, charged, theta, r, SOFT_RESET)
-                    theta = tl.fma(gamma, tanh_inhibited, theta)
+                    theta = tl.fma(gamma, tanh_inhibition(x[k]), theta)
                 h = h + (charged,)
-                tanh_i = tanh_i + (inhibition,)
 
             for k in tl.static_range(K - 1, -1, -1):
                 now -= inner
@@ -209,15 +200,15 @@ def llif_backward(
                     gh = past_reset(s, gv, SOFT_RESET) + q_sigma
                     gx = c * gh
                     if not DETACH_ADAPT:
-                        through_theta = gtheta * (gamma * tl.fma(-tanh_i[k], tanh_i[k], 1.0))
-                        gx -= tl.where(tanh_i[k] != NOT_INHIBITED, through_theta, 0.0)
+                        tanh_i = tanh_inhibition(x[k])  # computed again: kept, eight more registers
+                        through_theta = gtheta * (gamma * tl.fma(-tanh_i, tanh_i, 1.0))
+                        gx -= tl.where(x[k] <= 0, through_theta, 0.0)
                     store(gx_ptr + now, where, gx, live, 1)
                     if SUMS:
                         before = v_first
                         if k > 0:
-                            before = past_step(
-                                h[k - 1], theta_before[k - 1], r, alpha, SOFT_RESET, SURROGATE, SOFT_SPIKE
-                            )
+                            s_before = fire(h[k - 1] - theta_before[k - 1], alpha, SURROGATE, SOFT_SPIKE)
+                            before = reset(s_before, h[k - 1], theta_before[k - 1], r, SOFT_RESET)
                         slope = charge_slope(x[k], before, a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
                         gtau += weighted(gh, slope)
                     if DETACH_ADAPT:

@@ -33,7 +33,6 @@ from .steps import (
     decay_and_gain,
     fire,
     past_reset,
-    past_step,
     reset,
     spike_gradient,
     times,
@@ -183,21 +182,18 @@ def slif_backward(
                 p = load(checkpoints_ptr, saved + N, live, 1)
 
             v_first = v
+            p_first = p
             h = ()
-            tanh_p = ()
             for k in tl.static_range(K):
                 charged = v
-                saturated = v
                 if first + k < T:
-                    saturated = tanh(p)
-                    _free, _inverse_tau, a, c = shortened(saturated, tau_0, beta, tau_min, LINEAR_DECAY, DECAY_INPUT)
+                    _free, _inverse_tau, a, c = shortened(tanh(p), tau_0, beta, tau_min, LINEAR_DECAY, DECAY_INPUT)
                     charged = charge(x[k], v, a, c, r)
                     u = charged - theta
                     s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
                     v = reset(s, charged, theta, r, SOFT_RESET)
                     p = times(s, u)
                 h = h + (charged,)
-                tanh_p = tanh_p + (saturated,)
 
             for k in tl.static_range(K - 1, -1, -1):
                 now -= inner
@@ -207,23 +203,28 @@ def slif_backward(
                     u = h[k] - theta
                     s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
                     sigma = derivative(u, alpha, SURROGATE)
-                    free, inverse_tau, a, c = shortened(tanh_p[k], tau_0, beta, tau_min, LINEAR_DECAY, DECAY_INPUT)
+                    before = v_first
+                    p_before = p_first
+                    if k > 0:
+                        u_before = h[k - 1] - theta
+                        s_before = fire(u_before, alpha, SURROGATE, SOFT_SPIKE)
+                        before = reset(s_before, h[k - 1], theta, r, SOFT_RESET)
+                        p_before = times(s_before, u_before)
+                    tanh_p = tanh(p_before)
+                    free, inverse_tau, a, c = shortened(tanh_p, tau_0, beta, tau_min, LINEAR_DECAY, DECAY_INPUT)
                     if DETACH_ADAPT:
                         gp = tl.zeros([BLOCK], tl.float32)
                     through_spike = tl.fma(gp, u, spike_gradient(gs[k], gv, h[k], theta, r, SOFT_RESET, DETACH_RESET))
                     gu = weighted(sigma, through_spike) + times(s, gp)
                     gh = past_reset(s, gv, SOFT_RESET) + gu
                     store(gx_ptr + now, where, c * gh, live, 1)
-                    before = v_first
-                    if k > 0:
-                        before = past_step(h[k - 1], theta, r, alpha, SOFT_RESET, SURROGATE, SOFT_SPIKE)
                     slope = charge_slope(x[k], before, a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
                     gtau = tl.where(free, weighted(gh, slope), 0.0)
                     if SUMS:
                         gtau_0 += gtau
                         gtheta += -gu - times(s, gv) if SOFT_RESET else -gu
                     if not DETACH_ADAPT:
-                        gp = weighted(-beta * tl.fma(-tanh_p[k], tanh_p[k], 1.0), gtau)
+                        gp = weighted(-beta * tl.fma(-tanh_p, tanh_p, 1.0), gtau)
                     gv = a * gh
         if gv0_ptr is not None:
             store(gv0_ptr, m, gv, live, 1)

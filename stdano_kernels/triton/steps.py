@@ -57,12 +57,6 @@ def reset(s, h, theta, r, SOFT_RESET: tl.constexpr):
 
 
 @triton.jit
-def past_step(h, theta, r, alpha, SOFT_RESET: tl.constexpr, SURROGATE: tl.constexpr, SOFT_SPIKE: tl.constexpr):
-    """v after a step with this h: computed again, it takes no register until then."""
-    return reset(fire(h - theta, alpha, SURROGATE, SOFT_SPIKE), h, theta, r, SOFT_RESET)
-
-
-@triton.jit
 def times(s, a):
     if s.dtype == tl.int1:
         return tl.where(s, a, 0.0)
