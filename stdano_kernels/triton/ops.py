@@ -46,9 +46,9 @@ _WARPS = 4
 _THREADS = 128
 _VECTOR = 4
 _COMPILER = dict(num_warps=_WARPS, num_stages=1, enable_fp_fusion=False)
-# Registers of a backward thread: 64 leave a multiprocessor two thirds of its threads or more, in place of the 72 to 80
-# that ptxas takes where 64 do without spilling. The sums of constants need a few more.
-_REGISTERS, _REGISTERS_WITH_SUMS = 64, 80
+# Registers of a backward thread. 64 do without spilling where ptxas would take 72 to 80 and lose a quarter of the
+# threads; sums of constants, and layouts in which time is not the outermost dimension, need a few more.
+_REGISTERS, _MORE_REGISTERS = 64, 80
 
 # Sums for the gradients of constants: entries of a row, and of all slabs.
 _LONGEST_ROW = 65536
@@ -283,7 +283,7 @@ def backward(
             DETACH_RESET=settings.detach_reset,
             SUMS=sums,
             BLOCK=_THREADS,
-            **_register_limit(_REGISTERS_WITH_SUMS if sums else _REGISTERS),
+            **_register_limit(_MORE_REGISTERS if sums or g.inner != g.N else _REGISTERS),
         )
         if sums:
             sizes = [0 if t is None else t.numel() for t in (tau, v_threshold)]
