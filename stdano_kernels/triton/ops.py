@@ -46,9 +46,9 @@ _WARPS = 4
 _THREADS = 128
 _VECTOR = 4
 _COMPILER = dict(num_warps=_WARPS, num_stages=1, enable_fp_fusion=False)
-# Registers of a backward thread. 64 do without spilling where ptxas would take 72 to 80 and lose a quarter of the
-# threads; sums of constants, and layouts in which time is not the outermost dimension, need a few more.
-_REGISTERS, _MORE_REGISTERS = 64, 80
+# Registers of a thread in LLIF's and SLIF's plain backward: 64 do without spilling where ptxas would take 72 for some
+# surrogates, and a ninth of the threads less. Elsewhere a limit makes it spill, or use registers up to the limit.
+_REGISTERS = 64
 
 # Sums for the gradients of constants: entries of a row, and of all slabs.
 _LONGEST_ROW = 65536
@@ -139,8 +139,8 @@ def _arguments(neuron: str, settings: _Settings, g: Geometry) -> dict[str, Any]:
     )
 
 
-def _register_limit(registers: int) -> dict[str, int]:
-    return {} if torch.version.hip else {"maxnreg": registers}  # an option that AMD's compiler does not have
+def _register_limit() -> dict[str, int]:
+    return {} if torch.version.hip else {"maxnreg": _REGISTERS}  # an option that AMD's compiler does not have
 
 
 def _vector(g: Geometry, *tensors: Tensor | None) -> int:
@@ -283,7 +283,7 @@ def backward(
             DETACH_RESET=settings.detach_reset,
             SUMS=sums,
             BLOCK=_THREADS,
-            **_register_limit(_MORE_REGISTERS if sums or g.inner != g.N else _REGISTERS),
+            **(_register_limit() if adapt_name and not sums and g.inner == g.N else {}),
         )
         if sums:
             sizes = [0 if t is None else t.numel() for t in (tau, v_threshold)]
