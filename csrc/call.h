@@ -5,8 +5,10 @@
 
 namespace stdano {
 
-// Time steps between two checkpoints of the state, and so the longest sequence that keeps x alone for backward.
+// Time steps between two checkpoints of the state, and so the longest sequence that keeps x alone for backward. A
+// device recomputes them in registers, of which a thread has few; stdano_kernels/registration.py knows the numbers.
 constexpr int64_t kCheckpointSteps = 16;
+constexpr int64_t kDeviceCheckpointSteps = 8, kDeviceCheckpointStepsDouble = 4;
 
 enum class Neuron { lif, llif, slif };
 enum class Dtype { float32, float64, bfloat16, float16 };
@@ -40,7 +42,7 @@ struct BackwardCall {
   const void *x, *v0, *adapt0, *tau, *threshold, *checkpoints;
   const void *grad_spikes, *grad_v, *grad_adapt, *grad_v_seq;
   void *grad_x, *grad_v0, *grad_adapt0;
-  double* grad_constants;  // [slabs][2][channels], zero on entry: tau, threshold
+  double* grad_constants;  // partial sums for tau and threshold, in an order of the backend's own
 };
 
 }  // namespace stdano

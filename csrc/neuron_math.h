@@ -33,9 +33,15 @@ STDANO_INLINE To bit_cast(From from) {
   return to;
 }
 
+#if defined(__CUDA_ARCH__)
+STDANO_INLINE double fma_(double a, double b, double c) { return __fma_rn(a, b, c); }
+#else
 STDANO_INLINE double fma_(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#endif
 
-#if defined(STDANO_EMULATE_FMA)
+#if defined(__CUDA_ARCH__)
+STDANO_INLINE float fma_(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+#elif defined(STDANO_EMULATE_FMA)
 // A processor without fused multiply-add (x86-64-v2). The product of two floats is exact in double; the sum is
 // rounded to odd, so that the final rounding to float equals the single rounding of a real fma. A call to fmaf
 // would give the same bits but would keep the loops from being vectorised.
@@ -54,10 +60,10 @@ STDANO_INLINE float fma_(float a, float b, float c) {
 STDANO_INLINE float fma_(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 #endif
 
-STDANO_INLINE float abs_(float x) { return __builtin_fabsf(x); }
-STDANO_INLINE double abs_(double x) { return __builtin_fabs(x); }
-STDANO_INLINE float copysign_(float x, float sign) { return __builtin_copysignf(x, sign); }
-STDANO_INLINE double copysign_(double x, double sign) { return __builtin_copysign(x, sign); }
+STDANO_INLINE float abs_(float x) { return fabsf(x); }
+STDANO_INLINE double abs_(double x) { return fabs(x); }
+STDANO_INLINE float copysign_(float x, float sign) { return copysignf(x, sign); }
+STDANO_INLINE double copysign_(double x, double sign) { return copysign(x, sign); }
 
 // 1/d for 2^-100 < d < 2^100. Two cubic steps from an integer estimate (12 % off): six fma, where a vector
 // division costs as much as sixteen. Exact for powers of two; 1 ulp elsewhere.
@@ -137,6 +143,28 @@ STDANO_INLINE real tanh_(real x) {
   const real w = fma_(e.scale, e.fraction, e.scale - real(1));
   return copysign_(w * reciprocal(w + real(2)), x);
 }
+
+// arctan, at most 2 ulp off: an odd minimax polynomial up to 1, beyond it the complement of the reciprocal's. What
+// lies above 1e8 is pi/2 to all bits, and the reciprocal could not take it.
+STDANO_INLINE float atan_(float x) {
+  const float a = abs_(x);
+  const float limited = a > 1e8f ? 1e8f : a;
+  const bool large = a > 1.0f;
+  const float w = large ? reciprocal(limited) : limited;
+  const float z = w * w;
+  float p = fma_(z, -0.00179362181f, 0.010914606f);
+  p = fma_(z, p, -0.0311778467f);
+  p = fma_(z, p, 0.0579575934f);
+  p = fma_(z, p, -0.0840345025f);
+  p = fma_(z, p, 0.109521858f);
+  p = fma_(z, p, -0.142642424f);
+  p = fma_(z, p, 0.199985489f);
+  p = fma_(z, p, -0.333332986f);
+  const float r = fma_(w * z, p, w);
+  return copysign_(large ? 1.57079633f - r : r, x);
+}
+
+STDANO_INLINE double atan_(double x) { return ::atan(x); }
 
 }  // namespace STDANO_ISA
 }  // namespace stdano

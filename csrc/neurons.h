@@ -114,7 +114,7 @@ STDANO_INLINE real charge_slope(Settings<real> p, real x, real v, real decay, re
 
 template <class real, bool soft_reset>
 struct LIF {
-  static constexpr bool has_adapt = false, needs_v = false;
+  static constexpr bool has_adapt = false, needs_v = false, adapt_starts_at_threshold = false;
   static constexpr int kept = 1;
 
   static STDANO_INLINE real initial_adapt(Constants<real>) { return 0; }
@@ -150,7 +150,7 @@ struct LIF {
 // v_threshold, whose gradient is therefore that of the first theta.
 template <class real, bool soft_reset>
 struct LLIF {
-  static constexpr bool has_adapt = true, needs_v = false;
+  static constexpr bool has_adapt = true, needs_v = false, adapt_starts_at_threshold = true;
   static constexpr int kept = 3;
 
   static STDANO_INLINE real initial_adapt(Constants<real> c) { return c.threshold; }
@@ -196,7 +196,7 @@ struct LLIF {
 // tau = max(tau_min, tau_0 - beta*tanh(p)).
 template <class real, bool soft_reset>
 struct SLIF {
-  static constexpr bool has_adapt = true, needs_v = true;
+  static constexpr bool has_adapt = true, needs_v = true, adapt_starts_at_threshold = false;
   static constexpr int kept = 4;
 
   static STDANO_INLINE real initial_adapt(Constants<real>) { return 0; }

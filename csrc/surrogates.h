@@ -15,6 +15,7 @@ namespace STDANO_ISA {
 template <Surrogate kind, class real>
 STDANO_INLINE real surrogate_derivative(real u, real alpha) {
   const real half = real(0.5);
+  const real far = real(1e15);  // its square is still in the reciprocal's range
   const real a = abs_(u);
   if (kind == triangle) {
     const real d = fma_(-alpha, alpha * a, alpha);  // alpha*alpha may overflow
@@ -30,13 +31,13 @@ STDANO_INLINE real surrogate_derivative(real u, real alpha) {
   }
   if (kind == atan) {
     const real z = real(1.5707963267948966) * alpha * a;
-    return half * alpha / fma_(z, z, real(1));
+    return z > far ? real(0) : half * alpha * reciprocal(fma_(z, z, real(1)));
   }
   if (kind == piecewise_exp) {
     return half * alpha * exp_or_zero(-alpha * a);
   }
   const real d = fma_(alpha, a, real(1));  // fast_sigmoid
-  return real(1) / (d * d);
+  return d > far ? real(0) : reciprocal(d * d);
 }
 
 template <Surrogate kind, class real>
@@ -57,7 +58,7 @@ STDANO_INLINE real surrogate_primitive(real u, real alpha) {
     return (u < 0 ? e : real(1)) / (real(1) + e);
   }
   if (kind == atan) {
-    return half + real(0.3183098861837907) * std::atan(real(1.5707963267948966) * alpha * u);
+    return half + real(0.3183098861837907) * atan_(real(1.5707963267948966) * alpha * u);
   }
   if (kind == piecewise_exp) {
     const real e = half * exp_negative(-alpha * a);

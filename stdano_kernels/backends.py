@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import os
 import shutil
-import sys
 import warnings
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from .toolkit import find_toolkit
 
 NAMES = ("reference", "cpu", "triton", "cuda")
 
@@ -25,17 +28,11 @@ class BackendStatus:
     details: dict[str, str] = field(default_factory=dict)
 
 
-def _load_extension() -> str | None:
-    """Loads the compiled operators; the reason where that fails, None where they are there."""
-    files = sorted(Path(__file__).parent.glob("_C.*so"))
+def _load_library(stem: str, what: str, advice: str) -> str | None:
+    """Loads compiled operators; the reason where that fails, None where they are there."""
+    files = sorted(Path(__file__).parent.glob(f"{stem}.*so"))
     if not files:
-        compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
-        missing = "" if compiler else "install a C++ compiler (g++), then "
-        return (
-            "the CPU kernels were not built: "
-            f"{missing}install stdano again from its source folder (pip install -e .) and look at the build's output "
-            "(-v)"
-        )
+        return f"the {what} kernels were not built: {advice}"
     try:
         torch.ops.load_library(files[-1])
     except OSError as error:
@@ -43,8 +40,86 @@ def _load_extension() -> str | None:
     return None
 
 
-# Settled at import, so that torch.compile meets a constant.
+_INSTALL = (
+    "install stdano again from its source folder (pip install -e .) and look at the build's output (-v)"
+)
+
+
+def _load_extension() -> str | None:
+    compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
+    missing = "" if compiler else "install a C++ compiler (g++), then "
+    return _load_library("_C", "CPU", missing + _INSTALL)
+
+
+def _load_cuda_extension() -> str | None:
+    if torch.version.hip is not None:
+        return "this torch is built for ROCm, which the Triton kernels serve"
+    if EXTENSION_ERROR is not None:
+        return EXTENSION_ERROR
+    folder, why = find_toolkit(torch.version.cuda)
+    if torch.version.cuda is None:
+        return why
+    return _load_library("_C_cuda", "CUDA", _INSTALL if folder else f"{why}. With one, {_INSTALL}")
+
+
+# Settled at import, so that torch.compile meets constants.
 EXTENSION_ERROR = _load_extension()
+CUDA_EXTENSION_ERROR = _load_cuda_extension()
+
+
+@cache
+def _load_triton() -> str | None:
+    """Imports the Triton kernels, at their first use: that takes a while, and most processes never need them."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed (pip install triton)"
+    version = importlib.metadata.version("triton")
+    if tuple(int(n) for n in version.split(".")[:2]) < _OLDEST_TRITON:
+        return f"Triton {version} is older than {'.'.join(map(str, _OLDEST_TRITON))}"
+    try:
+        importlib.import_module(f"{__package__}.triton.ops")
+        registration = importlib.import_module(f"{__package__}.registration")
+        registration.register(registration.NAMESPACES["triton"])
+    except Exception as error:  # whatever a Triton that does not fit this machine raises
+        return f"Triton {version} cannot be used here: {type(error).__name__}: {error}"
+    return None
+
+
+_OLDEST_TRITON = (3, 5)
+_OLDEST_CAPABILITY = (8, 0)
+_DEVICES = {"cpu": "cpu", "triton": "cuda", "cuda": "cuda"}
+
+
+def _architectures() -> tuple[str, str]:
+    """The toolkit of the CUDA kernels, "13.0", and what it compiled for, "8.0, 8.6"."""
+    toolkit, architectures = torch.ops.stdano.cuda_build().split("; ")
+    return toolkit, ", ".join(f"{int(a) // 100}.{int(a) // 10 % 10}" for a in architectures.split(","))
+
+
+@cache
+def _device_error(index: int | None) -> str | None:
+    """Why no GPU kernel runs on this CUDA device; a ROCm one is torch's "cuda" too, and has no such limit."""
+    if torch.version.hip is not None:
+        return None
+    capability = torch.cuda.get_device_capability(index)
+    if capability >= _OLDEST_CAPABILITY:
+        return None
+    name = torch.cuda.get_device_name(index)
+    return f"{name} has compute capability {capability[0]}.{capability[1]}; the kernels need 8.0"
+
+
+@torch.compiler.assume_constant_result
+def _missing(backend: str, device: str, index: int | None, float64: bool) -> str | None:
+    """Why a backend does not serve tensors of this device and precision; None where it does."""
+    if backend == "cpu":
+        return EXTENSION_ERROR
+    if backend == "cuda" and CUDA_EXTENSION_ERROR is not None:
+        return CUDA_EXTENSION_ERROR
+    if backend == "triton":
+        if float64:
+            return "the Triton kernels take float32, float16 and bfloat16, not float64"
+        if (error := _load_triton()) is not None:
+            return error
+    return _device_error(index)
 
 
 def backends() -> dict[str, BackendStatus]:
@@ -58,40 +133,66 @@ def backends() -> dict[str, BackendStatus]:
     return {
         "reference": BackendStatus(True, "plain PyTorch, for every device", {"torch": torch.__version__}),
         "cpu": cpu,
-        "triton": BackendStatus(False, f"stdano {_version()} has no Triton kernels yet"),
-        "cuda": BackendStatus(False, f"stdano {_version()} has no CUDA kernels yet"),
+        "triton": _device_status("triton"),
+        "cuda": _device_status("cuda"),
     }
 
 
-def _version() -> str:
-    return sys.modules[__package__].__version__
+def _device_status(name: str) -> BackendStatus:
+    details = {}
+    if name == "cuda" and CUDA_EXTENSION_ERROR is None:
+        toolkit, architectures = _architectures()
+        details = {"toolkit": toolkit, "architectures": architectures}
+    elif name == "triton" and importlib.util.find_spec("triton") is not None:
+        details = {"triton": importlib.metadata.version("triton")}
+    has_device = torch.cuda.is_available()
+    error = _missing(name, "cuda", None, False) if has_device else CUDA_EXTENSION_ERROR if name == "cuda" else None
+    if error is None and not has_device:
+        error = "there is no GPU that torch can use (torch.cuda.is_available() is False)"
+    if error is not None:
+        return BackendStatus(False, error, details)
+    what = "compiled CUDA kernels" if name == "cuda" else "Triton kernels, compiled at their first use"
+    return BackendStatus(True, what, details)
+
+
+@torch.compiler.assume_constant_result
+def _best(device: str, index: int | None, float64: bool) -> str:
+    """The fastest backend for such tensors; where that is the reference, a warning says why, once."""
+    choices = [name for name in ("cpu", "cuda", "triton") if _DEVICES[name] == device]
+    reasons = []
+    for name in choices:
+        reason = _missing(name, device, index, float64)
+        if reason is None:
+            return name
+        reasons.append(reason if reason not in reasons else "")
+    if device != "meta":
+        _warn_once(device, "; ".join(filter(None, reasons)) or f"stdano has no kernels for {device} devices")
+    return "reference"
 
 
 @cache
 def _warn_once(device: str, reason: str) -> None:
     warnings.warn(
-        f"stdano runs the reference backend, which is slow, for tensors on {device}: {reason}", RuntimeWarning, 4
+        f"stdano runs the reference backend, which is slow, for tensors on {device}: {reason}", RuntimeWarning, 5
     )
 
 
 def select(backend: str, x: Tensor) -> str:
     """The backend for ``x``: an explicit one or an error; for ``"auto"`` the fastest, the reference if none."""
-    device = x.device.type
+    device, index, float64 = x.device.type, x.device.index, x.dtype == torch.float64
     if backend == "auto":
-        if device == "cpu":
-            if EXTENSION_ERROR is None:
-                return "cpu"
-            reason = EXTENSION_ERROR
-        else:
-            reason = f"stdano {_version()} has kernels for the CPU alone"
-        if device != "meta" and not torch.compiler.is_compiling():
-            _warn_once(device, reason)
-        return "reference"
+        if device == "cpu" and EXTENSION_ERROR is None:  # without a call that torch.compile would have to guard
+            return "cpu"
+        return _best(device, index, float64)
     if backend == "reference":
         return backend
+    needed = _DEVICES[backend]
+    if device == needed:
+        reason = _missing(backend, device, index, float64)
+        if reason is None:
+            return backend
+        raise RuntimeError(f'backend="{backend}" is not available here: {reason}')
     status = backends()[backend]
     if not status.available:
         raise RuntimeError(f'backend="{backend}" is not available here: {status.reason}')
-    if device != backend:
-        raise ValueError(f'backend="{backend}" needs x on a {backend} device, got {x.device}; use backend="auto"')
-    return backend
+    raise ValueError(f'backend="{backend}" needs x on a {needed} device, got {x.device}; use backend="auto"')

@@ -224,8 +224,11 @@ def _neuron(
     backend = select(backend, x)
 
     v, adapt = (*states, None, None)[:2]
-    run = reference_call if backend == "reference" else registration.call
-    spikes, final, v_seq = run(name, x, v, adapt, tau, v_threshold, settings, return_state, return_v_seq)
+    arguments = (name, x, v, adapt, tau, v_threshold, settings, return_state, return_v_seq)
+    if backend == "reference":
+        spikes, final, v_seq = reference_call(*arguments)
+    else:
+        spikes, final, v_seq = registration.call(*arguments, namespace=registration.NAMESPACES[backend])
     if not (return_state or return_v_seq):
         return spikes
     extras: list = [_STATES[name](*final[: len(_STATES[name]._fields)])] if return_state else []

@@ -17,7 +17,11 @@ from .saved import saved_tensors
 from .settings import Settings, compute_dtype
 
 NEURONS = ("lif", "llif", "slif")
-CHECKPOINT_STEPS = 16  # kCheckpointSteps in csrc/call.h: time steps between two saved states
+# Where each compiled backend's operators are: torch chooses between C++ and CUDA by the tensor's device.
+NAMESPACES = {"cpu": "stdano", "cuda": "stdano", "triton": "stdano_triton"}
+# Time steps between two saved states, as csrc/call.h has them: on the CPU, and on a device for float32 and float64.
+CHECKPOINT_STEPS = 16
+DEVICE_CHECKPOINT_STEPS = {torch.float32: 8, torch.float64: 4}
 
 _INPUTS = 5  # x, v, adapt, tau, v_threshold
 _LAST = 17  # arguments before save_checkpoints
@@ -33,7 +37,7 @@ def call(
     settings: Settings,
     return_state: bool,
     return_v_seq: bool,
-    namespace: str = "stdano",
+    namespace: str,
 ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     """Runs a compiled neuron: spikes, (v, adapt) and potentials; the latter empty unless asked for."""
     _refuse_transforms(x, v, adapt, tau, v_threshold)
@@ -109,7 +113,8 @@ def _fake_forward(name: str, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     adapt = torch.empty_like(v) if return_state and has_adapt else x.new_empty(0, dtype=dtype)
     v_seq = torch.empty_like(spikes) if return_v_seq else x.new_empty(0)
     steps, neurons = x.shape[0], x[:1].numel() if x.shape[0] > 0 else x.new_empty(x.shape[1:]).numel()
-    chunks = (steps - 1) // CHECKPOINT_STEPS if save_checkpoints and steps > 0 else 0
+    distance = CHECKPOINT_STEPS if x.device.type == "cpu" else DEVICE_CHECKPOINT_STEPS[dtype]
+    chunks = (steps - 1) // distance if save_checkpoints and steps > 0 else 0
     checkpoints = x.new_empty(chunks, 2 if has_adapt else 1, neurons, dtype=dtype)
     return spikes, v, adapt, v_seq, checkpoints
 
@@ -190,4 +195,4 @@ def register(namespace: str) -> None:
 
 
 if EXTENSION_ERROR is None:
-    register("stdano")
+    register(NAMESPACES["cpu"])

@@ -7,9 +7,9 @@
 
 #include <cstdlib>
 
+#include "../half.h"
 #include "../neurons.h"
 #include "../surrogates.h"
-#include "half.h"
 #include "kernels.h"
 
 namespace stdano {

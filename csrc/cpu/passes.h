@@ -211,7 +211,7 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
       if (call.grad_v0) copy(at<real>(call.grad_v0, m), gv, n);
       if (call.grad_adapt0) copy(at<real>(call.grad_adapt0, m), gadapt, n);
       if (by_channel) {
-        if (o.neuron == Neuron::llif && !call.adapt0) {  // theta started at v_threshold
+        if (N::adapt_starts_at_threshold && !call.adapt0) {
           for (int64_t i = 0; i < n; ++i) gthreshold[i] += gadapt[i];
         }
         reduce(block, gtau, gthreshold, call.grad_constants + slab * 2 * g.channels);

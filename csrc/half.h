@@ -1,8 +1,9 @@
 // float32 <-> bfloat16 and float16 in integer arithmetic: vectorisable for every instruction set, rounding to
-// nearest even, NaN and subnormal numbers as torch has them.
+// nearest even, NaN and subnormal numbers as torch has them. A device has
+// instructions for it, which give the same bits but for a NaN's payload.
 #pragma once
 
-#include "../neuron_math.h"
+#include "neuron_math.h"
 
 namespace stdano {
 namespace STDANO_ISA {
@@ -19,6 +20,25 @@ STDANO_INLINE double convert(double a, double) { return a; }
 
 STDANO_INLINE float convert(bfloat16 a, float) { return bit_cast<float>(static_cast<uint32_t>(a.bits) << 16); }
 
+#if defined(__CUDA_ARCH__)
+STDANO_INLINE bfloat16 convert(float a, bfloat16) {
+  bfloat16 out;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out.bits) : "f"(a));
+  return out;
+}
+
+STDANO_INLINE float convert(float16 a, float) {
+  float out;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(out) : "h"(a.bits));
+  return out;
+}
+
+STDANO_INLINE float16 convert(float a, float16) {
+  float16 out;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out.bits) : "f"(a));
+  return out;
+}
+#else
 STDANO_INLINE bfloat16 convert(float a, bfloat16) {
   const uint32_t bits = bit_cast<uint32_t>(a);
   const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
@@ -44,6 +64,7 @@ STDANO_INLINE float16 convert(float a, float16) {
   const uint32_t finite = magnitude < 0x38800000u ? small : normal;
   return {static_cast<uint16_t>((magnitude >= 0x47800000u ? large : finite) | sign)};
 }
+#endif
 
 }  // namespace STDANO_ISA
 }  // namespace stdano

@@ -1,0 +1,163 @@
+// What the CUDA kernels are given, in their own precision, and how they find their way in memory.
+#pragma once
+
+#include "../call.h"
+#include "../half.h"
+#include "../neurons.h"
+#include "../surrogates.h"
+
+namespace stdano {
+namespace STDANO_ISA {
+
+constexpr int kForwardThreads = 256;
+constexpr int kBackwardThreads = 128;
+
+// Division by a number that all threads share, for numerators below 2^40: a multiplication and two shifts instead of
+// the hundred instructions of a 64-bit division. With k = 40 + shift and multiplier = ceil(2^k / d), whose error is
+// below d <= 2^shift, numerator*multiplier / 2^k exceeds the quotient by less than 1/d.
+struct Divisor {
+  uint64_t value, multiplier;
+  int shift;
+};
+
+inline Divisor make_divisor(int64_t d) {
+  Divisor out{static_cast<uint64_t>(d), 0, 0};
+  while ((uint64_t(1) << out.shift) < out.value) ++out.shift;
+  const unsigned __int128 power = static_cast<unsigned __int128>(1) << (40 + out.shift);
+  out.multiplier = static_cast<uint64_t>((power + out.value - 1) / out.value);
+  return out;
+}
+
+STDANO_INLINE int64_t divide(int64_t numerator, Divisor d) {
+  const uint64_t n = static_cast<uint64_t>(numerator) << 24;
+#if defined(__CUDA_ARCH__)
+  return static_cast<int64_t>(__umul64hi(n, d.multiplier) >> d.shift);
+#else
+  return static_cast<int64_t>(static_cast<uint64_t>(static_cast<unsigned __int128>(n) * d.multiplier >> 64) >> d.shift);
+#endif
+}
+STDANO_INLINE int64_t remainder(int64_t numerator, Divisor d) {
+  return numerator - divide(numerator, d) * static_cast<int64_t>(d.value);
+}
+
+// What a kernel is compiled for: constants shared by all neurons (computed on the host), or read from tensors; and
+// soft spikes, which serve checks, with either.
+enum class Kind { shared, tensors, soft };
+
+// Blocks that share a multiprocessor's 65536 registers: 64 for each thread, or 128 for what serves checks.
+template <class real, Kind kind>
+constexpr int backward_blocks = sizeof(real) == 4 && kind != Kind::soft ? 8 : 4;
+
+template <class real>
+constexpr int checkpoint_steps = sizeof(real) == 4 ? kDeviceCheckpointSteps : kDeviceCheckpointStepsDouble;
+
+template <class real>
+struct Arguments {
+  Geometry g;
+  Divisor inner, channel_stride, channels;
+  int steps;
+  int surrogate;
+  real alpha;
+  Settings<real> settings;
+  Constants<real> constants;
+  const real *v0, *adapt0, *tau, *threshold;
+};
+
+template <class real>
+struct ForwardArguments : Arguments<real> {
+  real *v, *adapt, *checkpoints;
+};
+
+// How the sums for tau and v_threshold are divided among threads: neuron (slab*rows + i)*columns + column goes to
+// thread slab*columns + column.
+struct Slices {
+  int64_t columns, slabs;
+  int rows;
+};
+
+template <class real>
+struct BackwardArguments : Arguments<real> {
+  const real *checkpoints, *grad_v, *grad_adapt;
+  real *grad_v0, *grad_adapt0;
+  Slices slices;
+  Divisor columns;
+  double* partial;  // [2][slabs][columns]
+};
+
+// Neighbouring values that one instruction loads or stores.
+template <class scalar, int width>
+struct alignas(sizeof(scalar) * width < 16 ? sizeof(scalar) * width : 16) Pack {
+  scalar items[width];
+};
+
+template <int width, class scalar>
+STDANO_INLINE Pack<scalar, width> load(const scalar* from) {
+  return *reinterpret_cast<const Pack<scalar, width>*>(from);
+}
+template <int width, class scalar>
+STDANO_INLINE void store(scalar* to, const Pack<scalar, width>& values) {
+  *reinterpret_cast<Pack<scalar, width>*>(to) = values;
+}
+
+// Makes the compiler forget where a number came from, so that it does not keep what it could compute anew.
+STDANO_INLINE void forget_origin(int64_t& value) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+l"(value));
+#endif
+}
+
+// Where neuron m lies at the first step: (outer*T)*inner + m % inner. The division is left out where there is none.
+template <class real>
+STDANO_INLINE int64_t offset(const Arguments<real>& a, int64_t m) {
+  return m < a.g.inner ? m : m + divide(m, a.inner) * (a.g.T - 1) * a.g.inner;
+}
+
+template <class real>
+STDANO_INLINE Constants<real> channel_constants(const Arguments<real>& a, int64_t m) {
+  if (!a.tau && !a.threshold) return a.constants;
+  const int64_t channel = remainder(divide(m, a.channel_stride), a.channels);
+  const real tau = a.tau ? a.tau[channel] : a.constants.tau;
+  const real limited = tau < real(1e-30) ? real(1e-30) : (tau > real(1e30) ? real(1e30) : tau);
+  return make_constants(a.settings, limited, a.threshold ? a.threshold[channel] : a.constants.threshold);
+}
+
+// A surrogate chosen at run time, where kernels are for checks: one for each would be six times as many.
+constexpr Surrogate any_surrogate = surrogate_count;
+
+template <Surrogate kind, class real>
+STDANO_INLINE real derivative(int chosen, real u, real alpha) {
+  if (kind != any_surrogate) return surrogate_derivative<kind>(u, alpha);
+  switch (chosen) {
+    case triangle: return surrogate_derivative<triangle>(u, alpha);
+    case rectangle: return surrogate_derivative<rectangle>(u, alpha);
+    case sigmoid: return surrogate_derivative<sigmoid>(u, alpha);
+    case atan: return surrogate_derivative<atan>(u, alpha);
+    case piecewise_exp: return surrogate_derivative<piecewise_exp>(u, alpha);
+    default: return surrogate_derivative<fast_sigmoid>(u, alpha);
+  }
+}
+
+template <class real>
+STDANO_INLINE real primitive(int chosen, real u, real alpha) {
+  switch (chosen) {
+    case triangle: return surrogate_primitive<triangle>(u, alpha);
+    case rectangle: return surrogate_primitive<rectangle>(u, alpha);
+    case sigmoid: return surrogate_primitive<sigmoid>(u, alpha);
+    case atan: return surrogate_primitive<atan>(u, alpha);
+    case piecewise_exp: return surrogate_primitive<piecewise_exp>(u, alpha);
+    default: return surrogate_primitive<fast_sigmoid>(u, alpha);
+  }
+}
+
+// Hands the spike to f: a bool, or where spikes are soft a number.
+template <Kind kind, class real, class F>
+STDANO_INLINE void spike(const Arguments<real>& a, real u, F f) {
+  if (kind == Kind::soft) {
+    f(primitive(a.surrogate, u, a.alpha));
+  } else {
+    f(fires(u));
+  }
+}
+
+}  // namespace STDANO_ISA
+}  // namespace stdano

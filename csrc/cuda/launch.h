@@ -1,0 +1,163 @@
+// From a call to the kernel that serves it: argument structures, vector width, grid. Free of torch, like the kernels.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels.h"
+
+// A host build defines this as a loop over the grid.
+#ifndef STDANO_LAUNCH
+#define STDANO_LAUNCH(kernel, blocks, threads, stream, ...) kernel<<<blocks, threads, 0, stream>>>(__VA_ARGS__)
+#endif
+
+namespace stdano {
+namespace STDANO_ISA {
+
+// Threads that a device is kept busy with where sums are taken: more work than these go through is done in sequence.
+constexpr int64_t kSumThreads = 131072;
+constexpr int64_t kSumColumns = 65536;
+
+inline Slices make_slices(const Geometry& g) {
+  const int64_t columns = g.channels > 1 ? g.channels * g.channel_stride : (g.N < kSumColumns ? g.N : kSumColumns);
+  const int64_t rows = (g.N + columns - 1) / columns;
+  const int64_t wanted = kSumThreads / columns < 1 ? 1 : kSumThreads / columns;
+  const int64_t slabs = wanted < rows ? wanted : rows;
+  return {columns, slabs, static_cast<int>((rows + slabs - 1) / slabs)};
+}
+
+template <class real>
+void fill(Arguments<real>& a, const Geometry& g, const Options& o) {
+  a.g = g;
+  a.inner = make_divisor(g.inner);
+  a.channel_stride = make_divisor(g.channel_stride);
+  a.channels = make_divisor(g.channels);
+  a.steps = static_cast<int>(g.T);
+  a.surrogate = static_cast<int>(o.surrogate);
+  a.alpha = real(o.alpha);
+  a.settings = {real(o.v_reset),     real(o.rate),         real(o.tau_min),     real(o.linear_decay),
+                real(o.decay_input), real(o.detach_reset), real(o.detach_adapt)};
+  a.constants = make_constants(a.settings, real(o.tau), real(o.threshold));
+}
+
+template <class real, class Call>
+void fill_inputs(Arguments<real>& a, const Call& call) {
+  fill(a, call.g, call.o);
+  a.v0 = static_cast<const real*>(call.v0);
+  a.adapt0 = static_cast<const real*>(call.adapt0);
+  a.tau = static_cast<const real*>(call.tau);
+  a.threshold = static_cast<const real*>(call.threshold);
+}
+
+inline unsigned count_blocks(int64_t threads, int64_t block) {
+  return static_cast<unsigned>((threads + block - 1) / block);
+}
+
+template <class... Pointers>
+bool all_aligned(int bytes, Pointers... pointers) {
+  return ((reinterpret_cast<uintptr_t>(pointers) % bytes == 0) && ...);
+}
+
+template <class N, class scalar, class real, class Stream>
+void forward(const ForwardCall& call, Stream stream) {
+  ForwardArguments<real> a;
+  fill_inputs(a, call);
+  a.v = static_cast<real*>(call.v);
+  a.adapt = static_cast<real*>(call.adapt);
+  a.checkpoints = static_cast<real*>(call.checkpoints);
+  const scalar* x = static_cast<const scalar*>(call.x);
+  scalar* spikes = static_cast<scalar*>(call.spikes);
+  scalar* v_seq = static_cast<scalar*>(call.v_seq);
+  const auto start = [&](auto kernel, int width) {
+    STDANO_LAUNCH(kernel, count_blocks((call.g.N + width - 1) / width, kForwardThreads), kForwardThreads, stream, x,
+                  spikes, v_seq, a);
+  };
+  if (call.o.soft_spike) return start(forward_kernel<N, scalar, real, 1, Kind::soft>, 1);
+  constexpr int width = N::needs_v ? 16 / sizeof(real) : 16 / sizeof(scalar);  // SLIF: more need too many registers
+  const bool aligned = call.g.inner % width == 0 &&
+                       all_aligned(16, x, spikes, v_seq, call.v0, call.adapt0, call.v, call.adapt, call.checkpoints);
+  const auto start_either = [&](auto wide, auto narrow) { aligned ? start(wide, width) : start(narrow, 1); };
+  if (call.tau || call.threshold) {
+    return start_either(forward_kernel<N, scalar, real, width, Kind::tensors>,
+                        forward_kernel<N, scalar, real, 1, Kind::tensors>);
+  }
+  start_either(forward_kernel<N, scalar, real, width, Kind::shared>, forward_kernel<N, scalar, real, 1, Kind::shared>);
+}
+
+template <Surrogate kind>
+using Chosen = std::integral_constant<Surrogate, kind>;
+
+template <class N, class scalar, class real, class Stream>
+void backward(const BackwardCall& call, Stream stream) {
+  BackwardArguments<real> a;
+  fill_inputs(a, call);
+  a.checkpoints = static_cast<const real*>(call.checkpoints);
+  a.grad_v = static_cast<const real*>(call.grad_v);
+  a.grad_adapt = static_cast<const real*>(call.grad_adapt);
+  a.grad_v0 = static_cast<real*>(call.grad_v0);
+  a.grad_adapt0 = static_cast<real*>(call.grad_adapt0);
+  a.slices = make_slices(call.g);
+  a.columns = make_divisor(a.slices.columns);
+  a.partial = call.grad_constants;
+  const auto start = [&](auto kernel, int64_t threads) {
+    STDANO_LAUNCH(kernel, count_blocks(threads, kBackwardThreads), kBackwardThreads, stream,
+                  static_cast<const scalar*>(call.x), static_cast<const scalar*>(call.grad_spikes),
+                  static_cast<const scalar*>(call.grad_v_seq), static_cast<scalar*>(call.grad_x), a);
+  };
+  const int64_t summing_threads = a.slices.slabs * a.slices.columns;
+  if (call.o.soft_spike) {
+    return start(summing_backward_kernel<N, scalar, real, Kind::soft, any_surrogate>, summing_threads);
+  }
+  const auto start_with = [&](auto surrogate) {
+    constexpr Surrogate kind = decltype(surrogate)::value;
+    if (call.tau || call.threshold) {
+      return start(summing_backward_kernel<N, scalar, real, Kind::tensors, kind>, summing_threads);
+    }
+    start(backward_kernel<N, scalar, real, kind>, call.g.N);
+  };
+  if constexpr (sizeof(real) == 8) return start_with(Chosen<any_surrogate>());
+  switch (call.o.surrogate) {
+    case triangle: return start_with(Chosen<triangle>());
+    case rectangle: return start_with(Chosen<rectangle>());
+    case sigmoid: return start_with(Chosen<sigmoid>());
+    case atan: return start_with(Chosen<atan>());
+    case piecewise_exp: return start_with(Chosen<piecewise_exp>());
+    case fast_sigmoid: return start_with(Chosen<fast_sigmoid>());
+  }
+}
+
+template <class N_, class scalar_, class real_>
+struct Types {
+  using N = N_;
+  using scalar = scalar_;
+  using real = real_;
+};
+
+template <template <class, bool> class N, bool soft_reset, class F>
+void choose_dtype(Dtype dtype, F f) {
+  switch (dtype) {
+    case Dtype::float32: return f(Types<N<float, soft_reset>, float, float>());
+    case Dtype::float64: return f(Types<N<double, soft_reset>, double, double>());
+    case Dtype::bfloat16: return f(Types<N<float, soft_reset>, bfloat16, float>());
+    case Dtype::float16: return f(Types<N<float, soft_reset>, float16, float>());
+  }
+}
+
+template <class T, class Stream>
+void run(const ForwardCall& call, Stream stream) {
+  forward<typename T::N, typename T::scalar, typename T::real>(call, stream);
+}
+template <class T, class Stream>
+void run(const BackwardCall& call, Stream stream) {
+  backward<typename T::N, typename T::scalar, typename T::real>(call, stream);
+}
+
+// One launch a call; none for an empty tensor.
+template <template <class, bool> class N, class Call, class Stream>
+void launch(const Call& call, Stream stream) {
+  if (call.g.N == 0) return;
+  const auto f = [&](auto types) { run<decltype(types)>(call, stream); };
+  call.o.soft_reset ? choose_dtype<N, true>(call.o.dtype, f) : choose_dtype<N, false>(call.o.dtype, f);
+}
+
+}  // namespace STDANO_ISA
+}  // namespace stdano
