@@ -12,6 +12,7 @@ settings.load_profile("stdano")
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: compiles something; runs by default, leave out with -m 'not slow'")
+    config.addinivalue_line("markers", "gpu: needs a CUDA device, real or simulated; alone with -m gpu")
     # A test that falls back to the reference has not tested what it says.
     config.addinivalue_line("filterwarnings", "error:stdano runs the reference backend:RuntimeWarning")
 

@@ -1,0 +1,270 @@
+"""The device operators as citizens of PyTorch: choice of backend, autocast, torch.compile, opcheck, modules, memory."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from gpu_common import every_backend
+from kernels_common import FUNCTIONS, HALF, by_dtype, compute_dtype, every_neuron, make_cotangents, make_state, make_x
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import stdano_kernels
+from stdano import LIFNode, LLIFNode, SLIFNode
+from stdano_kernels import backends
+from stdano_kernels.registration import DEVICE_CHECKPOINT_STEPS, NAMESPACES
+
+NODES = {"lif": LIFNode, "llif": LLIFNode, "slif": SLIFNode}
+
+
+class Record(TorchDispatchMode):
+    """Names and dtypes of stdano's operators that run inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "stdano" in str(function):
+            self.calls.append((str(function).removesuffix(".default"), args[0].dtype))
+        return function(*args, **(kwargs or {}))
+
+
+def operators_of(call):
+    with Record() as record:
+        call()
+    return [name for name, _ in record.calls]
+
+
+# --- choice of the backend ---
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Makes backends look as if they were not there."""
+
+    def remove(*names):
+        if "cuda" in names:
+            monkeypatch.setattr(backends, "CUDA_EXTENSION_ERROR", "the CUDA kernels were left out")
+        if "triton" in names:
+            monkeypatch.setattr(backends, "_load_triton", lambda: "Triton was left out")
+        backends._warn_once.cache_clear()
+
+    yield remove
+    backends._warn_once.cache_clear()
+
+
+def test_backends_are_there_and_described():
+    status = stdano_kernels.backends()
+    assert status["cuda"].available and status["triton"].available, status
+    assert set(status["cuda"].details) == {"toolkit", "architectures"}
+    assert "8.0" in status["cuda"].details["architectures"]
+
+
+@every_neuron
+def test_auto_takes_cuda_then_triton_then_the_reference(neuron, without):
+    x = make_x((4, 3)).cuda()
+    expected = FUNCTIONS[neuron](x.cpu())
+    assert operators_of(lambda: FUNCTIONS[neuron](x)) == [f"stdano.{neuron}_forward"]
+    without("cuda")
+    assert operators_of(lambda: FUNCTIONS[neuron](x)) == [f"stdano_triton.{neuron}_forward"]
+    assert torch.equal(FUNCTIONS[neuron](x).cpu(), expected)
+    without("triton")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            assert torch.equal(FUNCTIONS[neuron](x).cpu(), expected)
+    (warning,) = [w for w in seen if "stdano" in str(w.message)]
+    assert "the CUDA kernels were left out; Triton was left out" in str(warning.message)
+    assert warning.filename == __file__, "the warning points at the caller"
+
+
+def test_an_explicit_backend_never_falls_back(without):
+    x = make_x((4, 3)).cuda()
+    with pytest.raises(ValueError, match='backend="cpu" needs x on a cpu device, got cuda:0'):
+        stdano_kernels.lif(x, backend="cpu")
+    for backend in ("cuda", "triton"):
+        with pytest.raises(ValueError, match=f'backend="{backend}" needs x on a cuda device, got cpu'):
+            stdano_kernels.lif(x.cpu(), backend=backend)
+    with pytest.raises(RuntimeError, match='backend="triton" is not available here: .*not float64'):
+        stdano_kernels.lif(x.double(), backend="triton")
+    without("cuda", "triton")
+    with pytest.raises(RuntimeError, match='backend="cuda" is not available here: the CUDA kernels were left out'):
+        stdano_kernels.lif(x, backend="cuda")
+    with pytest.raises(RuntimeError, match='backend="triton" is not available here: Triton was left out'):
+        stdano_kernels.lif(x, backend="triton")
+
+
+def test_float64_without_cuda_kernels_takes_the_reference(without):
+    without("cuda")
+    with pytest.warns(RuntimeWarning, match="not float64"):
+        stdano_kernels.lif(make_x((4, 3), torch.float64).cuda())
+
+
+def test_a_device_that_is_too_old_is_named(monkeypatch):
+    backends._device_error.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: (7, 5))
+    try:
+        with pytest.raises(RuntimeError, match="has compute capability 7.5; the kernels need 8.0"):
+            stdano_kernels.lif(make_x((4, 3)).cuda(), backend="cuda")
+        assert not stdano_kernels.backends()["triton"].available
+    finally:
+        backends._device_error.cache_clear()
+
+
+# --- tracing, autocast, modules ---
+
+# tau, v_threshold, v_reset, rate, tau_min, linear, decay_input, surrogate, alpha, soft spike, detach x 2
+SETTINGS = (1.7, 0.9, None, 0.1, 1.05, False, True, 2, 1.5, False, False, False)
+CASES = {
+    "plain": dict(shape=(3, 2, 4)),
+    "checkpoints and everything": dict(shape=(17, 2, 3), outputs=True, state=True, constants=(3,)),
+    "float16": dict(shape=(9, 2, 4), dtype=torch.float16, constants=()),
+    "no neurons": dict(shape=(3, 0, 4), outputs=True),
+}
+
+
+def operator_arguments(neuron, shape, dtype=torch.float32, constants=None, outputs=False, state=False):
+    x = make_x(shape, dtype)
+    states = (*make_state(neuron, x), None)[:2] if state else (None, None)
+    real = compute_dtype(dtype)
+    tensors = (None, None) if constants is None else tuple(torch.full(constants, c, dtype=real) for c in (1.7, 0.9))
+    tensors = tuple(t if t is None else t.cuda() for t in (x, *states, *tensors))
+    return (*tensors, *SETTINGS, shape[0] > DEVICE_CHECKPOINT_STEPS[real], outputs, outputs)
+
+
+@every_backend
+@every_neuron
+@pytest.mark.parametrize("case", CASES)
+def test_opcheck(backend, neuron, case):
+    namespace = getattr(torch.ops, NAMESPACES[backend])
+    stdano_kernels.lif(make_x((1, 1)).cuda(), backend=backend)  # loads it
+    arguments = operator_arguments(neuron, **CASES[case])
+    torch.library.opcheck(getattr(namespace, f"{neuron}_forward").default, arguments)
+    x, v, adapt, tau, threshold, *settings = arguments[:-3]
+    _, v_out, adapt_out, v_seq, checkpoints = getattr(namespace, f"{neuron}_forward")(*arguments)
+    grads = [torch.ones_like(x), *(torch.ones_like(t) if t.numel() else None for t in (v_out, adapt_out, v_seq))]
+    operator = getattr(namespace, f"{neuron}_backward").default
+    torch.library.opcheck(operator, (*grads, x, v, adapt, checkpoints, tau, threshold, *settings))
+
+
+def test_schemas_agree():
+    """Triton's operators take and return what the compiled ones do."""
+    stdano_kernels.lif(make_x((1, 1)).cuda(), backend="triton")
+    for neuron in FUNCTIONS:
+        for way in ("forward", "backward"):
+            ours, theirs = (
+                str(getattr(getattr(torch.ops, space), f"{neuron}_{way}").default._schema).split("::")[1]
+                for space in ("stdano_triton", "stdano")
+            )
+            assert ours == theirs
+
+
+@every_backend
+@every_neuron
+@pytest.mark.parametrize("steps", (4, 18))
+def test_compiled_equals_eager(backend, neuron, steps):
+    """One opaque operator in a full graph, forward and backward, with the state handed over."""
+    torch._dynamo.reset()
+
+    def function(x, tau):
+        s, state = FUNCTIONS[neuron](x * 1.5, tau=tau, return_state=True, backend=backend)
+        t = FUNCTIONS[neuron](x + s, state=state, backend=backend)
+        return (t * 2 + s).sum() + state.v.square().sum()
+
+    x = make_x((steps, 3, 4)).cuda().requires_grad_()
+    tau = torch.full((4,), 1.7, device="cuda", requires_grad=True)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    actual = torch.autograd.grad(compiled(x, tau), (x, tau))
+    assert all(torch.equal(a, b) for a, b in zip(actual, torch.autograd.grad(function(x, tau), (x, tau)), strict=True))
+
+
+@every_neuron
+def test_compiled_auto(neuron, without):
+    """The choice of the backend is made while the graph is traced, and does not break it."""
+    x = make_x((4, 3)).cuda()
+    for removed in ((), ("cuda",)):
+        without(*removed)
+        torch._dynamo.reset()
+        compiled = torch.compile(lambda y: FUNCTIONS[neuron](y) * 2, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(x), FUNCTIONS[neuron](x) * 2)
+
+
+@every_backend
+@every_neuron
+@by_dtype(HALF)
+def test_autocast_keeps_the_kernel_and_half_precision(backend, neuron, dtype):
+    """A layer under autocast gives half precision; one fused kernel takes it and answers in it."""
+    layer, x = nn.Linear(6, 4).cuda(), make_x((5, 2, 6)).cuda()
+    tau = torch.full((4,), 2.0, device="cuda", requires_grad=True)
+    with torch.autocast("cuda", dtype=dtype), Record() as record:
+        y = layer(x)
+        spikes, state = FUNCTIONS[neuron](y, tau=tau, return_state=True, backend=backend)
+    assert y.dtype == spikes.dtype == dtype and state.v.dtype == torch.float32
+    assert record.calls == [(f"{NAMESPACES[backend]}.{neuron}_forward", dtype)]
+    spikes.float().sum().backward()
+    assert tau.grad.dtype == torch.float32 and layer.weight.grad.isfinite().all()
+
+
+@every_backend
+@every_neuron
+def test_modules_train_as_on_the_cpu(backend, neuron):
+    """Two steps of the same network, the neurons on the device and on the CPU."""
+    torch.manual_seed(0)
+    conv = nn.Conv2d(2, 4, 3, padding=1)
+    nodes = {device: NODES[neuron](step_mode="m", backend=b) for device, b in (("cpu", "auto"), ("cuda", backend))}
+    results = {}
+    for device, node in nodes.items():
+        layer = copy.deepcopy(conv).to(device)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, foreach=False)
+        for step in range(2):
+            x = make_x((9, 2, 2, 5, 6), seed=step).to(device)
+            node.reset()
+            y = node(layer(x.flatten(0, 1)).unflatten(0, (9, 2)))
+            optimizer.zero_grad()
+            (y * make_cotangents(neuron, y.cpu())["spikes"].to(device)).mean().backward()
+            optimizer.step()
+        results[device] = [y.detach().cpu(), *(p.detach().cpu() for p in layer.parameters())]
+    # cuDNN's convolution rounds otherwise on a real device, where a spike may then differ
+    assert (results["cuda"][0] != results["cpu"][0]).float().mean() < 1e-2
+    for a, b in zip(results["cuda"][1:], results["cpu"][1:], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-3)
+
+
+# --- what is kept ---
+
+
+@every_backend
+@every_neuron
+@by_dtype((torch.float32, *HALF))
+@pytest.mark.parametrize("steps, chunks", ((1, 0), (8, 0), (9, 1), (16, 1), (17, 2), (33, 4)))
+def test_kept_for_backward(backend, neuron, dtype, steps, chunks):
+    """x itself, and beyond 8 steps one state in float32 every 8."""
+    saved = []
+
+    def pack(t):
+        saved.append(t) if t.numel() > 0 else None
+        return t
+
+    x = make_x((steps, 2, 15), dtype).cuda().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        FUNCTIONS[neuron](x, backend=backend)
+    assert saved[0].data_ptr() == x.data_ptr()
+    expected = [(chunks, 1 if neuron == "lif" else 2, 30)] if chunks else []
+    assert [tuple(t.shape) for t in saved[1:]] == expected
+    assert all(t.dtype == torch.float32 for t in saved[1:])
+
+
+@every_backend
+def test_wrong_tensors_are_refused_by_the_operators_themselves(backend):
+    """Who calls an operator directly gets an error, not a wild read."""
+    stdano_kernels.lif(make_x((1, 1)).cuda(), backend=backend)
+    operator = getattr(torch.ops, NAMESPACES[backend]).llif_forward
+    x = make_x((3, 2, 4)).cuda()
+    rest = (*SETTINGS, False, True, True)
+    for v in (torch.zeros(2, 4), torch.zeros(2, 3, device="cuda"), torch.zeros(2, 4, device="cuda").double()):
+        with pytest.raises((RuntimeError, ValueError, TypeError), match="state.v"):
+            operator(x, v, None, None, None, *rest)
+    with pytest.raises((RuntimeError, ValueError, TypeError), match="tau"):
+        operator(x, None, None, torch.ones(3, device="cuda"), None, *rest)
