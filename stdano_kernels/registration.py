@@ -5,7 +5,6 @@ Schemas stand in csrc/ops.cpp. All neurons share one, with ``adapt`` for the sec
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -59,7 +58,6 @@ def call(
     return spikes, (v_out, adapt_out), v_seq
 
 
-@cache
 def operator(namespace: str, name: str) -> Any:
     """The operator ``torch.ops.namespace.name``."""
     return getattr(getattr(torch.ops, namespace), name).default
