@@ -40,9 +40,7 @@ def _load_library(stem: str, what: str, advice: str) -> str | None:
     return None
 
 
-_INSTALL = (
-    "install stdano again from its source folder (pip install -e .) and look at the build's output (-v)"
-)
+_INSTALL = "install stdano again from its source folder (pip install -e .) and look at the build's output (-v)"
 
 
 def _load_extension() -> str | None:
@@ -173,7 +171,7 @@ def _best(device: str, index: int | None, float64: bool) -> str:
 @cache
 def _warn_once(device: str, reason: str) -> None:
     warnings.warn(
-        f"stdano runs the reference backend, which is slow, for tensors on {device}: {reason}", RuntimeWarning, 5
+        f"stdano runs the reference backend, which is slow, for tensors on {device}: {reason}", RuntimeWarning, 6
     )
 
 

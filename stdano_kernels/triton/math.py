@@ -8,7 +8,6 @@ alike.
 
 import triton
 import triton.language as tl
-from triton.language.extra import libdevice
 
 
 @triton.jit
@@ -78,4 +77,19 @@ def tanh(x):
 
 @triton.jit
 def atan(x):
-    return libdevice.atan(x)
+    """An odd polynomial up to 1, beyond it pi/2 less that of 1/|x|; at most 2 ulp off."""
+    a = tl.abs(x)
+    limited = tl.where(a > 1e8, 1e8, a)  # pi/2 to all bits from there on, and the reciprocal could not take it
+    large = a > 1.0
+    w = tl.where(large, reciprocal(limited), limited)
+    z = w * w
+    p = tl.fma(z, -0.00179362181, 0.010914606)
+    p = tl.fma(z, p, -0.0311778467)
+    p = tl.fma(z, p, 0.0579575934)
+    p = tl.fma(z, p, -0.0840345025)
+    p = tl.fma(z, p, 0.109521858)
+    p = tl.fma(z, p, -0.142642424)
+    p = tl.fma(z, p, 0.199985489)
+    p = tl.fma(z, p, -0.333332986)
+    r = tl.fma(w * z, p, w)
+    return copysign(tl.where(large, 1.57079633 - r, r), x)

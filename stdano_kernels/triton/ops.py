@@ -251,9 +251,11 @@ def backward(
     grad_v0 = none if v is None else torch.empty_like(layout)
     grad_adapt0 = torch.empty_like(layout) if adapt_name and adapt is not None else x.new_empty(0, dtype=torch.float32)
     tau, v_threshold = settings[:2]
-    grad_tau, grad_v_threshold = (none.new_zeros(0) if t is None else torch.zeros_like(t) for t in (tau, v_threshold))
+    grad_tau, grad_v_threshold = (
+        x.new_empty(0, dtype=torch.float32) if t is None else torch.empty_like(t) for t in (tau, v_threshold)
+    )
     if g.N == 0:
-        return grad_x, grad_v0, grad_adapt0, grad_tau, grad_v_threshold
+        return grad_x, grad_v0, grad_adapt0, grad_tau.zero_(), grad_v_threshold.zero_()
 
     sums = tau is not None or v_threshold is not None
     slabs = _slabs(g, sums)

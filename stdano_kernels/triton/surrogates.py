@@ -10,6 +10,8 @@ import triton.language as tl
 
 from .math import atan, exp_negative, exp_or_zero, reciprocal
 
+FAR = tl.constexpr(1e15)  # its square is still in the reciprocal's range
+
 
 @triton.jit
 def derivative(u, alpha, SURROGATE: tl.constexpr):
@@ -26,13 +28,13 @@ def derivative(u, alpha, SURROGATE: tl.constexpr):
         return alpha * e * d * d
     elif SURROGATE == "atan":
         z = 1.5707963267948966 * alpha * a
-        return tl.div_rn(0.5 * alpha, tl.fma(z, z, 1.0))
+        return tl.where(z > FAR, 0.0, 0.5 * alpha * reciprocal(tl.fma(z, z, 1.0)))
     elif SURROGATE == "piecewise_exp":
         return 0.5 * alpha * exp_or_zero(-alpha * a)
     else:
         tl.static_assert(SURROGATE == "fast_sigmoid")
         d = tl.fma(alpha, a, 1.0)
-        return tl.div_rn(1.0, d * d)
+        return tl.where(d > FAR, 0.0, reciprocal(d * d))
 
 
 @triton.jit

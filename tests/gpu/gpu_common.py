@@ -23,7 +23,12 @@ def device_run(neuron, x, *, backend, state=None, cotangents=None, **options):
     """kernels_common.run on the device, from CPU tensors to CPU tensors."""
     cotangents = make_cotangents(neuron, x) if cotangents is None else cotangents
     result = run(
-        neuron, x.cuda(), backend=backend, state=to_device(state), cotangents=to_device(cotangents), **to_device(options)
+        neuron,
+        x.cuda(),
+        backend=backend,
+        state=to_device(state),
+        cotangents=to_device(cotangents),
+        **to_device(options),
     )
     return {name: t.cpu() for name, t in result.items()}
 

@@ -171,7 +171,9 @@ def test_constants_with_state_and_settings(backend, neuron, dtype, v_reset):
         pytest.skip("float64 has no Triton kernel")
     x = make_x((18, 3, 7, 5), dtype)
     options = dict(state=make_state(neuron, x), v_reset=v_reset, decay="linear", decay_input=True)
-    assert_equals_cpu(neuron, x, backend=backend, surrogate="sigmoid", **options, **constants("tau, v_threshold [C]", x))
+    assert_equals_cpu(
+        neuron, x, backend=backend, surrogate="sigmoid", **options, **constants("tau, v_threshold [C]", x)
+    )
     assert_equals_cpu(neuron, x, backend=backend, tau=2.0, **options, **constants("no tau", x))
 
 
