@@ -46,7 +46,7 @@ def find_toolkit(torch_cuda: str | None) -> tuple[Path | None, str]:
     version = f"{match[1]}.{match[2]}"
     if match[1] != torch_cuda.split(".")[0]:
         return None, (
-            f"the CUDA toolkit in {folder} is {version}, but torch was built with CUDA {torch_cuda}: the major versions "
-            "must agree (CUDA_HOME names another toolkit)"
+            f"the CUDA toolkit in {folder} is {version}, but torch was built with CUDA {torch_cuda}: the major "
+            "versions must agree (CUDA_HOME names another toolkit)"
         )
     return folder, version

@@ -4,9 +4,7 @@ but for the distance of checkpoints (``common.CHECKPOINT_STEPS``) and float64, w
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,24 +15,9 @@ from .common import CHECKPOINT_STEPS, sum_constants
 from .layout import Geometry, dense, empty_state, make_geometry, with_layout_of
 from .lif import lif_backward, lif_forward
 from .llif import llif_backward, llif_forward
+from .schema import define
 from .slif import slif_backward, slif_forward
 
-NAMESPACE = "stdano_triton"
-
-_SETTINGS = (
-    "Tensor? tau, Tensor? v_threshold, float tau_value, float v_threshold_value, float? v_reset, float rate, "
-    "float tau_min, bool linear_decay, bool decay_input, int surrogate, float alpha, bool soft_spike, "
-    "bool detach_reset, bool detach_adapt"
-)
-_FORWARD = (
-    f"(Tensor x, Tensor? v, Tensor? adapt, {_SETTINGS}, bool save_checkpoints, bool return_state, bool return_v_seq)"
-    " -> (Tensor spikes, Tensor v, Tensor adapt, Tensor v_seq, Tensor checkpoints)"
-)
-_BACKWARD = (
-    "(Tensor grad_spikes, Tensor? grad_v, Tensor? grad_adapt, Tensor? grad_v_seq, Tensor x, Tensor? v, "
-    f"Tensor? adapt, Tensor checkpoints, {_SETTINGS})"
-    " -> (Tensor grad_x, Tensor grad_v, Tensor grad_adapt, Tensor grad_tau, Tensor grad_v_threshold)"
-)
 # The name of `adapt` in a neuron's equations.
 _ADAPT = {"lif": None, "llif": "theta", "slif": "p"}
 _FORWARD_KERNELS = {"lif": lif_forward, "llif": llif_forward, "slif": slif_forward}
@@ -46,9 +29,8 @@ _WARPS = 4
 _THREADS = 128
 _VECTOR = 4
 _COMPILER = dict(num_warps=_WARPS, num_stages=1, enable_fp_fusion=False)
-# Registers of a thread in LLIF's and SLIF's plain backward: 64 do without spilling where ptxas would take 72 for some
-# surrogates, and a ninth of the threads less. Elsewhere a limit makes it spill, or use registers up to the limit.
-_REGISTERS = 64
+# Registers of a backward thread (see _register_limit); 72 for LLIF with sums in layouts whose time is not outermost.
+_REGISTERS, _MORE_REGISTERS = 64, 72
 
 # Sums for the gradients of constants: entries of a row, and of all slabs.
 _LONGEST_ROW = 65536
@@ -139,8 +121,12 @@ def _arguments(neuron: str, settings: _Settings, g: Geometry) -> dict[str, Any]:
     )
 
 
-def _register_limit() -> dict[str, int]:
-    return {} if torch.version.hip else {"maxnreg": _REGISTERS}  # an option that AMD's compiler does not have
+def _register_limit(neuron: str, flat: bool, sums: bool) -> dict[str, int]:
+    """The limit for a backward thread. ptxas, left alone, takes more than it needs (LLIF, SLIF: up to 72, and spills
+    at 64 in places); LIF it compiles best without one."""
+    if torch.version.hip or neuron == "lif":  # AMD's compiler does not have the option
+        return {}
+    return {"maxnreg": _MORE_REGISTERS if neuron == "llif" and sums and not flat else _REGISTERS}
 
 
 def _vector(g: Geometry, *tensors: Tensor | None) -> int:
@@ -259,7 +245,7 @@ def backward(
 
     sums = tau is not None or v_threshold is not None
     slabs = _slabs(g, sums)
-    entries = slabs.slabs * slabs.columns
+    entries, flat = slabs.slabs * slabs.columns, g.inner == g.N
     partials = x.new_empty(2, slabs.slabs, slabs.columns, dtype=torch.float64) if sums else None
     tensors = dict(
         gs_ptr=grad_spikes,
@@ -280,12 +266,13 @@ def backward(
         _BACKWARD_KERNELS[neuron][(-(-entries // _THREADS),)](
             **tensors,
             **slabs._asdict(),
-            **_arguments(neuron, settings, g),
+            # The general way to find a neuron's place, where the simple one makes ptxas take 92 registers instead of 48.
+            **{**_arguments(neuron, settings, g), "FLAT": flat and not (sums and neuron == "lif")},
             **({"DETACH_ADAPT": settings.detach_adapt} if adapt_name else {}),
             DETACH_RESET=settings.detach_reset,
             SUMS=sums,
             BLOCK=_THREADS,
-            **(_register_limit() if adapt_name and not sums and g.inner == g.N else {}),
+            **_register_limit(neuron, flat, sums),
         )
         if sums:
             sizes = [0 if t is None else t.numel() for t in (tau, v_threshold)]
@@ -303,14 +290,4 @@ def backward(
     return grad_x, grad_v0, grad_adapt0, grad_tau, grad_v_threshold
 
 
-def _define() -> torch.library.Library:
-    library = torch.library.Library(NAMESPACE, "DEF")
-    for neuron in _ADAPT:
-        for name, schema, function in (("forward", _FORWARD, forward), ("backward", _BACKWARD, backward)):
-            implementation: Callable = partial(function, neuron)
-            library.define(f"{neuron}_{name}{schema}")
-            library.impl(f"{neuron}_{name}", implementation, "CUDA")
-    return library
-
-
-_LIBRARY = _define()  # the operators exist as long as this does
+_LIBRARY = define(forward, backward)  # the operators exist as long as this does

@@ -43,7 +43,10 @@ def dtypes_of(backend):
 @every_neuron
 @pytest.mark.parametrize("index", range(len(OPTIONS)))
 def test_every_option(backend, neuron, index):
-    """Surrogates, dtypes, state and length take turns; each has a test of its own below."""
+    """Surrogates, dtypes, state and length take turns; each has a test of its own below. Triton compiles each case
+    anew, so there it is the half in which any three of the five settings still meet in all ways."""
+    if backend == "triton" and sum(map(bool, OPTIONS[index].values())) + (OPTIONS[index]["decay"] == "exp") & 1:
+        pytest.skip("in the other half")
     options = options_of(neuron, OPTIONS[index])
     surrogate = SURROGATES[index % len(SURROGATES)]
     x = make_x(((1, 3, 11, 20)[index // 3 % 4], 2, 3, 4), FLOAT[index % 3], seed=index)

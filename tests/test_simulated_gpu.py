@@ -1,0 +1,104 @@
+"""The tests of gpu/ on a simulated CUDA device: the PTX that nvcc and Triton wrote, executed on the CPU through the
+public functions, with every memory access checked and counted. Where there is a real device, pytest runs them there.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import stdano_kernels
+from stdano_kernels.toolkit import find_toolkit
+
+ROOT = Path(__file__).parent.parent
+SIMULATOR = ROOT.parent / "shared" / "tools" / "gpusim"
+TOOLKIT, WHY = find_toolkit(torch.version.cuda)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real device, which runs tests/gpu itself"),
+    pytest.mark.skipif(not SIMULATOR.exists(), reason="needs the developers' GPU simulator, ../shared/tools/gpusim"),
+    pytest.mark.skipif(TOOLKIT is None, reason=f"the simulated device needs CUDA headers: {WHY}"),
+]
+
+
+def simulate(*command, folder=ROOT, **environment):
+    """A Python command in a process that sees a simulated device."""
+    environment = {**os.environ, "CUDA_HOME": str(TOOLKIT), "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    command = [SIMULATOR / "cudasim" / "run", sys.executable, *command]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+
+
+# What each process runs: the files of gpu/, and for the long ones a backend at a time.
+SELECTIONS = {
+    "kernels, CUDA": ("test_gpu_kernels.py", "not triton"),
+    "kernels, Triton": ("test_gpu_kernels.py", "triton"),
+    "launches and bytes": ("test_gpu_launches.py", ""),
+    "PyTorch": ("test_gpu_pytorch.py", ""),
+}
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_on_the_simulated_device(selection):
+    assert stdano_kernels.backends()["cuda"].details, stdano_kernels.backends()["cuda"].reason
+    file, keyword = SELECTIONS[selection]
+    result = simulate("-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/gpu/{file}", "-k", keyword)
+    print(result.stdout[-300:])
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
+    passed = int(re.search(r"(\d+) passed", result.stdout)[1])
+    assert passed > 20
+
+
+# name: (file, text, replacement); each text stands in its file exactly once. Those of the CUDA kernels are in
+# test_host_shim.py.
+MUTATIONS = {
+    "missing mask": ("lif.py", "live = tl.max_constancy(m < N, VECTOR)", "live = tl.max_constancy(m >= 0, VECTOR)"),
+    "firing > instead of >=": ("steps.py", "u >= 0", "u > 0"),
+    "wrong stride": ("common.py", "        row += inner\n", "        row += inner + 1\n"),
+    "alignment taken for granted": ("ops.py", "    return _VECTOR if aligned else 1\n", "    return _VECTOR\n"),
+    "a checkpoint too early": (
+        "lif.py",
+        "v = load(checkpoints_ptr, (first // K - 1)",
+        "v = load(checkpoints_ptr, (first // K * 0)",
+    ),
+}
+MUTANT = """
+import sys
+sys.path.insert(0, "tests/gpu"), sys.path.insert(0, "tests")
+from gpu_common import assert_equals_cpu
+from kernels_common import make_x
+import torch, stdano_kernels
+assert stdano_kernels.__file__.startswith(sys.argv[1]), stdano_kernels.__file__
+x = make_x((25, 3, 37))
+x[0, 0, :5] = 1.0  # u = 0 exactly
+assert_equals_cpu("lif", x, backend="triton")
+y = make_x((4 * 64 + 1,))[1:].view(4, 64)
+device = torch.cat([torch.zeros(1), y.flatten()]).cuda()[1:].view(4, 64)
+assert torch.equal(stdano_kernels.lif(device, backend="triton").cpu(), stdano_kernels.lif(y))
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("mutation", [None, *MUTATIONS])
+def test_a_broken_triton_kernel_is_caught(mutation, tmp_path):
+    """The unchanged copy passes, each mutation fails."""
+    for name in ("stdano_kernels", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    if mutation is not None:
+        file, text, replacement = MUTATIONS[mutation]
+        source = tmp_path / "stdano_kernels" / "triton" / file
+        assert source.read_text().count(text) == 1, "the mutation must apply exactly once"
+        source.write_text(source.read_text().replace(text, replacement))
+    environment = {"PYTHONPATH": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path / "cache")}
+    result = simulate("-c", MUTANT, str(tmp_path), folder=tmp_path, **environment)
+    if mutation is None:
+        assert result.stdout == "fine\n", result.stderr[-3000:]
+    else:
+        assert result.returncode != 0 and ("AssertionError" in result.stderr or "PTXError" in result.stderr), (
+            result.stdout + result.stderr[-3000:]
+        )
