@@ -152,7 +152,7 @@ def _assembled(architecture: int) -> Iterator:
     with tempfile.TemporaryDirectory() as folder:
         for i, text in enumerate(texts):
             ptx, cubin = Path(folder) / f"{i}.ptx", Path(folder) / f"{i}.cubin"
-            ptx.write_text(".version" + text)
+            ptx.write_text(".version" + text.split("\nFatbin")[0])
             ptxas = "ptxas-blackwell" if architecture >= 100 and (_TOOLS / "ptxas-blackwell").exists() else "ptxas"
             _tool(ptxas, f"-arch=sm_{architecture}", "-O3", ptx, "-o", cubin)
             yield from read(cubin)
@@ -215,7 +215,7 @@ def _recorded() -> Iterator[list]:
         ops._FORWARD_KERNELS, ops._BACKWARD_KERNELS, ops.sum_constants = before
 
 
-def _calls(neuron: str, dtype: torch.dtype, surrogate: int, soft_reset: bool, sums: bool, offset: int) -> list:
+def recorded_calls(neuron: str, dtype: torch.dtype, surrogate: int, soft_reset: bool, sums: bool, offset: int) -> list:
     """The launches of a train step on a small tensor."""
     x = torch.zeros(9 * 64 + offset, dtype=dtype)[offset:].view(9, 2, 4, 8)
     tau = torch.ones(4) if sums else None
@@ -254,7 +254,7 @@ def triton_code(architecture: int, main: bool) -> Iterator[Code]:
                 variants += [(0, not usual, True, 0), (0, usual, False, 1)]
             seen = set()
             for surrogate, soft_reset, sums, offset in variants:
-                for kernel, arguments in _calls(neuron, dtype, surrogate, soft_reset, sums, offset):
+                for kernel, arguments in recorded_calls(neuron, dtype, surrogate, soft_reset, sums, offset):
                     name = kernel.__name__
                     kind = "sums" if "sum" in name else "forward" if "forward" in name else "backward"
                     kind += " with sums" if kind == "backward" and sums else ""
@@ -262,10 +262,10 @@ def triton_code(architecture: int, main: bool) -> Iterator[Code]:
                     if key in seen or (main and (kind == "sums" or (kind == "forward" and sums))):
                         continue
                     seen.add(key)
-                    yield _triton_kernel(neuron, kind, dtype, architecture, kernel, arguments, offset == 0)
+                    yield triton_kernel(neuron, kind, dtype, architecture, kernel, arguments, offset == 0)
 
 
-def _triton_kernel(
+def triton_kernel(
     neuron: str, kind: str, dtype: torch.dtype, architecture: int, kernel: Any, arguments: dict, aligned: bool
 ) -> Code:
     compiled, options = _compile(kernel, arguments, architecture)

@@ -79,7 +79,10 @@ class Result:
         parts = [timing.contender.variant, timing.error]
         if timing.page_faults > FAULTS_WORTH_A_NOTE:
             parts.append(f"{timing.page_faults:.0f} page faults a call")
-        if self.case.elements * torch.empty(0, dtype=getattr(torch, self.case.dtype)).itemsize > MMAP_LIMIT:
+        if (
+            self.case.device == "cpu"
+            and self.case.elements * torch.empty(0, dtype=getattr(torch, self.case.dtype)).itemsize > MMAP_LIMIT
+        ):
             parts.append("tensors above 32 MB")
         if self.disturbed:
             parts.append(f"others used {self.others:.1f} cores")
@@ -155,7 +158,7 @@ def append(path: Path, rows: list[dict[str, str]]) -> None:
         file.write(text.getvalue())
 
 
-HEADER = ["neuron", "pass", "backend", "dtype", "T", "N", "ms", "±IQR", "Gelem/s", "GB/s", "x copy"]
+HEADER = ["neuron", "pass", "backend", "dtype", "T", "N", "ms", "±IQR", "Gelem/s", "GB/s", "x copy", "of copy"]
 HEADER += ["eager", "compile", "SpikingJelly", "note"]
 
 
@@ -169,7 +172,7 @@ def table(results: Sequence[Result]) -> list[list[str]]:
             line.append(f"{case.neurons:,}")
             notes = [result.note(timing)]
             if timing.error:
-                line += [""] * 5
+                line += [""] * 6
             else:
                 line += [
                     f"{timing.median * 1e3:.3f}",
@@ -177,6 +180,7 @@ def table(results: Sequence[Result]) -> list[list[str]]:
                     f"{case.elements / timing.median / 1e9:.2f}",
                     f"{case.bytes / timing.median / 1e9:.1f}",
                     f"{ratio_to_copy(timing.median, case.passes, result.one_copy):.2f}",
+                    f"{1 / ratio_to_copy(timing.median, case.passes, result.one_copy):.0%}",
                 ]
             for opponent in OPPONENTS:
                 other = result.fastest(opponent)

@@ -189,21 +189,33 @@ class Bench:
                 if i > 1 and sum(times[contender]) > rounds * seconds:
                     continue  # a slow one has its share of the time and several calls
                 work = self.copy if contender is None else steps[contender]
-                timer = Timer("work()", globals={"work": work}, num_threads=self.threads)
                 before = _page_faults()
-                measured = timer.blocked_autorange(min_run_time=seconds)
+                measured, count = self._times(work, seconds)
                 faults[contender] += _page_faults() - before
-                calls[contender] += measured.number_per_run * len(measured.times)
-                times[contender] += measured.times
+                calls[contender] += count
+                times[contender] += measured
             busy.append(others.cores())
         self.x.grad = None
         gc.collect()
+        if self.case.device != "cpu":
+            torch.cuda.empty_cache()
         nan = float("nan")
         timings = [
             Timing(c, nan, nan, nan, errors[c]) if c in errors else Timing(c, *spread(times[c]), faults[c] / calls[c])
             for c in contenders
         ]
         return spread(times[None])[0], timings, max(busy)
+
+    def _times(self, work: Callable[[], None], seconds: float) -> tuple[list[float], int]:
+        """Seconds a call, several times, and the number of calls."""
+        if self.case.device == "cpu":
+            timer = Timer("work()", globals={"work": work}, num_threads=self.threads)
+            measured = timer.blocked_autorange(min_run_time=seconds)
+            return measured.times, measured.number_per_run * len(measured.times)
+        from triton.testing import do_bench  # CUDA events, and a cache flushed before every call
+
+        milliseconds = do_bench(work, warmup=10, rep=round(seconds * 1000), return_mode="all")
+        return [t / 1000 for t in milliseconds], len(milliseconds)
 
 
 def _page_faults() -> int:

@@ -2,6 +2,7 @@
 
     python benchmarks/neuron_throughput.py            # all of it, a few minutes
     python benchmarks/neuron_throughput.py --quick    # under a minute
+    python benchmarks/neuron_throughput.py --device cuda
 
 For each neuron, pass (forward without grad; train step: forward and backward with a fixed dense gradient), backend,
 dtype, T and number of elements T*N: the median time, elements a second, bandwidth of the bytes that cannot be avoided
@@ -13,6 +14,10 @@ change of the machine's speed meets all of them.
 Memory: glibc maps tensors above 32 MB anew at each allocation, and the page faults then cost more than any kernel.
 Default sizes stay below that (hollow points in the plot do not). Memory that was freed is kept (mallopt) for all
 contenders alike, for else page faults come and go with what ran before; --default-allocator leaves malloc alone.
+
+On a GPU: every backend there is, CUDA events around each call with the second-level cache flushed before it, sizes
+beyond that cache, all three dtypes and T from 1 to 32 unless options say otherwise; and the share of the bandwidth
+that a copy reaches on the same device.
 """
 
 from __future__ import annotations
@@ -44,10 +49,17 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         nargs="+",
         choices=list(DTYPES),
         default=None,
-        help="default: float32 bfloat16 (quick: float32); all but the first at the first size only",
+        help="default: float32 bfloat16, GPU: float16 too (quick: float32); all but the first at the first size only",
     )
-    add("--time-steps", nargs="+", type=_positive, default=[4], metavar="T", help="default: 4")
-    add("--elements", nargs="+", type=_positive, default=None, metavar="T*N", help="default: 2097152 4194304")
+    add("--time-steps", nargs="+", type=_positive, default=None, metavar="T", help="default: 4; GPU: 1 2 4 8 16 32")
+    add(
+        "--elements",
+        nargs="+",
+        type=_positive,
+        default=None,
+        metavar="T*N",
+        help="default: 2097152 4194304; on a GPU 33554432, which no second-level cache holds",
+    )
     add("--threads", type=_positive, default=torch.get_num_threads(), help="default: %(default)s")
     add("--no-compile", action="store_true", help="leave torch.compile out")
     add("--no-spikingjelly", action="store_true", help="leave SpikingJelly out")
@@ -59,10 +71,16 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--plot", type=Path, default=None, help="PNG (default: next to the CSV)")
     add("--markdown", action="store_true", help="print the tables as Markdown")
     options = parser.parse_args(argv)
-    options.dtype = options.dtype or (["float32"] if options.quick else ["float32", "bfloat16"])
-    options.elements = options.elements or ([2_097_152] if options.quick else [2_097_152, 4_194_304])
+    gpu = options.device != "cpu"
+    dtypes = ["float32", "bfloat16", "float16"] if gpu else ["float32", "bfloat16"]
+    options.dtype = options.dtype or dtypes[: 1 if options.quick else None]
+    options.time_steps = options.time_steps or ([1, 2, 4, 8, 16, 32] if gpu and not options.quick else [4])
+    sizes = [33_554_432] if gpu else [2_097_152] if options.quick else [2_097_152, 4_194_304]
+    options.elements = options.elements or sizes
     options.plot = options.plot or options.csv.with_suffix(".png")
     options.no_scaling |= options.quick
+    if gpu and not torch.cuda.is_available():
+        parser.error(f"--device {options.device}: torch finds no GPU (torch.cuda.is_available() is False)")
     if max(options.time_steps) > min(options.elements):
         parser.error("--elements must not be below --time-steps")
     return options
@@ -147,13 +165,17 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     torch.set_num_threads(options.threads)
-    kept = not options.default_allocator and keep_freed_memory()
+    on_cpu = options.device == "cpu"
+    kept = on_cpu and not options.default_allocator and keep_freed_memory()
+    memory = (
+        "freed memory is kept (mallopt), for all contenders alike" if kept else "malloc as it is: page faults count"
+    )
     console = Console(width=None if sys.stdout.isatty() else 190)
     run, begin = Run(options), time.monotonic()
     facts = [
         run.about,
         f"torch {torch.__version__}, SpikingJelly {spikingjelly_version() or 'not installed'}",
-        "freed memory is kept (mallopt), for all contenders alike" if kept else "malloc as it is: page faults count",
+        memory if on_cpu else "CUDA events around each call, the second-level cache flushed before it",
     ]
 
     cases = [

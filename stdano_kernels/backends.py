@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -105,7 +106,13 @@ def _device_error(index: int | None) -> str | None:
     return f"{name} has compute capability {capability[0]}.{capability[1]}; the kernels need 8.0"
 
 
-@torch.compiler.assume_constant_result
+def _constant_when_traced(function: Callable) -> Callable:
+    """torch.compiler.assume_constant_result, which would import the whole compiler together with this package."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant_when_traced
 def _missing(backend: str, device: str, index: int | None, float64: bool) -> str | None:
     """Why a backend does not serve tensors of this device and precision; None where it does."""
     if backend == "cpu":
@@ -153,7 +160,7 @@ def _device_status(name: str) -> BackendStatus:
     return BackendStatus(True, what, details)
 
 
-@torch.compiler.assume_constant_result
+@_constant_when_traced
 def _best(device: str, index: int | None, float64: bool) -> str:
     """The fastest backend for such tensors; where that is the reference, a warning says why, once."""
     choices = [name for name in ("cpu", "cuda", "triton") if _DEVICES[name] == device]

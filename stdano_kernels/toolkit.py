@@ -12,6 +12,7 @@ from pathlib import Path
 # Compute capabilities that the kernels are built for unless TORCH_CUDA_ARCH_LIST says otherwise; the last one also as
 # PTX, which later devices translate. Without a device, torch has no default of its own.
 ARCHITECTURES = "8.0;8.6;8.9;9.0+PTX"
+DEFAULT = Path("/usr/local/cuda")
 
 
 def candidates() -> list[Path]:
@@ -19,7 +20,7 @@ def candidates() -> list[Path]:
     named = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     nvcc = shutil.which("nvcc")
     found = [Path(nvcc).resolve().parent.parent] if nvcc else []
-    return [*named, *found, Path("/usr/local/cuda")]
+    return [*named, *found, DEFAULT]
 
 
 def is_toolkit(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""csrc/neuron_math.h and csrc/cpu/half.h on their own, compiled into a small program with g++."""
+"""csrc/neuron_math.h and csrc/half.h on their own, compiled into a small program with g++."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ FLAGS = ["-O2", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trap
 
 HARNESS = r"""
 #include "neuron_math.h"
-#include "cpu/half.h"
+#include "half.h"
 #include <cstdio>
 #include <limits>
 #include <vector>
@@ -55,6 +55,8 @@ template <class real> void accuracy(const char* name, Integer<real> step) {
   const auto exp_error = [](real x) { return ulp(exp_negative(-x), std::exp(-(long double)x)); };
   std::printf("\"exp\": %.4f, ", worst<real>(0, bits(limit), step, exp_error));
   const auto reciprocal_error = [](real x) { return ulp(reciprocal(x), 1 / (long double)x); };
+  const auto atan_error = [](real x) { return ulp(atan_(x), std::atan((long double)x)); };
+  std::printf("\"atan\": %.4f, ", worst<real>(0, infinity, step, atan_error));
   const Integer<real> smallest = bits(std::ldexp(1.0, -100)), largest = bits(std::ldexp(1.0, 100));
   std::printf("\"reciprocal\": %.4f, ", worst<real>(smallest, largest, step, reciprocal_error));
   double powers = 0;
@@ -178,7 +180,7 @@ def accuracy(harness):
     return json.loads(harness(EMULATED)("accuracy"))
 
 
-@pytest.mark.parametrize("function", ("tanh", "exp", "reciprocal"))
+@pytest.mark.parametrize("function", ("tanh", "exp", "reciprocal", "atan"))
 @pytest.mark.parametrize("real", ("float", "double"))
 def test_accuracy_in_units_of_the_last_place(accuracy, real, function):
     """Against long double, over the whole range: every 197th float, 7 million doubles."""

@@ -45,6 +45,8 @@ STDANO_INLINE int64_t remainder(int64_t numerator, Divisor d) {
 enum class Kind { shared, tensors, soft };
 
 // Blocks that share a multiprocessor's 65536 registers: 64 for each thread, or 128 for what serves checks.
+template <class real>
+constexpr int forward_blocks = sizeof(real) == 4 ? 4 : 2;
 template <class real, Kind kind>
 constexpr int backward_blocks = sizeof(real) == 4 && kind != Kind::soft ? 8 : 4;
 
@@ -112,9 +114,9 @@ STDANO_INLINE int64_t offset(const Arguments<real>& a, int64_t m) {
   return m < a.g.inner ? m : m + divide(m, a.inner) * (a.g.T - 1) * a.g.inner;
 }
 
-template <class real>
-STDANO_INLINE Constants<real> channel_constants(const Arguments<real>& a, int64_t m) {
-  if (!a.tau && !a.threshold) return a.constants;
+template <Kind kind, class real>
+STDANO_INLINE Constants<real> constants_of(const Arguments<real>& a, int64_t m) {
+  if (kind == Kind::shared || (!a.tau && !a.threshold)) return a.constants;
   const int64_t channel = remainder(divide(m, a.channel_stride), a.channels);
   const real tau = a.tau ? a.tau[channel] : a.constants.tau;
   const real limited = tau < real(1e-30) ? real(1e-30) : (tau > real(1e30) ? real(1e30) : tau);

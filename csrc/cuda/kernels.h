@@ -13,7 +13,7 @@ namespace STDANO_ISA {
 
 // Soft spikes and tensors of constants are `general`; the compiler drops what a plain call does not need.
 template <class N, class scalar, class real, int width, Kind kind>
-__global__ void __launch_bounds__(kForwardThreads)
+__global__ void __launch_bounds__(kForwardThreads, forward_blocks<real>)
     forward_kernel(const scalar* __restrict__ x, scalar* __restrict__ spikes, scalar* __restrict__ v_seq,
                    const ForwardArguments<real> a) {
   const int64_t m = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * width;
@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kForwardThreads)
   const Settings<real> p = a.settings;
   Constants<real> c[kind == Kind::shared ? 1 : width];
 #pragma unroll
-  for (int i = 0; i < (kind == Kind::shared ? 1 : width); ++i) c[i] = kind == Kind::shared ? a.constants : channel_constants(a, m + i);
+  for (int i = 0; i < (kind == Kind::shared ? 1 : width); ++i) c[i] = constants_of<kind>(a, m + i);
 
   Pack<real, width> v, adapt;
   if (a.v0) v = load<width>(a.v0 + m);
@@ -74,14 +74,15 @@ STDANO_INLINE ConstantGradient<real> walk_back(const scalar* __restrict__ x, con
                                                const BackwardArguments<real>& a, int64_t m) {
   constexpr int K = checkpoint_steps<real>;
   const Settings<real> p = a.settings;
-  const Constants<real> c = kind == Kind::shared ? a.constants : channel_constants(a, m);
-  const int64_t base = offset(a, m);
+  const Constants<real> c = constants_of<kind>(a, m);
   State<real> g{a.grad_v ? a.grad_v[m] : real(0), N::has_adapt && a.grad_adapt ? a.grad_adapt[m] : real(0)};
   ConstantGradient<real> sums;
 
   for (int first = (a.steps - 1) / K * K; first >= 0; first -= K) {
     const int count = a.steps - first < K ? a.steps - first : K;
-    const int64_t start = base + first * a.g.inner;
+    int64_t neuron = m;
+    forget_origin(neuron);  // or its offset stays in registers from chunk to chunk
+    const int64_t start = offset(a, neuron) + first * a.g.inner;
     State<real> state;
     if (first > 0) {
       const real* from = a.checkpoints + (first / K - 1) * (N::has_adapt ? 2 : 1) * a.g.N + m;

@@ -266,7 +266,7 @@ def backward(
         _BACKWARD_KERNELS[neuron][(-(-entries // _THREADS),)](
             **tensors,
             **slabs._asdict(),
-            # The general way to find a neuron's place, where the simple one makes ptxas take 92 registers instead of 48.
+            # Where the simple way to find a neuron's place makes ptxas take 92 registers, the general one takes 48.
             **{**_arguments(neuron, settings, g), "FLAT": flat and not (sums and neuron == "lif")},
             **({"DETACH_ADAPT": settings.detach_adapt} if adapt_name else {}),
             DETACH_RESET=settings.detach_reset,

@@ -1,0 +1,79 @@
+"""Every GPU kernel, compiled for every architecture without a GPU: registers, spills, shared memory, accesses."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import stdano_kernels
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton and its cuobjdump"),
+]
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+ARCHITECTURES = (80, 86, 89, 90, 120)
+CUDA = stdano_kernels.backends()["cuda"]
+needs_cuda_build = pytest.mark.skipif(not CUDA.details, reason=f"the CUDA kernels are not built: {CUDA.reason}")
+
+
+def check(code, registers=64, local=0):
+    """What holds for each kernel; sums of constants are reductions, which may share memory and wait for each other."""
+    assert code.local <= local, f"{code}: {code.local} bytes of stack or spills"
+    if local == 0:
+        assert not any(name.startswith(("LDL", "STL")) for _, name, _ in code.opcodes), f"{code} uses local memory"
+    assert code.registers <= registers, f"{code} takes more than {registers} registers"
+    if "sums" not in code.kind and code.dtype != "float64" and code.kind != "soft spikes":
+        assert code.shared == 0 and code.barriers == 0, f"{code} shares memory or waits"
+    if code.forward and code.aligned:
+        assert code.widest_access == 128, code
+
+
+@needs_cuda_build
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_cuda_kernels(architecture):
+    """All of them; soft spikes and float64, which serve checks, may take up to 128 registers. For sm_120 there is PTX
+    alone, of whose 362 kernels six (LLIF with learnable constants) spill one or two registers."""
+    from _gpu_code import cuda_code
+
+    codes = list(cuda_code(architecture, main=False))
+    assert {c.neuron for c in codes} == {"LIF", "LLIF", "SLIF", ""}
+    assert {c.dtype for c in codes} == {"float32", "float64", "float16", "bfloat16"}
+    assert len(codes) > 300
+    for code in codes:
+        spills = architecture == 120 and (code.neuron, code.kind) == ("LLIF", "backward with sums")
+        check(code, 128 if code.kind in ("float64", "soft spikes", "sums") else 64, 8 if spills else 0)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_triton_kernels(architecture):
+    """Those of plain calls, and with learnable constants."""
+    from _gpu_code import triton_code
+
+    codes = list(triton_code(architecture, main=True))
+    assert len(codes) == 27
+    for code in codes:
+        check(code)
+
+
+@pytest.mark.parametrize("neuron", ("lif", "llif", "slif"))
+def test_triton_kernels_with_other_options(neuron):
+    """Surrogates, resets and the form for tensors that are not aligned."""
+    from _gpu_code import ops, recorded_calls, triton_kernel
+
+    variants = [(s, s % 2 == 0, s % 3 == 2) for s in range(6)]
+    for surrogate, soft_reset, unaligned in variants:
+        for kernel, arguments in recorded_calls(neuron, torch.float32, surrogate, soft_reset, False, int(unaligned)):
+            kind = "forward" if kernel in ops._FORWARD_KERNELS.values() else "backward"
+            check(triton_kernel(neuron, kind, torch.float32, 86, kernel, arguments, not unaligned))
+
+
+def test_the_report_says_what_it_is():
+    """A table that nobody can take for a measurement."""
+    import gpu_static_report
+
+    assert "static estimate" in gpu_static_report.__doc__
+    document = Path(__file__).parent.parent / "docs" / "gpu_static_estimate.md"
+    assert "A static estimate, no GPU measurement" in document.read_text()
