@@ -1,5 +1,7 @@
 """Fixtures shared by all tests; helpers that are plain functions stand in kernels_common.py."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
@@ -8,6 +10,11 @@ import stdano_kernels
 
 settings.register_profile("stdano", derandomize=True, deadline=None, max_examples=100, print_blob=True)
 settings.load_profile("stdano")
+
+
+# Several processes side by side (pytest -n): threads that wait for each other's core cost more than they gain.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
 
 
 def pytest_configure(config):

@@ -29,7 +29,8 @@ pytestmark = [
 
 def simulate(*command, folder=ROOT, **environment):
     """A Python command in a process that sees a simulated device."""
-    environment = {**os.environ, "CUDA_HOME": str(TOOLKIT), "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    own = {"CUDA_HOME": str(TOOLKIT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**{k: v for k, v in os.environ.items() if "XDIST" not in k}, **own, **environment}
     command = [SIMULATOR / "cudasim" / "run", sys.executable, *command]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
 
