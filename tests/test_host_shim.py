@@ -1,0 +1,270 @@
+"""The CUDA kernels without a GPU: whole launches on the host, under sanitizers, against the CPU kernels in all bits.
+
+csrc/cuda/launch.h and what it includes are plain C++ but for a few words, which host_shim.h defines; a launch is a loop
+over grid and block. What a GPU does in parallel, and what nvcc makes of the code, is for tests/gpu.
+"""
+
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
+    pytest.mark.skipif(os.uname().machine != "x86_64", reason="compares with the x86-64 kernels"),
+]
+
+# The flags that results depend on, as in setup.py.
+COMPILE = ["g++", "-w", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-c"]
+SANITIZE = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+NEURONS = ("LIF", "LLIF", "SLIF")
+KERNELS, LAUNCH, ARGUMENTS = "cuda/kernels.h", "cuda/launch.h", "cuda/arguments.h"
+MASK, ALIGNMENT, BITS = "AddressSanitizer", "misaligned address", "MISMATCH"
+
+# name: (file in csrc, text, replacement, neuron, dtype, what notices); each text stands in its file exactly once. One
+# neuron with one dtype compiles in 3 seconds.
+MUTATIONS = {
+    "forward: no mask": (KERNELS, "if (m >= a.g.N) return;", ";", "LIF", "float32", MASK),
+    "forward: mask one neuron late": (KERNELS, "if (m >= a.g.N)", "if (m > a.g.N)", "LIF", "float32", MASK),
+    "backward: no mask": (KERNELS, "if (m < a.g.N) walk_back", "walk_back", "LIF", "float32", MASK),
+    "sums: no mask for threads": (
+        KERNELS,
+        "if (thread >= a.slices.slabs * columns) return;",
+        ";",
+        "LIF",
+        "float32",
+        MASK,
+    ),
+    "sums: no mask for neurons": (KERNELS, " && neuron[i] < a.g.N;", ";", "LIF", "float32", MASK),
+    "firing > instead of >=": ("neurons.h", "return u >= 0;", "return u > 0;", "LIF", "float32", BITS),
+    "forward: stride in time": (KERNELS, "++t, at += a.g.inner)", "++t, at += a.g.N)", "LIF", "float32", MASK),
+    "forward: one element in time": (KERNELS, "++t, at += a.g.inner)", "++t, ++at)", "LIF", "float64", BITS),
+    "backward: stride in time, loading": (
+        KERNELS,
+        "        at += a.g.inner;",
+        "        at += a.g.N;",
+        "LIF",
+        "float32",
+        MASK,
+    ),
+    "backward: stride in time, storing": (KERNELS, "at -= a.g.inner;", "at -= 1;", "LIF", "float32", BITS),
+    "backward: first step of a chunk": (
+        KERNELS,
+        "base + first * a.g.inner;",
+        "base + (first / 2) * a.g.inner;",
+        "LIF",
+        "float32",
+        BITS,
+    ),
+    "backward: first chunk": (KERNELS, "(a.steps - 1) / K * K", "a.steps / K * K", "LIF", "float32", MASK),
+    "offset: T instead of T - 1": (ARGUMENTS, "(a.g.T - 1) * a.g.inner", "a.g.T * a.g.inner", "LIF", "float32", MASK),
+    "offset: without inner": (ARGUMENTS, "* (a.g.T - 1) * a.g.inner;", "* (a.g.T - 1);", "LIF", "float32", BITS),
+    "offset: the first sequence alone": (
+        ARGUMENTS,
+        "m < a.g.inner ? m :",
+        "m <= a.g.inner ? m :",
+        "LIF",
+        "float32",
+        BITS,
+    ),
+    "channel: without its stride": (
+        ARGUMENTS,
+        "remainder(divide(m, a.channel_stride), ",
+        "remainder(m, ",
+        "LIF",
+        "float32",
+        BITS,
+    ),
+    "channel: beyond the last": (
+        ARGUMENTS,
+        "remainder(divide(m, a.channel_stride), a.channels);",
+        "divide(m, a.channel_stride);",
+        "LIF",
+        "float32",
+        MASK,
+    ),
+    "division: multiplier rounded down": (ARGUMENTS, "(power + out.value - 1)", "power", "LIF", "float64", "quotients"),
+    "division: shift too small": (
+        ARGUMENTS,
+        "uint64_t(1) << out.shift) < ",
+        "uint64_t(2) << out.shift) < ",
+        "LIF",
+        "float64",
+        "quotients",
+    ),
+    "launch: pointers are not checked": (
+        LAUNCH,
+        "% bytes == 0) && ...);",
+        "% bytes == 0) || ... || true);",
+        "LIF",
+        "float32",
+        ALIGNMENT,
+    ),
+    "launch: pointers checked to 8 bytes": (LAUNCH, "all_aligned(16, ", "all_aligned(8, ", "LIF", "float64", ALIGNMENT),
+    "launch: inner is not checked": (LAUNCH, "call.g.inner % width == 0 &&", "", "LIF", "float32", ALIGNMENT),
+    "launch: a block too few": (LAUNCH, "((threads + block - 1) / block)", "(threads / block)", "LIF", "float32", BITS),
+    "launch: too few threads for wide access": (
+        LAUNCH,
+        "(call.g.N + width - 1) / width, kForwardThreads)",
+        "call.g.N / width / 2, kForwardThreads)",
+        "LIF",
+        "float32",
+        BITS,
+    ),
+    **{
+        f"launch: {name} is not checked": (LAUNCH, f" {name}, ", " ", "SLIF", "float32", ALIGNMENT)
+        for name in ("call.v0", "call.v")
+    },
+    "launch: adapt0 is not checked": (
+        LAUNCH,
+        "call.v0, call.adapt0, call.v,",
+        "call.v0, call.v,",
+        "SLIF",
+        "float32",
+        ALIGNMENT,
+    ),
+    "launch: checkpoints are not checked": (
+        LAUNCH,
+        "call.adapt, call.checkpoints);",
+        "call.adapt);",
+        "SLIF",
+        "float32",
+        ALIGNMENT,
+    ),
+    "forward: a checkpoint too far": (
+        KERNELS,
+        "(t / checkpoint_steps<real> - 1) *",
+        "(t / checkpoint_steps<real>) *",
+        "LLIF",
+        "float32",
+        MASK,
+    ),
+    "forward: a checkpoint one step late": (
+        KERNELS,
+        "t > 0 && t % checkpoint_steps<real> == 0",
+        "t > 1 && (t - 1) % checkpoint_steps<real> == 0",
+        "LLIF",
+        "float32",
+        BITS,
+    ),
+    "forward: theta over v in a checkpoint": (
+        KERNELS,
+        "store(to + a.g.N, adapt);",
+        "store(to, adapt);",
+        "LLIF",
+        "float32",
+        BITS,
+    ),
+    "backward: a checkpoint too far": (KERNELS, "(first / K - 1) *", "(first / K) *", "LLIF", "float32", MASK),
+    "backward: a checkpoint too early": (
+        KERNELS,
+        "(first / K - 1) *",
+        "(first / K > 1 ? first / K - 2 : 0) *",
+        "LLIF",
+        "float32",
+        BITS,
+    ),
+    "backward: theta's checkpoint": (KERNELS, "from[a.g.N] : real(0)}", "from[0] : real(0)}", "LLIF", "float32", BITS),
+    "LLIF: v_threshold's gradient is left out": (
+        KERNELS,
+        "sums.threshold += g.adapt;",
+        ";",
+        "LLIF",
+        "float32",
+        "grad_threshold",
+    ),
+    "sums: a slab's first neuron": (
+        KERNELS,
+        "* (a.slices.rows - 1) * columns + thread;",
+        "* columns + thread;",
+        "LIF",
+        "float32",
+        BITS,
+    ),
+    "sums: every slab's first neuron": (
+        KERNELS,
+        "divide(thread, a.columns) * (a.slices.rows - 1) * columns + thread;",
+        "thread;",
+        "LIF",
+        "float32",
+        BITS,
+    ),
+    "sums: one row a slab": (KERNELS, "row < a.slices.rows &&", "row < 1 &&", "LIF", "float32", BITS),
+    "sums: columns in a row": (KERNELS, "neuron[i] += columns;", "neuron[i] += 1;", "LIF", "float32", BITS),
+    "sums: threshold over tau": (
+        KERNELS,
+        "a.partial[a.slices.slabs * columns + thread]",
+        "a.partial[thread]",
+        "LIF",
+        "float32",
+        BITS,
+    ),
+}
+
+
+def compile_kernels(tree, neuron, output, dtype=None):
+    flags = [f"-DNEURON={neuron}", f"-DNEURON_INDEX={NEURONS.index(neuron)}"]
+    if dtype:
+        flags.append(f"-DDTYPE={dtype}")
+    source = ROOT / "tests/host_shim_kernels.cpp"
+    command = [*COMPILE, *SANITIZE, *flags, f"-I{ROOT / 'tests'}", f"-I{tree}", source, "-o", output]
+    subprocess.run(command, check=True, timeout=300)
+
+
+def link_and_run(objects, program):
+    subprocess.run(["g++", *SANITIZE, *objects, "-o", program], check=True, timeout=300)
+    # A leak is no business of these tests, and looking for one fails under a debugger.
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    return subprocess.run([program], env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def unchanged_objects(tmp_path_factory):
+    """What no mutation touches: the program, and the CPU kernels that it compares with."""
+    folder = tmp_path_factory.mktemp("unchanged")
+    program, kernels = folder / "main.o", folder / "cpu.o"
+    include = [f"-I{ROOT / 'tests'}", f"-I{ROOT / 'csrc'}"]
+    commands = [
+        [*COMPILE, *SANITIZE, *include, ROOT / "tests/host_shim_main.cpp", "-o", program],
+        [*COMPILE, "-O1", ROOT / "csrc/cpu/x86_64_v2.cpp", "-o", kernels],
+    ]
+    for command in commands:
+        subprocess.run(command, check=True, timeout=300)
+    return [program, kernels]
+
+
+@pytest.fixture(scope="module")
+def passing_run(unchanged_objects, tmp_path_factory):
+    """All neurons and dtypes, unmutated; if these fail, a failure below means nothing."""
+    folder = tmp_path_factory.mktemp("passing")
+    objects = [folder / f"{neuron}.o" for neuron in NEURONS]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(compile_kernels, [ROOT / "csrc"] * 3, NEURONS, objects))
+    result = link_and_run([*unchanged_objects, *objects], folder / "program")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return result.stdout
+
+
+def test_launches_equal_the_cpu_kernels(passing_run):
+    count, rest = passing_run.split(" cases, ")
+    assert int(count) > 2000
+    assert rest == "0 mismatches, 0 wrong quotients\n"
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_mutation_is_caught(mutation, passing_run, unchanged_objects, tmp_path):
+    file, text, replacement, neuron, dtype, notice = MUTATIONS[mutation]
+    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
+    source = (tmp_path / "csrc" / file).read_text()
+    assert source.count(text) == 1, "the mutation must apply exactly once"
+    (tmp_path / "csrc" / file).write_text(source.replace(text, replacement))
+    compile_kernels(tmp_path / "csrc", neuron, tmp_path / "kernels.o", dtype)
+    result = link_and_run([*unchanged_objects, tmp_path / "kernels.o"], tmp_path / "program")
+    output = result.stdout + result.stderr
+    assert result.returncode != 0, "nothing noticed: " + output[-3000:]
+    assert notice in output, output[-3000:]
