@@ -165,6 +165,7 @@ def llif_backward(
         now = ((T - 1) // K * K + K).to(tl.int64) * inner  # carried along: eight products would take 16 registers
         for first in range((T - 1) // K * K, -1, -K):
             x = load_steps(x_ptr, where, first, T, inner, live, K, 1)
+            gs = load_steps(gs_ptr, where, first, T, inner, live, K, 1)
             v = load_or(v0_ptr, m, r, live & (first == 0), 1)
             theta = load_or(theta0_ptr, m, threshold, live & (first == 0), 1)
             if first > 0:
@@ -188,14 +189,13 @@ def llif_backward(
             for k in tl.static_range(K - 1, -1, -1):
                 now -= inner
                 if first + k < T:
-                    gs = load(gs_ptr + now, where, live, 1)
                     if gv_seq_ptr is not None:
                         gv += load(gv_seq_ptr + now, where, live, 1)
                     u = h[k] - theta_before[k]
                     s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
                     sigma = derivative(u, alpha, SURROGATE)
                     q_sigma = weighted(
-                        sigma, spike_gradient(gs, gv, h[k], theta_before[k], r, SOFT_RESET, DETACH_RESET)
+                        sigma, spike_gradient(gs[k], gv, h[k], theta_before[k], r, SOFT_RESET, DETACH_RESET)
                     )
                     gh = past_reset(s, gv, SOFT_RESET) + q_sigma
                     gx = c * gh

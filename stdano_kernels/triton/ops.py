@@ -29,8 +29,9 @@ _WARPS = 4
 _THREADS = 128
 _VECTOR = 4
 _COMPILER = dict(num_warps=_WARPS, num_stages=1, enable_fp_fusion=False)
-# Registers of a backward thread (see _register_limit); 72 for LLIF with sums in layouts whose time is not outermost.
-_REGISTERS, _MORE_REGISTERS = 64, 72
+# Registers of a backward thread (see _register_limit).
+_REGISTERS = 64
+_MORE_REGISTERS = {"llif": 96, "slif": 80}
 
 # Sums for the gradients of constants: entries of a row, and of all slabs.
 _LONGEST_ROW = 65536
@@ -121,12 +122,15 @@ def _arguments(neuron: str, settings: _Settings, g: Geometry) -> dict[str, Any]:
     )
 
 
-def _register_limit(neuron: str, flat: bool, sums: bool) -> dict[str, int]:
-    """The limit for a backward thread. ptxas, left alone, takes more than it needs (LLIF, SLIF: up to 72, and spills
-    at 64 in places); LIF it compiles best without one."""
+def _register_limit(neuron: str, plain: bool) -> dict[str, int]:
+    """The limit for a backward thread; ``plain``: no sums, and time is outermost in memory.
+
+    ptxas, left alone, takes more than a plain one needs (LLIF, SLIF: up to 72), and spills at 64 what needs more. LIF
+    it compiles best without a limit.
+    """
     if torch.version.hip or neuron == "lif":  # AMD's compiler does not have the option
         return {}
-    return {"maxnreg": _MORE_REGISTERS if neuron == "llif" and sums and not flat else _REGISTERS}
+    return {"maxnreg": _REGISTERS if plain else _MORE_REGISTERS[neuron]}
 
 
 def _vector(g: Geometry, *tensors: Tensor | None) -> int:
@@ -272,7 +276,7 @@ def backward(
             DETACH_RESET=settings.detach_reset,
             SUMS=sums,
             BLOCK=_THREADS,
-            **_register_limit(neuron, flat, sums),
+            **_register_limit(neuron, flat and not sums),
         )
         if sums:
             sizes = [0 if t is None else t.numel() for t in (tau, v_threshold)]

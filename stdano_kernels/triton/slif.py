@@ -173,6 +173,7 @@ def slif_backward(
         now = ((T - 1) // K * K + K).to(tl.int64) * inner  # carried along: eight products would take 16 registers
         for first in range((T - 1) // K * K, -1, -K):
             x = load_steps(x_ptr, where, first, T, inner, live, K, 1)
+            gs = load_steps(gs_ptr, where, first, T, inner, live, K, 1)
             v = load_or(v0_ptr, m, r, live & (first == 0), 1)
             p = load_or(p0_ptr, m, 0.0, live & (first == 0), 1)
             if first > 0:
@@ -197,7 +198,6 @@ def slif_backward(
             for k in tl.static_range(K - 1, -1, -1):
                 now -= inner
                 if first + k < T:
-                    gs = load(gs_ptr + now, where, live, 1)
                     if gv_seq_ptr is not None:
                         gv += load(gv_seq_ptr + now, where, live, 1)
                     u = h[k] - theta
@@ -214,7 +214,7 @@ def slif_backward(
                     free, inverse_tau, a, c = shortened(tanh_p, tau_0, beta, tau_min, LINEAR_DECAY, DECAY_INPUT)
                     if DETACH_ADAPT:
                         gp = tl.zeros([BLOCK], tl.float32)
-                    through_spike = tl.fma(gp, u, spike_gradient(gs, gv, h[k], theta, r, SOFT_RESET, DETACH_RESET))
+                    through_spike = tl.fma(gp, u, spike_gradient(gs[k], gv, h[k], theta, r, SOFT_RESET, DETACH_RESET))
                     gu = weighted(sigma, through_spike) + times(s, gp)
                     gh = past_reset(s, gv, SOFT_RESET) + gu
                     store(gx_ptr + now, where, c * gh, live, 1)
