@@ -37,6 +37,6 @@ struct Device {
   void (*slices)(const stdano::Geometry&, int64_t* columns, int64_t* slabs);
   int64_t (*divide)(int64_t numerator, int64_t divisor);
   int64_t (*remainder)(int64_t numerator, int64_t divisor);
-  bool (*has)(stdano::Dtype);
+  bool (*has)(stdano::Dtype, bool soft_reset);
 };
 extern Device devices[3];
