@@ -11,7 +11,7 @@
 namespace stdano {
 namespace STDANO_ISA {
 
-// Soft spikes and tensors of constants are `general`; the compiler drops what a plain call does not need.
+// `kind` says where the constants come from and whether spikes are soft; a plain call's kernel knows of neither.
 template <class N, class scalar, class real, int width, Kind kind>
 __global__ void __launch_bounds__(kForwardThreads, forward_blocks<real>)
     forward_kernel(const scalar* __restrict__ x, scalar* __restrict__ spikes, scalar* __restrict__ v_seq,
