@@ -79,17 +79,18 @@ def compiled_extensions():
     class OptionalBuild(BuildExtension):
         """A build that fails leaves an install without these kernels, not without a package."""
 
+        failed = ()
+
         def build_extension(self, extension):
             try:
                 super().build_extension(extension)
             except Exception as error:  # the compilers' errors have no common base class
                 report("CUDA" if extension.name.endswith("_cuda") else "CPU", error)
-                self.failed = [*getattr(self, "failed", []), extension]
+                self.failed = (*self.failed, extension)
 
         def build_extensions(self):
             super().build_extensions()
-            failed = getattr(self, "failed", [])
-            self.extensions = [e for e in self.extensions if e not in failed]  # what later steps copy
+            self.extensions = [e for e in self.extensions if e not in self.failed]  # what later steps copy
 
         def run(self):
             try:

@@ -29,11 +29,12 @@ class BackendStatus:
     details: dict[str, str] = field(default_factory=dict)
 
 
-def _load_library(stem: str, what: str, advice: str) -> str | None:
-    """Loads compiled operators; the reason where that fails, None where they are there."""
+def _load_library(stem: str, why_missing: Callable[[], str]) -> str | None:
+    """Loads compiled operators; the reason where that fails, None where they are there. A look at compilers and
+    toolkits costs time, so it is taken only where they are not."""
     files = sorted(Path(__file__).parent.glob(f"{stem}.*so"))
     if not files:
-        return f"the {what} kernels were not built: {advice}"
+        return why_missing()
     try:
         torch.ops.load_library(files[-1])
     except OSError as error:
@@ -44,10 +45,15 @@ def _load_library(stem: str, what: str, advice: str) -> str | None:
 _INSTALL = "install stdano again from its source folder (pip install -e .) and look at the build's output (-v)"
 
 
-def _load_extension() -> str | None:
+def _why_no_cpu_kernels() -> str:
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     missing = "" if compiler else "install a C++ compiler (g++), then "
-    return _load_library("_C", "CPU", missing + _INSTALL)
+    return f"the CPU kernels were not built: {missing}{_INSTALL}"
+
+
+def _why_no_cuda_kernels() -> str:
+    folder, why = find_toolkit(torch.version.cuda)
+    return f"the CUDA kernels were not built: {'' if folder else f'{why}. With one, '}{_INSTALL}"
 
 
 def _load_cuda_extension() -> str | None:
@@ -55,14 +61,13 @@ def _load_cuda_extension() -> str | None:
         return "this torch is built for ROCm, which the Triton kernels serve"
     if EXTENSION_ERROR is not None:
         return EXTENSION_ERROR
-    folder, why = find_toolkit(torch.version.cuda)
     if torch.version.cuda is None:
-        return why
-    return _load_library("_C_cuda", "CUDA", _INSTALL if folder else f"{why}. With one, {_INSTALL}")
+        return find_toolkit(None)[1]
+    return _load_library("_C_cuda", _why_no_cuda_kernels)
 
 
 # Settled at import, so that torch.compile meets constants.
-EXTENSION_ERROR = _load_extension()
+EXTENSION_ERROR = _load_library("_C", _why_no_cpu_kernels)
 CUDA_EXTENSION_ERROR = _load_cuda_extension()
 
 
@@ -113,8 +118,8 @@ def _constant_when_traced(function: Callable) -> Callable:
 
 
 @_constant_when_traced
-def _missing(backend: str, device: str, index: int | None, float64: bool) -> str | None:
-    """Why a backend does not serve tensors of this device and precision; None where it does."""
+def _missing(backend: str, index: int | None, float64: bool) -> str | None:
+    """Why a backend does not serve tensors of its kind of device; None where it does."""
     if backend == "cpu":
         return EXTENSION_ERROR
     if backend == "cuda" and CUDA_EXTENSION_ERROR is not None:
@@ -150,10 +155,11 @@ def _device_status(name: str) -> BackendStatus:
         details = {"toolkit": toolkit, "architectures": architectures}
     elif name == "triton" and importlib.util.find_spec("triton") is not None:
         details = {"triton": importlib.metadata.version("triton")}
-    has_device = torch.cuda.is_available()
-    error = _missing(name, "cuda", None, False) if has_device else CUDA_EXTENSION_ERROR if name == "cuda" else None
-    if error is None and not has_device:
-        error = "there is no GPU that torch can use (torch.cuda.is_available() is False)"
+    if torch.cuda.is_available():
+        error = _missing(name, None, False)
+    else:
+        not_built = CUDA_EXTENSION_ERROR if name == "cuda" else None
+        error = not_built or "there is no GPU that torch can use (torch.cuda.is_available() is False)"
     if error is not None:
         return BackendStatus(False, error, details)
     what = "compiled CUDA kernels" if name == "cuda" else "Triton kernels, compiled at their first use"
@@ -163,15 +169,16 @@ def _device_status(name: str) -> BackendStatus:
 @_constant_when_traced
 def _best(device: str, index: int | None, float64: bool) -> str:
     """The fastest backend for such tensors; where that is the reference, a warning says why, once."""
-    choices = [name for name in ("cpu", "cuda", "triton") if _DEVICES[name] == device]
     reasons = []
-    for name in choices:
-        reason = _missing(name, device, index, float64)
+    for name in ("cpu", "cuda", "triton"):
+        if _DEVICES[name] != device:
+            continue
+        reason = _missing(name, index, float64)
         if reason is None:
             return name
-        reasons.append(reason if reason not in reasons else "")
+        reasons.append(reason)
     if device != "meta":
-        _warn_once(device, "; ".join(filter(None, reasons)) or f"stdano has no kernels for {device} devices")
+        _warn_once(device, "; ".join(dict.fromkeys(reasons)) or f"stdano has no kernels for {device} devices")
     return "reference"
 
 
@@ -193,7 +200,7 @@ def select(backend: str, x: Tensor) -> str:
         return backend
     needed = _DEVICES[backend]
     if device == needed:
-        reason = _missing(backend, device, index, float64)
+        reason = _missing(backend, index, float64)
         if reason is None:
             return backend
         raise RuntimeError(f'backend="{backend}" is not available here: {reason}')
