@@ -5,6 +5,7 @@
 // theta threshold, p residual potential, r = v_reset (0 for the soft reset), gs = dL/ds.
 #pragma once
 
+#include "call.h"
 #include "neuron_math.h"
 
 namespace stdano {
@@ -17,6 +18,12 @@ struct Settings {
   real v_reset, rate, tau_min;
   real linear_decay, decay_input, detach_reset, detach_adapt;
 };
+
+template <class real>
+Settings<real> make_settings(const Options& o) {
+  return {real(o.v_reset),     real(o.rate),         real(o.tau_min),     real(o.linear_decay),
+          real(o.decay_input), real(o.detach_reset), real(o.detach_adapt)};
+}
 
 // What all neurons of a channel share: h = decay*(v - r) + r + gain*x.
 template <class real>
@@ -48,6 +55,12 @@ STDANO_INLINE Constants<real> make_constants(Settings<real> p, real tau, real th
   const real decay = p.linear_decay != 0 ? real(1) - inverse : exp_negative(-inverse);
   const real smallest = real(1.1754943508222875e-38);  // not 0, for the sake of an infinite potential
   return {tau, inverse, decay > smallest ? decay : smallest, p.decay_input != 0 ? inverse : real(1), threshold};
+}
+
+// A time constant from a tensor, whose values nobody has looked at: at these ends exp(-1/tau) is 0 and 1.
+template <class real>
+STDANO_INLINE real limited_tau(real tau) {
+  return tau < real(1e-30) ? real(1e-30) : (tau > real(1e30) ? real(1e30) : tau);
 }
 
 template <class real>

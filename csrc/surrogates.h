@@ -2,6 +2,8 @@
 // which soft spikes emit. The order of the enumeration is that of SURROGATES in stdano_kernels/surrogate.py.
 #pragma once
 
+#include <type_traits>
+
 #include "neuron_math.h"
 
 namespace stdano {
@@ -68,6 +70,19 @@ STDANO_INLINE real surrogate_primitive(real u, real alpha) {
   const real limit = real(1) / alpha;
   const real z = a / fma_(alpha, a, real(1));
   return half + sign * (z < limit ? z : limit);
+}
+
+// Calls f with the surrogate that is known at run time alone, as a type: std::integral_constant<Surrogate, kind>.
+template <class F>
+STDANO_INLINE auto with_surrogate(int64_t kind, F f) {
+  switch (kind) {
+    case triangle: return f(std::integral_constant<Surrogate, triangle>());
+    case rectangle: return f(std::integral_constant<Surrogate, rectangle>());
+    case sigmoid: return f(std::integral_constant<Surrogate, sigmoid>());
+    case atan: return f(std::integral_constant<Surrogate, atan>());
+    case piecewise_exp: return f(std::integral_constant<Surrogate, piecewise_exp>());
+    default: return f(std::integral_constant<Surrogate, fast_sigmoid>());
+  }
 }
 
 }  // namespace STDANO_ISA

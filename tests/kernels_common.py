@@ -38,6 +38,16 @@ def product(**choices):
     return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
 
 
+# Every setting that changes the equations.
+OPTIONS = product(
+    v_reset=(None, -0.1),
+    decay=("exp", "linear"),
+    decay_input=(False, True),
+    detach_reset=(False, True),
+    detach_adapt=(False, True),
+)
+
+
 def options_of(neuron, options):
     """Settings without those that a neuron does not have."""
     return {k: v for k, v in options.items() if not (k == "detach_adapt" and neuron == "lif")}
@@ -53,6 +63,16 @@ def make_x(shape, dtype=torch.float32, seed=0):
     return (torch.randn(shape, generator=generator) * 0.9 + 0.3).to(dtype)
 
 
+# Every element of a block of memory once, in several orders of dimensions.
+DENSE_LAYOUTS = {
+    "contiguous": lambda x: x,
+    "channels_last": lambda x: x.movedim(2, -1).contiguous().movedim(-1, 2),
+    "batch first": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+    "channels outermost": lambda x: x.movedim(2, 0).contiguous().movedim(0, 2),
+    "time innermost": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
+}
+
+
 def make_state(neuron, x, seed=1):
     generator = torch.Generator().manual_seed(seed)
     dtype = compute_dtype(x.dtype)
@@ -62,6 +82,18 @@ def make_state(neuron, x, seed=1):
 
     v = uniform(-0.5, 0.8)
     return {"lif": (v,), "llif": (v, uniform(0.8, 1.3)), "slif": (v, uniform(0.0, 0.7))}[neuron]
+
+
+def constant_tensors(kind, x):
+    """Constants of shape [] or [C]: both per channel, one of the two, neither."""
+    dtype, channels = compute_dtype(x.dtype), x.shape[2]
+    spread = torch.linspace(0, 1, channels, dtype=dtype)
+    tau, threshold = torch.tensor(1.8, dtype=dtype), torch.tensor(0.9, dtype=dtype)
+    if "tau" in kind:
+        tau = 1.3 + 2 * spread
+    if "v_threshold" in kind:
+        threshold = 0.7 + 0.5 * spread
+    return {"tau": tau, "v_threshold": threshold}
 
 
 def make_cotangents(neuron, x, seed=2):

@@ -7,11 +7,12 @@ and one block over many channels.
 import pytest
 import torch
 from kernels_common import (
+    DENSE_LAYOUTS,
     FUNCTIONS,
     assert_close,
     assert_close_to_oracle,
     by_dtype,
-    compute_dtype,
+    constant_tensors,
     every_backend,
     every_neuron,
     make_cotangents,
@@ -32,25 +33,6 @@ SHAPES = {
     "channels in a block": (6, 3, 129, 2),
     "channels cut by blocks": (3, 2, 37, 13, 11),
 }
-LAYOUTS = {
-    "contiguous": lambda x: x,
-    "channels_last": lambda x: x.movedim(2, -1).contiguous().movedim(-1, 2),
-    "batch first": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
-    "channels outermost": lambda x: x.movedim(2, 0).contiguous().movedim(0, 2),
-    "time innermost": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
-}
-
-
-def tensors(kind, x):
-    """Constants of shape [] or [C]: both per channel, one of the two, neither."""
-    dtype, channels = compute_dtype(x.dtype), x.shape[2]
-    spread = torch.linspace(0, 1, channels, dtype=dtype)
-    tau, threshold = torch.tensor(1.8, dtype=dtype), torch.tensor(0.9, dtype=dtype)
-    if "tau" in kind:
-        tau = 1.3 + 2 * spread
-    if "v_threshold" in kind:
-        threshold = 0.7 + 0.5 * spread
-    return {"tau": tau, "v_threshold": threshold}
 
 
 KINDS = ("both []", "tau [C]", "v_threshold [C]", "tau, v_threshold [C]")
@@ -62,9 +44,9 @@ KINDS = ("both []", "tau [C]", "v_threshold [C]", "tau, v_threshold [C]")
 def test_gradients_of_constants(neuron, shape, kind):
     """In every layout, against the reference on the contiguous one."""
     x = make_x(SHAPES[shape], torch.float64)
-    constants = tensors(kind, x)
+    constants = constant_tensors(kind, x)
     expected = oracle(neuron, x, **constants)
-    for layout in LAYOUTS.values():
+    for layout in DENSE_LAYOUTS.values():
         assert_close_to_oracle(run(neuron, layout(x), **constants), expected)
 
 
@@ -73,9 +55,9 @@ def test_gradients_of_constants(neuron, shape, kind):
 def test_gradients_of_constants_of_a_large_input(neuron, layout):
     """42,328 neurons a step: 83 blocks, more than the 64 slabs that partial sums are kept for."""
     x = make_x((6, 8, 37, 13, 11), torch.float64)
-    constants = tensors("tau, v_threshold [C]", x)
+    constants = constant_tensors("tau, v_threshold [C]", x)
     expected = oracle(neuron, x, **constants)
-    assert_close_to_oracle(run(neuron, LAYOUTS[layout](x), **constants), expected)
+    assert_close_to_oracle(run(neuron, DENSE_LAYOUTS[layout](x), **constants), expected)
 
 
 @every_neuron
@@ -84,7 +66,7 @@ def test_gradients_of_constants_of_a_large_input(neuron, layout):
 )
 def test_gradients_of_constants_with_settings_and_state(neuron, settings):
     x = make_x((18, 3, 7, 31), torch.float64)
-    constants, state = tensors("tau, v_threshold [C]", x), make_state(neuron, x)
+    constants, state = constant_tensors("tau, v_threshold [C]", x), make_state(neuron, x)
     actual, expected = (f(neuron, x, state=state, **constants, **settings) for f in (run, oracle))
     assert_close_to_oracle(actual, expected)
 
@@ -95,7 +77,7 @@ def test_gradients_of_constants_with_settings_and_state(neuron, settings):
 def test_one_constant_a_tensor_the_other_a_number(neuron, only, channels):
     x = make_x((6, 3, 7, 331), torch.float64)
     constants = {"tau": 1.8, "v_threshold": 0.9}
-    constants[only] = tensors("tau, v_threshold [C]" if channels else "", x)[only]
+    constants[only] = constant_tensors("tau, v_threshold [C]" if channels else "", x)[only]
     assert_close_to_oracle(run(neuron, x, **constants), oracle(neuron, x, **constants))
 
 
@@ -105,7 +87,7 @@ def test_sums_of_float32_do_not_lose_digits(neuron, dtype):
     """120,000 equal terms each: a float32 sum would drift; partial sums are double."""
     x = torch.full((6, 10, 2, 2000), 0.6, dtype=dtype)
     cotangents = {"spikes": torch.ones_like(x)}
-    constants = tensors("tau, v_threshold [C]", x)
+    constants = constant_tensors("tau, v_threshold [C]", x)
     actual = run(neuron, x, cotangents=cotangents, **constants)
     expected = oracle(neuron, x, cotangents=cotangents, **constants)
     assert_close(actual, expected, TOLERANCES[torch.float32], ["grad tau", "grad v_threshold"])
@@ -116,8 +98,10 @@ def test_equal_channels_and_one_value_give_the_same(neuron):
     """[C] with equal entries is the same function as [], bit for bit; the gradient of [] is the sum of [C]'s."""
     x = make_x((6, 3, 7, 31), torch.float64)
     cotangents = make_cotangents(neuron, x)
-    one = run(neuron, x, cotangents=cotangents, **tensors("", x))
-    many = run(neuron, x, cotangents=cotangents, **{k: t.expand(7).contiguous() for k, t in tensors("", x).items()})
+    one = run(neuron, x, cotangents=cotangents, **constant_tensors("", x))
+    many = run(
+        neuron, x, cotangents=cotangents, **{k: t.expand(7).contiguous() for k, t in constant_tensors("", x).items()}
+    )
     for name in one:
         if name in ("grad tau", "grad v_threshold"):
             torch.testing.assert_close(many[name].sum(), one[name], rtol=1e-12, atol=1e-12)
@@ -169,16 +153,16 @@ def test_parameters_train(neuron):
 def test_channels_of_an_empty_input(neuron, shape, backend):
     """T or N of zero with one constant a channel: an empty result, gradients of zero."""
     x = make_x(shape)
-    constants = tensors("tau, v_threshold [C]", x)
+    constants = constant_tensors("tau, v_threshold [C]", x)
     result = run(neuron, x, backend=backend, cotangents={"spikes": torch.ones(shape)}, **constants)
     assert result["spikes"].shape == shape
     assert torch.equal(result["grad tau"], torch.zeros(4)) and torch.equal(result["grad v_threshold"], torch.zeros(4))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", DENSE_LAYOUTS)
 def test_no_steps_still_place_the_threshold_of_each_channel(layout):
     """LLIF with T = 0 and no state: the final theta is v_threshold of each neuron's channel, in any layout."""
-    x = LAYOUTS[layout](make_x((1, 2, 3, 5)))[:0]
+    x = DENSE_LAYOUTS[layout](make_x((1, 2, 3, 5)))[:0]
     threshold = torch.tensor([1.0, 2.0, 3.0])
     _, state = FUNCTIONS["llif"](x, v_threshold=threshold, return_state=True)
     assert torch.equal(state.theta, threshold[None, :, None].expand(2, 3, 5))

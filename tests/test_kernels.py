@@ -6,6 +6,7 @@ from kernels_common import (
     DTYPES,
     HALF,
     NEURONS,
+    OPTIONS,
     STEPS,
     assert_close,
     assert_close_to_oracle,
@@ -19,7 +20,6 @@ from kernels_common import (
     make_x,
     options_of,
     oracle,
-    product,
     recorded_u,
     run,
     short,
@@ -28,13 +28,6 @@ from tolerances import SPIKE_BAND, TOLERANCES
 
 from stdano_kernels import SURROGATES
 
-OPTIONS = product(
-    v_reset=(None, -0.1),
-    decay=("exp", "linear"),
-    decay_input=(False, True),
-    detach_reset=(False, True),
-    detach_adapt=(False, True),
-)
 LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
 
 

@@ -140,12 +140,6 @@ struct Rows<real, real> {
   }
 };
 
-template <class real>
-Settings<real> make_settings(const Options& o) {
-  return {real(o.v_reset),     real(o.rate),         real(o.tau_min),     real(o.linear_decay),
-          real(o.decay_input), real(o.detach_reset), real(o.detach_adapt)};
-}
-
 // The constants of a block's neurons: the same for all, or a table of one row a constant.
 template <class real, bool by_channel>
 class BlockConstants {
@@ -166,7 +160,7 @@ class BlockConstants {
     for (int64_t i = 0; i < b.size; ++i) {
       const int64_t channel = (b.begin + i) / b.g.channel_stride % b.g.channels;
       const real tau = tau_ ? tau_[channel] : uniform_.tau;
-      table_[i] = tau < real(1e-30) ? real(1e-30) : (tau > real(1e30) ? real(1e30) : tau);  // where exp(-1/tau) is 0, 1
+      table_[i] = limited_tau(tau);
       table_[4 * columns_ + i] = threshold_ ? threshold_[channel] : uniform_.threshold;
     }
     real* __restrict table = table_;
@@ -215,14 +209,7 @@ STDANO_LOOP void surrogate_loop(real alpha, const real* __restrict u, real* __re
 
 template <SurrogateValue value, class real>
 void surrogate(int64_t kind, real alpha, const real* u, real* out, int64_t n) {
-  switch (kind) {
-    case triangle: return surrogate_loop<value, triangle>(alpha, u, out, n);
-    case rectangle: return surrogate_loop<value, rectangle>(alpha, u, out, n);
-    case sigmoid: return surrogate_loop<value, sigmoid>(alpha, u, out, n);
-    case atan: return surrogate_loop<value, atan>(alpha, u, out, n);
-    case piecewise_exp: return surrogate_loop<value, piecewise_exp>(alpha, u, out, n);
-    case fast_sigmoid: return surrogate_loop<value, fast_sigmoid>(alpha, u, out, n);
-  }
+  with_surrogate(kind, [&](auto chosen) { surrogate_loop<value, decltype(chosen)::value>(alpha, u, out, n); });
 }
 
 // One neuron type's loops over a block, at one time step.

@@ -34,17 +34,9 @@ template <class L, class real>
 void adjoint_all(const Options& o, typename L::View c, const Settings<real>& p, const real* x, const real* v,
                  const real* adapt, const real* gs, real* gv, real* gadapt, real* gx, int64_t stride, int64_t n) {
   const real alpha = real(o.alpha);
-  const auto run = [&](auto kind) {
+  with_surrogate(o.surrogate, [&](auto kind) {
     L::template adjoint_all<decltype(kind)::value, kShort>(c, p, alpha, x, v, adapt, gs, gv, gadapt, gx, stride, n);
-  };
-  switch (o.surrogate) {
-    case triangle: return run(std::integral_constant<Surrogate, triangle>());
-    case rectangle: return run(std::integral_constant<Surrogate, rectangle>());
-    case sigmoid: return run(std::integral_constant<Surrogate, sigmoid>());
-    case atan: return run(std::integral_constant<Surrogate, atan>());
-    case piecewise_exp: return run(std::integral_constant<Surrogate, piecewise_exp>());
-    case fast_sigmoid: return run(std::integral_constant<Surrogate, fast_sigmoid>());
-  }
+  });
 }
 
 template <class L, class scalar, class real, bool by_channel>

@@ -119,8 +119,7 @@ STDANO_INLINE Constants<real> constants_of(const Arguments<real>& a, int64_t m) 
   if (kind == Kind::shared || (!a.tau && !a.threshold)) return a.constants;
   const int64_t channel = remainder(divide(m, a.channel_stride), a.channels);
   const real tau = a.tau ? a.tau[channel] : a.constants.tau;
-  const real limited = tau < real(1e-30) ? real(1e-30) : (tau > real(1e30) ? real(1e30) : tau);
-  return make_constants(a.settings, limited, a.threshold ? a.threshold[channel] : a.constants.threshold);
+  return make_constants(a.settings, limited_tau(tau), a.threshold ? a.threshold[channel] : a.constants.threshold);
 }
 
 // A surrogate chosen at run time, where kernels are for checks: one for each would be six times as many.
@@ -129,26 +128,12 @@ constexpr Surrogate any_surrogate = surrogate_count;
 template <Surrogate kind, class real>
 STDANO_INLINE real derivative(int chosen, real u, real alpha) {
   if (kind != any_surrogate) return surrogate_derivative<kind>(u, alpha);
-  switch (chosen) {
-    case triangle: return surrogate_derivative<triangle>(u, alpha);
-    case rectangle: return surrogate_derivative<rectangle>(u, alpha);
-    case sigmoid: return surrogate_derivative<sigmoid>(u, alpha);
-    case atan: return surrogate_derivative<atan>(u, alpha);
-    case piecewise_exp: return surrogate_derivative<piecewise_exp>(u, alpha);
-    default: return surrogate_derivative<fast_sigmoid>(u, alpha);
-  }
+  return with_surrogate(chosen, [&](auto s) { return surrogate_derivative<decltype(s)::value>(u, alpha); });
 }
 
 template <class real>
 STDANO_INLINE real primitive(int chosen, real u, real alpha) {
-  switch (chosen) {
-    case triangle: return surrogate_primitive<triangle>(u, alpha);
-    case rectangle: return surrogate_primitive<rectangle>(u, alpha);
-    case sigmoid: return surrogate_primitive<sigmoid>(u, alpha);
-    case atan: return surrogate_primitive<atan>(u, alpha);
-    case piecewise_exp: return surrogate_primitive<piecewise_exp>(u, alpha);
-    default: return surrogate_primitive<fast_sigmoid>(u, alpha);
-  }
+  return with_surrogate(chosen, [&](auto s) { return surrogate_primitive<decltype(s)::value>(u, alpha); });
 }
 
 // Hands the spike to f: a bool, or where spikes are soft a number.

@@ -1,8 +1,6 @@
 // From a call to the kernel that serves it: argument structures, vector width, grid. Free of torch, like the kernels.
 #pragma once
 
-#include <type_traits>
-
 #include "kernels.h"
 
 // A host build defines this as a loop over the grid.
@@ -25,8 +23,10 @@ inline Slices make_slices(const Geometry& g) {
   return {columns, slabs, static_cast<int>((rows + slabs - 1) / slabs)};
 }
 
-template <class real>
-void fill(Arguments<real>& a, const Geometry& g, const Options& o) {
+template <class real, class Call>
+void fill(Arguments<real>& a, const Call& call) {
+  const Geometry& g = call.g;
+  const Options& o = call.o;
   a.g = g;
   a.inner = make_divisor(g.inner);
   a.channel_stride = make_divisor(g.channel_stride);
@@ -34,14 +34,8 @@ void fill(Arguments<real>& a, const Geometry& g, const Options& o) {
   a.steps = static_cast<int>(g.T);
   a.surrogate = static_cast<int>(o.surrogate);
   a.alpha = real(o.alpha);
-  a.settings = {real(o.v_reset),     real(o.rate),         real(o.tau_min),     real(o.linear_decay),
-                real(o.decay_input), real(o.detach_reset), real(o.detach_adapt)};
+  a.settings = make_settings<real>(o);
   a.constants = make_constants(a.settings, real(o.tau), real(o.threshold));
-}
-
-template <class real, class Call>
-void fill_inputs(Arguments<real>& a, const Call& call) {
-  fill(a, call.g, call.o);
   a.v0 = static_cast<const real*>(call.v0);
   a.adapt0 = static_cast<const real*>(call.adapt0);
   a.tau = static_cast<const real*>(call.tau);
@@ -60,7 +54,7 @@ bool all_aligned(int bytes, Pointers... pointers) {
 template <class N, class scalar, class real, class Stream>
 void forward(const ForwardCall& call, Stream stream) {
   ForwardArguments<real> a;
-  fill_inputs(a, call);
+  fill(a, call);
   a.v = static_cast<real*>(call.v);
   a.adapt = static_cast<real*>(call.adapt);
   a.checkpoints = static_cast<real*>(call.checkpoints);
@@ -84,13 +78,10 @@ void forward(const ForwardCall& call, Stream stream) {
   start_either(forward_kernel<N, scalar, real, width, Kind::shared>, forward_kernel<N, scalar, real, 1, Kind::shared>);
 }
 
-template <Surrogate kind>
-using Chosen = std::integral_constant<Surrogate, kind>;
-
 template <class N, class scalar, class real, class Stream>
 void backward(const BackwardCall& call, Stream stream) {
   BackwardArguments<real> a;
-  fill_inputs(a, call);
+  fill(a, call);
   a.checkpoints = static_cast<const real*>(call.checkpoints);
   a.grad_v = static_cast<const real*>(call.grad_v);
   a.grad_adapt = static_cast<const real*>(call.grad_adapt);
@@ -116,16 +107,9 @@ void backward(const BackwardCall& call, Stream stream) {
     start(backward_kernel<N, scalar, real, kind>, call.g.N);
   };
   if constexpr (sizeof(real) == 8) {
-    start_with(Chosen<any_surrogate>());
+    start_with(std::integral_constant<Surrogate, any_surrogate>());
   } else {
-    switch (call.o.surrogate) {
-      case triangle: return start_with(Chosen<triangle>());
-      case rectangle: return start_with(Chosen<rectangle>());
-      case sigmoid: return start_with(Chosen<sigmoid>());
-      case atan: return start_with(Chosen<atan>());
-      case piecewise_exp: return start_with(Chosen<piecewise_exp>());
-      case fast_sigmoid: return start_with(Chosen<fast_sigmoid>());
-    }
+    with_surrogate(call.o.surrogate, start_with);
   }
 }
 

@@ -23,6 +23,18 @@ cudaStream_t current_stream(const Tensor& x) {
   return static_cast<cudaStream_t>(stream);
 }
 
+template <class Call>
+void launch(const Call& call, cudaStream_t stream) {
+  STD_TORCH_CHECK(call.g.T < (int64_t(1) << 30), "stdano: at most 2^30 time steps on a CUDA device, got ", call.g.T);
+  STD_TORCH_CHECK(call.g.N <= (int64_t(1) << 37), "stdano: at most 2^37 neurons on a CUDA device, got ", call.g.N);
+  switch (call.o.neuron) {
+    case Neuron::lif: cuda::launch_lif(call, stream); break;
+    case Neuron::llif: cuda::launch_llif(call, stream); break;
+    case Neuron::slif: cuda::launch_slif(call, stream); break;
+  }
+  check_launch();
+}
+
 // How Operators<...> runs on CUDA tensors.
 struct Cuda {
   struct Guard {
@@ -35,30 +47,15 @@ struct Cuda {
     return dtype == Dtype::float64 ? kDeviceCheckpointStepsDouble : kDeviceCheckpointSteps;
   }
 
-  static void forward(const ForwardCall& call, const Tensor& x) {
-    check_size(call.g);
-    const cudaStream_t stream = current_stream(x);
-    switch (call.o.neuron) {
-      case Neuron::lif: cuda::launch_lif(call, stream); break;
-      case Neuron::llif: cuda::launch_llif(call, stream); break;
-      case Neuron::slif: cuda::launch_slif(call, stream); break;
-    }
-    check_launch();
-  }
+  static void forward(const ForwardCall& call, const Tensor& x) { launch(call, current_stream(x)); }
 
   static void backward(BackwardCall& call, const Tensor& x, Tensor& grad_tau, Tensor& grad_threshold) {
-    check_size(call.g);
     const cudaStream_t stream = current_stream(x);
     const bool sums = call.tau || call.threshold;
     const int64_t size = sums ? cuda::partial_size(call.g) : 0;
     Tensor partial = torch::stable::new_empty(x, {size}, ScalarType::Double);
     call.grad_constants = sums ? partial.mutable_data_ptr<double>() : nullptr;
-    switch (call.o.neuron) {
-      case Neuron::lif: cuda::launch_lif(call, stream); break;
-      case Neuron::llif: cuda::launch_llif(call, stream); break;
-      case Neuron::slif: cuda::launch_slif(call, stream); break;
-    }
-    check_launch();
+    launch(call, stream);
     if (!sums) return;
     if (call.g.N == 0) {
       torch::stable::zero_(grad_tau);
@@ -71,12 +68,6 @@ struct Cuda {
                        grad_threshold.numel() == 1},
                       stream);
     check_launch();
-  }
-
- private:
-  static void check_size(const Geometry& g) {
-    STD_TORCH_CHECK(g.T < (int64_t(1) << 30), "stdano: at most 2^30 time steps on a CUDA device, got ", g.T);
-    STD_TORCH_CHECK(g.N <= (int64_t(1) << 37), "stdano: at most 2^37 neurons on a CUDA device, got ", g.N);
   }
 };
 

@@ -4,13 +4,15 @@ import pytest
 import torch
 from gpu_common import assert_equals_cpu, device_run, every_backend
 from kernels_common import (
+    DENSE_LAYOUTS,
     DTYPES,
     FUNCTIONS,
     HALF,
+    OPTIONS,
     assert_close_to_oracle,
     assert_same_bits,
     by_dtype,
-    compute_dtype,
+    constant_tensors,
     every_neuron,
     every_surrogate,
     make_cotangents,
@@ -18,20 +20,12 @@ from kernels_common import (
     make_x,
     options_of,
     oracle,
-    product,
     run,
     short,
 )
 
 from stdano_kernels import SURROGATES
 
-OPTIONS = product(
-    v_reset=(None, -0.1),
-    decay=("exp", "linear"),
-    decay_input=(False, True),
-    detach_reset=(False, True),
-    detach_adapt=(False, True),
-)
 FLOAT = (torch.float32, *HALF)
 
 
@@ -110,10 +104,7 @@ def test_a_storage_offset_breaks_the_alignment(backend, neuron, dtype, which):
 
 
 LAYOUTS = {
-    "channels last": lambda x: x.movedim(2, -1).contiguous().movedim(-1, 2),
-    "batch first": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
-    "channels outermost": lambda x: x.movedim(2, 0).contiguous().movedim(0, 2),
-    "time innermost": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
+    **{name: layout for name, layout in DENSE_LAYOUTS.items() if name != "contiguous"},
     "every other": lambda x: x.repeat_interleave(2, -1)[..., ::2],
     "expanded": lambda x: x[:, :1].expand_as(x),
 }
@@ -135,17 +126,6 @@ def test_layouts(backend, neuron, layout, shape):
 # --- tau and v_threshold as tensors ---
 
 
-def constants(kind, x):
-    channels, dtype = x.shape[2], compute_dtype(x.dtype)
-    values = {"tau": torch.tensor(1.8, dtype=dtype), "v_threshold": torch.tensor(0.9, dtype=dtype)}
-    spread = torch.linspace(0, 1, channels, dtype=dtype)
-    if "tau" in kind:
-        values["tau"] = 1.3 + 2 * spread
-    if "v_threshold" in kind:
-        values["v_threshold"] = 0.7 + 0.5 * spread
-    return {k: v for k, v in values.items() if f"no {k}" not in kind}
-
-
 SHAPES = {
     "one value": (3, 1, 1),
     "C=1": (9, 4, 1, 70),
@@ -162,7 +142,7 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_constants(backend, neuron, shape, kind):
     x = make_x(SHAPES[shape])
-    assert_equals_cpu(neuron, x, backend=backend, **constants(kind, x))
+    assert_equals_cpu(neuron, x, backend=backend, **constant_tensors(kind, x))
 
 
 @every_backend
@@ -175,21 +155,23 @@ def test_constants_with_state_and_settings(backend, neuron, dtype, v_reset):
     x = make_x((18, 3, 7, 5), dtype)
     options = dict(state=make_state(neuron, x), v_reset=v_reset, decay="linear", decay_input=True)
     assert_equals_cpu(
-        neuron, x, backend=backend, surrogate="sigmoid", **options, **constants("tau, v_threshold [C]", x)
+        neuron, x, backend=backend, surrogate="sigmoid", **options, **constant_tensors("tau, v_threshold [C]", x)
     )
-    assert_equals_cpu(neuron, x, backend=backend, tau=2.0, **options, **constants("no tau", x))
+    assert_equals_cpu(
+        neuron, x, backend=backend, tau=2.0, **options, v_threshold=constant_tensors("", x)["v_threshold"]
+    )
 
 
 @every_backend
 @pytest.mark.parametrize(
     "shape, layout",
-    (((2, 5, 1, 30000), "contiguous"), ((2, 3000, 3, 4, 5), "channels last"), ((2, 5, 3, 9500), "contiguous")),
+    (((2, 5, 1, 30000), "contiguous"), ((2, 3000, 3, 4, 5), "channels_last"), ((2, 5, 3, 9500), "contiguous")),
     ids=("one channel", "channels last", "three channels"),
 )
 def test_sums_over_more_neurons_than_threads(backend, shape, layout):
     """150,000 neurons and more: a thread then takes several, in sequence. Twice the same, to the last bit."""
     x = LAYOUTS.get(layout, lambda t: t)(make_x(shape))
-    options = constants("tau, v_threshold [C]", x)
+    options = constant_tensors("tau, v_threshold [C]", x)
     first = assert_equals_cpu("llif", x, backend=backend, **options)
     second = device_run("llif", x, backend=backend, **options)
     assert_same_bits(second, first, ["grad tau", "grad v_threshold"])
@@ -202,7 +184,9 @@ def test_sums_over_more_neurons_than_threads(backend, shape, layout):
 @pytest.mark.parametrize("options", OPTIONS[::5], ids=short)
 def test_float64_equals_the_reference(neuron, options):
     x = make_x((11, 2, 3, 4), torch.float64)
-    options = dict(options_of(neuron, options), surrogate="atan", state=make_state(neuron, x), **constants("tau", x))
+    options = dict(
+        options_of(neuron, options), surrogate="atan", state=make_state(neuron, x), **constant_tensors("tau", x)
+    )
     assert_close_to_oracle(device_run(neuron, x, backend="cuda", **options), oracle(neuron, x, **options))
 
 
@@ -211,7 +195,7 @@ def test_float64_equals_the_reference(neuron, options):
 def test_gradcheck(neuron, surrogate):
     """Soft spikes make the whole function differentiable: the adjoint is its derivative."""
     x = make_x((5, 1, 2, 1), torch.float64)
-    inputs = [t.cuda().requires_grad_() for t in (x, *constants("tau, v_threshold [C]", x).values())]
+    inputs = [t.cuda().requires_grad_() for t in (x, *constant_tensors("tau, v_threshold [C]", x).values())]
 
     def function(x, tau, v_threshold):
         return FUNCTIONS[neuron](x, tau=tau, v_threshold=v_threshold, surrogate=surrogate, spike="soft", backend="cuda")
@@ -239,7 +223,7 @@ def test_special_values(backend, neuron, v_reset):
 @pytest.mark.parametrize("shape", ((0, 3), (3, 0), (3, 2, 0, 4), (0, 2, 3)), ids=short)
 def test_empty(backend, neuron, shape):
     x = make_x(shape)
-    options = constants("both []", x) if len(shape) > 2 else {}
+    options = constant_tensors("both []", x) if len(shape) > 2 else {}
     assert_equals_cpu(neuron, x, backend=backend, state=make_state(neuron, x), **options)
 
 
