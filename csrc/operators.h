@@ -9,6 +9,7 @@
 namespace stdano {
 
 using Five = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Six = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 inline Options make_options(Neuron neuron, const Tensor& x, double tau_value, double threshold_value,
                             std::optional<double> v_reset, double rate, double tau_min, bool linear_decay,
@@ -44,15 +45,15 @@ struct Operators {
   }
 
   static Five forward(Tensor x, MaybeTensor v, MaybeTensor adapt, MaybeTensor tau, MaybeTensor v_threshold,
-                      double tau_value, double v_threshold_value, std::optional<double> v_reset, double rate,
-                      double tau_min, bool linear_decay, bool decay_input, int64_t surrogate, double alpha,
+                      MaybeTensor affine, double tau_value, double v_threshold_value,
+                      std::optional<double> v_reset, double rate, double tau_min, bool linear_decay, bool decay_input, int64_t surrogate, double alpha,
                       bool soft_spike, bool detach_reset, bool detach_adapt, bool save_checkpoints, bool return_state,
                       bool return_v_seq) {
     const typename Device::Guard guard(x);
     ForwardCall call{};
     call.o = make_options(neuron, x, tau_value, v_threshold_value, v_reset, rate, tau_min, linear_decay, decay_input,
                           surrogate, alpha, soft_spike, detach_reset, detach_adapt);
-    const int64_t channels = count_channels(x, tau, v_threshold);
+    const int64_t channels = count_channels(x, tau, v_threshold, affine);
     const ScalarType real = compute_dtype(x);
     x = dense(x);
     call.g = make_geometry(x, channels);
@@ -76,6 +77,7 @@ struct Operators {
     call.adapt0 = data(adapt);
     call.tau = data(tau);
     call.threshold = data(v_threshold);
+    call.affine = data(affine);
     call.spikes = spikes.mutable_data_ptr();
     call.v = return_state ? v_out.mutable_data_ptr() : nullptr;
     call.adapt = return_state && has_adapt ? adapt_out.mutable_data_ptr() : nullptr;
@@ -85,16 +87,16 @@ struct Operators {
     return {spikes, v_out, adapt_out, v_seq, checkpoints};
   }
 
-  static Five backward(Tensor grad_spikes, MaybeTensor grad_v, MaybeTensor grad_adapt, MaybeTensor grad_v_seq,
-                       Tensor x, MaybeTensor v, MaybeTensor adapt, Tensor checkpoints, MaybeTensor tau,
-                       MaybeTensor v_threshold, double tau_value, double v_threshold_value,
+  static Six backward(Tensor grad_spikes, MaybeTensor grad_v, MaybeTensor grad_adapt, MaybeTensor grad_v_seq,
+                      Tensor x, MaybeTensor v, MaybeTensor adapt, Tensor checkpoints, MaybeTensor tau,
+                      MaybeTensor v_threshold, MaybeTensor affine, double tau_value, double v_threshold_value,
                        std::optional<double> v_reset, double rate, double tau_min, bool linear_decay, bool decay_input,
                        int64_t surrogate, double alpha, bool soft_spike, bool detach_reset, bool detach_adapt) {
     const typename Device::Guard guard(x);
     BackwardCall call{};
     call.o = make_options(neuron, x, tau_value, v_threshold_value, v_reset, rate, tau_min, linear_decay, decay_input,
                           surrogate, alpha, soft_spike, detach_reset, detach_adapt);
-    const int64_t channels = count_channels(x, tau, v_threshold);
+    const int64_t channels = count_channels(x, tau, v_threshold, affine);
     const ScalarType real = compute_dtype(x);
     x = dense(x);
     call.g = make_geometry(x, channels);
@@ -121,6 +123,7 @@ struct Operators {
     call.adapt0 = data(adapt);
     call.tau = data(tau_table);
     call.threshold = data(threshold_table);
+    call.affine = data(affine);
     call.checkpoints = checkpoints.const_data_ptr();
     call.grad_spikes = grad_spikes.const_data_ptr();
     call.grad_v = data(grad_v);
@@ -131,8 +134,10 @@ struct Operators {
     call.grad_adapt0 = has_adapt && adapt.has_value() ? grad_adapt0.mutable_data_ptr() : nullptr;
     Tensor grad_tau = tau.has_value() ? torch::stable::empty_like(*tau) : no_tensor(x, real);
     Tensor grad_threshold = v_threshold.has_value() ? torch::stable::empty_like(*v_threshold) : no_tensor(x, real);
-    Device::backward(call, x, grad_tau, grad_threshold);
-    return {grad_x, grad_v0, grad_adapt0, grad_tau, grad_threshold};
+    Tensor affine_sums = torch::stable::new_empty(
+        x, {affine.has_value() ? 2 : 0, affine.has_value() ? affine->size(1) : 1}, ScalarType::Double);
+    Device::backward(call, x, grad_tau, grad_threshold, affine_sums);
+    return {grad_x, grad_v0, grad_adapt0, grad_tau, grad_threshold, affine_sums};
   }
 };
 

@@ -73,15 +73,20 @@ inline bool same_layout(const Tensor& a, const Tensor& b) {
   return true;
 }
 
-// Itself where its layout is that of `like`; a copy in that layout otherwise.
-inline Tensor with_layout_of(const Tensor& t, const Tensor& like, const char* name) {
-  STD_TORCH_CHECK(t.dim() == like.dim() && t.numel() == like.numel() && t.scalar_type() == like.scalar_type() &&
+// Itself where its layout is that of `like`; a copy in that layout, in a dtype of its own, otherwise.
+inline Tensor in_layout_of(const Tensor& t, const Tensor& like, const char* name) {
+  STD_TORCH_CHECK(t.dim() == like.dim() && t.numel() == like.numel() &&
                       t.get_device_index() == like.get_device_index(),
-                  "stdano: ", name, " must have the shape, dtype and device that x requires");
+                  "stdano: ", name, " must have the shape and device that x requires");
   if (t.numel() == 0 || (is_dense(t) && same_layout(t, like))) return t;
-  Tensor copy = torch::stable::empty_like(like);
+  Tensor copy = empty_like(like, t.scalar_type());
   torch::stable::copy_(copy, t);
   return copy;
+}
+
+inline Tensor with_layout_of(const Tensor& t, const Tensor& like, const char* name) {
+  STD_TORCH_CHECK(t.scalar_type() == like.scalar_type(), "stdano: ", name, " must have the dtype that x requires");
+  return in_layout_of(t, like, name);
 }
 
 inline Tensor dense(const Tensor& x) {
@@ -118,9 +123,29 @@ inline Geometry make_geometry(const Tensor& x, int64_t channels) {
   return g;
 }
 
+// The channels of x, its dimension 2.
+inline int64_t channels_of(const Tensor& x) {
+  STD_TORCH_CHECK(x.dim() >= 3, "stdano: x must have channels, [T, B, C, ...]");
+  return x.size(2);
+}
+
+// What kernels read for each channel of x: [rows][channels].
+inline void check_table(const Tensor& table, int64_t rows, const Tensor& x, const char* name) {
+  STD_TORCH_CHECK(table.dim() == 2 && table.size(0) == rows && table.size(1) == channels_of(x) &&
+                      table.scalar_type() == compute_dtype(x) && table.is_contiguous() &&
+                      table.get_device_index() == x.get_device_index(),
+                  "stdano: ", name, " must be a contiguous tensor of ", rows,
+                  " rows with an element for each channel of x, in the dtype of the state, on x's device");
+}
+
 // The constants' tensors: one element, or one for each channel of x.
-inline int64_t count_channels(const Tensor& x, const MaybeTensor& tau, const MaybeTensor& threshold) {
+inline int64_t count_channels(const Tensor& x, const MaybeTensor& tau, const MaybeTensor& threshold,
+                              const MaybeTensor& affine) {
   int64_t channels = 1;
+  if (affine.has_value()) {
+    check_table(*affine, 3, x, "affine");
+    channels = x.size(2);
+  }
   for (const MaybeTensor* t : {&tau, &threshold}) {
     if (!t->has_value()) continue;
     STD_TORCH_CHECK((*t)->scalar_type() == compute_dtype(x) && (*t)->is_contiguous() &&
