@@ -48,6 +48,28 @@ def check_constant(name: str, value: float | Tensor, x: Tensor, above: float | N
     return value
 
 
+def check_affine(affine: Tensor | None, x: Tensor) -> Tensor | None:
+    """None, or a tensor [3, C] on x's device with a column for each channel of x, in the dtype of arithmetic."""
+    if affine is None:
+        return None
+    if not isinstance(affine, Tensor) or affine.dtype not in DTYPES:
+        what = str(affine.dtype) if isinstance(affine, Tensor) else type(affine).__name__
+        raise TypeError(f"affine must be None or a floating-point tensor of shape [3, C], got {what}")
+    channels = check_channels(x)
+    if tuple(affine.shape) != (3, channels):
+        raise ValueError(f"affine must have the shape [3, {channels}] (dimension 2 of x), got {list(affine.shape)}")
+    if affine.device != x.device:
+        raise ValueError(f"affine must be on the device of x, {x.device}, got a tensor on {affine.device}")
+    return affine.to(compute_dtype(x))
+
+
+def check_channels(x: Tensor) -> int:
+    """The number of channels of x: [T, B, C, ...]."""
+    if x.dim() < 3:
+        raise ValueError(f"x must have channels, [T, B, C, ...]; got a tensor of shape {list(x.shape)}")
+    return x.shape[2]
+
+
 def _is_traced(x: Tensor) -> bool:
     return type(x) not in (Tensor, torch.nn.Parameter) or torch._C._functorch.maybe_current_level() is not None
 

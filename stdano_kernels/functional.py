@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import reference, registration
 from .backends import NAMES, select
-from .checks import check_constant, check_input, check_state
+from .checks import check_affine, check_constant, check_input, check_state
 from .settings import LARGEST, SMALLEST, Settings, choice, flag, make_settings
 
 
@@ -52,6 +52,7 @@ def lif(
     alpha: float = 1.0,
     detach_reset: bool = False,
     spike: str = "hard",
+    affine: Tensor | None = None,
     state: LIFState | tuple[Tensor] | None = None,
     return_state: bool = False,
     return_v_seq: bool = False,
@@ -76,6 +77,9 @@ def lif(
         surrogate, alpha: stands in for the derivative of the spike; see :mod:`stdano_kernels.surrogate`.
         detach_reset: no gradient through the spike in the reset.
         spike: ``"soft"`` emits the surrogate's primitive, which makes the whole function differentiable.
+        affine: ``[3, C]``, the rows centre, scale and shift: the neuron's input is then ``scale*(x - centre) + shift``
+            with the numbers of each channel (dimension 2 of ``x: [T, B, C, ...]``), computed in registers and never
+            stored. It may require grad. This is how :func:`stdano_kernels.bn_neuron` normalises.
         state: continues a sequence, exactly, in values and gradients. None starts from ``v = r``.
         return_state: also return the state after the last step.
         return_v_seq: also return the potentials after the reset, ``[T, ...]``.
@@ -102,7 +106,7 @@ def lif(
         tau_min=2.0,
         detach_adapt=False,
     )
-    return _neuron("lif", x, tau, v_threshold, settings, state, return_state, return_v_seq, backend)
+    return _neuron("lif", x, tau, v_threshold, affine, settings, state, return_state, return_v_seq, backend)
 
 
 def llif(
@@ -119,6 +123,7 @@ def llif(
     spike: str = "hard",
     gamma: float = 0.1,
     detach_adapt: bool = False,
+    affine: Tensor | None = None,
     state: LLIFState | tuple[Tensor, Tensor] | None = None,
     return_state: bool = False,
     return_v_seq: bool = False,
@@ -147,7 +152,7 @@ def llif(
         tau_min=2.0,
         detach_adapt=detach_adapt,
     )
-    return _neuron("llif", x, tau, v_threshold, settings, state, return_state, return_v_seq, backend)
+    return _neuron("llif", x, tau, v_threshold, affine, settings, state, return_state, return_v_seq, backend)
 
 
 def slif(
@@ -165,6 +170,7 @@ def slif(
     beta: float = 0.1,
     tau_min: float = 1.05,
     detach_adapt: bool = False,
+    affine: Tensor | None = None,
     state: SLIFState | tuple[Tensor, Tensor] | None = None,
     return_state: bool = False,
     return_v_seq: bool = False,
@@ -194,7 +200,7 @@ def slif(
         tau_min=tau_min,
         detach_adapt=detach_adapt,
     )
-    return _neuron("slif", x, tau, v_threshold, settings, state, return_state, return_v_seq, backend)
+    return _neuron("slif", x, tau, v_threshold, affine, settings, state, return_state, return_v_seq, backend)
 
 
 _STATES: dict[str, type[State]] = {"lif": LIFState, "llif": LLIFState, "slif": SLIFState}
@@ -205,6 +211,7 @@ def _neuron(
     x: Tensor,
     tau: float | Tensor,
     v_threshold: float | Tensor,
+    affine: Tensor | None,
     settings: Settings,
     state: tuple[Tensor, ...] | None,
     return_state: bool,
@@ -217,6 +224,7 @@ def _neuron(
     if not isinstance(tau, Tensor):
         tau = min(max(tau, SMALLEST), LARGEST)
     v_threshold = check_constant("v_threshold", v_threshold, x)
+    affine = check_affine(affine, x)
     states = check_state(_STATES[name].__name__, _STATES[name]._fields, state, x)
     flag("return_state", return_state)
     flag("return_v_seq", return_v_seq)
@@ -224,7 +232,7 @@ def _neuron(
     backend = select(backend, x)
 
     v, adapt = (*states, None, None)[:2]
-    arguments = (name, x, v, adapt, tau, v_threshold, settings, return_state, return_v_seq)
+    arguments = (name, x, v, adapt, tau, v_threshold, affine, settings, return_state, return_v_seq)
     if backend == "reference":
         spikes, final, v_seq = reference_call(*arguments)
     else:
@@ -242,11 +250,12 @@ def reference_call(
     adapt: Tensor | None,
     tau: float | Tensor,
     v_threshold: float | Tensor,
+    affine: Tensor | None,
     settings: Settings,
     return_state: bool,
     return_v_seq: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
     """The reference backend in the form of :func:`stdano_kernels.registration.call`."""
-    spikes, v, adapt, potentials = reference.neuron(name, x, v, adapt, tau, v_threshold, settings)
+    spikes, v, adapt, potentials = reference.neuron(name, x, v, adapt, tau, v_threshold, affine, settings)
     v_seq = torch.stack(potentials) if potentials else torch.empty_like(spikes)
     return spikes, (v,) if adapt is None else (v, adapt), v_seq

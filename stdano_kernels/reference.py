@@ -103,11 +103,15 @@ def neuron(
     adapt: Tensor | None,  # [...]: theta of LLIF, p of SLIF
     tau: Tensor | float,
     v_threshold: Tensor | float,
+    affine: Tensor | None,  # [3, C]: centre, scale, shift
     k: Settings,
 ) -> tuple[Tensor, Tensor, Tensor | None, list[Tensor]]:
     """Runs ``lif``, ``llif`` or ``slif`` over all steps: spikes, final v, final theta or p, and every v."""
     dtype = x.dtype
     x = x if dtype == torch.float64 else x.float()
+    if affine is not None:
+        centre, scale, shift = (_per_channel(row, x) for row in affine)
+        x = scale * (x - centre) + shift
     tau, threshold = _per_channel(tau, x), _per_channel(v_threshold, x)
     zero = x.new_zeros(x.shape[1:])
     v = zero + (k.v_reset or 0.0) if v is None else v

@@ -6,13 +6,22 @@
 
 namespace stdano {
 
-// forward(call, begin, end) handles blocks begin..end-1, backward slabs. How neurons are divided depends on the
+// forward, decode and channel_affine handle blocks begin..end-1, super_backward blocks of its own, backward slabs, and
+// what takes sums channel slabs. How neurons are divided depends on the
 // call's shape alone, never on the number of threads, so sums are the same on every machine.
 struct Kernels {
   int64_t (*blocks)(const Geometry&);
   int64_t (*slabs)(const Geometry&, bool by_channel);
+  int64_t (*channel_slabs)(const Geometry&);
+  int64_t (*super_blocks)(const Geometry&);
   void (*forward)(const ForwardCall&, int64_t begin, int64_t end);
   void (*backward)(const BackwardCall&, int64_t begin, int64_t end);
+  void (*encode)(const EncodeCall&, int64_t begin, int64_t end);
+  void (*decode)(const DecodeCall&, int64_t begin, int64_t end);
+  void (*super_sums)(const SuperSumsCall&, int64_t begin, int64_t end);
+  void (*super_backward)(const SuperBackwardCall&, int64_t begin, int64_t end);
+  void (*channel_sums)(const ChannelSumsCall&, int64_t begin, int64_t end);
+  void (*channel_affine)(const ChannelAffineCall&, int64_t begin, int64_t end);
 };
 
 #if defined(__x86_64__)

@@ -1,7 +1,8 @@
 // The operators on CPU tensors: parallel_for around the kernels of this processor's instruction set.
+#include <numeric>
 #include <string>
 
-#include "../operators.h"
+#include "../channel_operators.h"
 #include "kernels.h"
 
 namespace stdano {
@@ -69,35 +70,91 @@ struct Cpu {
                                 [&](int64_t begin, int64_t end) { kernels.forward(call, begin, end); });
   }
 
-  static void backward(BackwardCall& call, const Tensor& x, Tensor& grad_tau, Tensor& grad_threshold) {
+  static void backward(BackwardCall& call, const Tensor& x, Tensor& grad_tau, Tensor& grad_threshold,
+                       Tensor& affine_sums) {
     const Kernels& kernels = *current_level().kernels;
-    const bool by_channel = call.tau || call.threshold || call.o.soft_spike || call.o.dtype == Dtype::float64;
+    const bool by_channel = call.tau || call.threshold || call.affine || call.o.soft_spike || call.o.dtype == Dtype::float64;
     const int64_t slabs = kernels.slabs(call.g, by_channel);
-    std::vector<double> partial(by_channel ? slabs * 2 * call.g.channels : 0, 0.0);  // [slabs][2][channels]
+    std::vector<double> partial(by_channel ? slabs * constant_sums * call.g.channels : 0, 0.0);
     call.grad_constants = partial.data();
     torch::stable::parallel_for(0, slabs, grain(call.g, slabs),
                                 [&](int64_t begin, int64_t end) { kernels.backward(call, begin, end); });
-    if (call.tau) sum_constants(partial, slabs, call.g.channels, 0, x, grad_tau);
-    if (call.threshold) sum_constants(partial, slabs, call.g.channels, 1, x, grad_threshold);
+    // A tensor of one element beside one for each channel gets the sum over all channels.
+    const auto sum = [&](ConstantSum which, Tensor& out) {
+      std::vector<double> sums = sum_slabs(partial, slabs, constant_sums, which, call.g.channels);
+      if (out.numel() == 1) sums = {std::accumulate(sums.begin(), sums.end(), 0.0)};
+      for (int64_t c = 0; c < out.numel(); ++c) {
+        if (out.scalar_type() == ScalarType::Double) {
+          out.mutable_data_ptr<double>()[c] = sums[c];
+        } else {
+          out.mutable_data_ptr<float>()[c] = static_cast<float>(sums[c]);
+        }
+      }
+    };
+    if (call.tau) sum(sum_tau, grad_tau);
+    if (call.threshold) sum(sum_threshold, grad_threshold);
+    if (call.affine) write_sums(partial, slabs, constant_sums, sum_shift, call.g.channels, affine_sums);
+  }
+
+  static void encode(EncodeCall& call, Tensor& counts) { with_sums(call, kSuperNeurons, counts, &Kernels::encode); }
+
+  static void decode(const DecodeCall& call, const Tensor&) {
+    in_parallel(call, current_level().kernels->blocks(call.g), &Kernels::decode);
+  }
+
+  static void super_sums(SuperSumsCall& call, Tensor& sums) {
+    with_sums(call, kSuperSums, sums, &Kernels::super_sums);
+  }
+
+  static void super_backward(const SuperBackwardCall& call, const Tensor&) {
+    in_parallel(call, current_level().kernels->super_blocks(call.g), &Kernels::super_backward);
+  }
+
+  static void channel_sums(ChannelSumsCall& call, Tensor& sums) {
+    with_sums(call, kChannelSums, sums, &Kernels::channel_sums);
+  }
+
+  static void channel_affine(const ChannelAffineCall& call, const Tensor&) {
+    in_parallel(call, current_level().kernels->blocks(call.g), &Kernels::channel_affine);
   }
 
  private:
-  // The sums over slabs, for a tensor of one element also over channels, in a fixed order.
-  static void sum_constants(const std::vector<double>& partial, int64_t slabs, int64_t channels, int64_t which,
-                            const Tensor& x, Tensor& out) {
+  template <class Call>
+  using Pass = void (*Kernels::*)(const Call&, int64_t begin, int64_t end);
+
+  template <class Call>
+  static void in_parallel(const Call& call, int64_t units, Pass<Call> pass) {
+    const Kernels& kernels = *current_level().kernels;
+    torch::stable::parallel_for(0, units, grain(call.g, units),
+                                [&](int64_t begin, int64_t end) { (kernels.*pass)(call, begin, end); });
+  }
+
+  // Runs a pass that takes `count` sums of each channel, and adds its slabs' up into out [count][channels].
+  template <class Call>
+  static void with_sums(Call& call, int64_t count, Tensor& out, Pass<Call> pass) {
+    const int64_t slabs = current_level().kernels->channel_slabs(call.g);
+    std::vector<double> partial(slabs * count * call.g.channels, 0.0);
+    call.sums = partial.data();
+    in_parallel(call, slabs, pass);
+    write_sums(partial, slabs, count, 0, call.g.channels, out);
+  }
+
+  // Partial sums are [slabs][count][channels]; they are added up in the order of the slabs.
+  static std::vector<double> sum_slabs(const std::vector<double>& partial, int64_t slabs, int64_t count,
+                                       int64_t which, int64_t channels) {
     std::vector<double> sums(channels, 0.0);
     for (int64_t s = 0; s < slabs; ++s) {
-      for (int64_t c = 0; c < channels; ++c) sums[c] += partial[(s * 2 + which) * channels + c];
+      for (int64_t c = 0; c < channels; ++c) sums[c] += partial[(s * count + which) * channels + c];
     }
-    if (out.numel() == 1) {
-      for (int64_t c = 1; c < channels; ++c) sums[0] += sums[c];
-    }
-    for (int64_t c = 0; c < out.numel(); ++c) {
-      if (compute_dtype(x) == ScalarType::Double) {
-        out.mutable_data_ptr<double>()[c] = sums[c];
-      } else {
-        out.mutable_data_ptr<float>()[c] = static_cast<float>(sums[c]);
-      }
+    return sums;
+  }
+
+  // The sums from number `first` on, as many as out has rows.
+  static void write_sums(const std::vector<double>& partial, int64_t slabs, int64_t count, int64_t first,
+                         int64_t channels, Tensor& out) {
+    for (int64_t row = 0; out.numel() > 0 && row < out.size(0); ++row) {
+      const std::vector<double> sums = sum_slabs(partial, slabs, count, first + row, channels);
+      std::copy(sums.begin(), sums.end(), out.mutable_data_ptr<double>() + row * channels);
     }
   }
 };
@@ -105,7 +162,10 @@ struct Cpu {
 }  // namespace
 }  // namespace stdano
 
-STABLE_TORCH_LIBRARY_IMPL(stdano, CPU, m) { STDANO_IMPLEMENT(m, stdano::Cpu); }
+STABLE_TORCH_LIBRARY_IMPL(stdano, CPU, m) {
+  STDANO_IMPLEMENT(m, stdano::Cpu);
+  STDANO_IMPLEMENT_CHANNELS(m, stdano::Cpu);
+}
 
 STABLE_TORCH_LIBRARY_IMPL(stdano, CompositeExplicitAutograd, m) {
   m.impl("cpu_capability", TORCH_BOX(&stdano::cpu_capability));

@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "blocks.h"
+#include "super_neuron.h"
 
 namespace stdano {
 namespace STDANO_ISA {
@@ -22,20 +22,28 @@ STDANO_INLINE void copy(real* to, const real* from, int64_t n) {
   std::memcpy(to, from, n * sizeof(real));
 }
 
-// Sequences of 4 steps, the most common length in training, have loops of their own where nothing but spikes or
-// gx is written and no memory is converted: the state stays in registers. On two AVX-512 cores a LIF train step
-// gains a fifth; SLIF's four steps at once need more registers than there are and would take twice as long.
-constexpr int kShort = 4;
-
 template <class L, class scalar, class real, bool by_channel>
 constexpr bool has_short_loops = !by_channel && !L::N::needs_v && std::is_same<scalar, real>::value;
 
+// The steps of a short sequence as the neurons' loops read them: where they lie, or mapped into a buffer.
+template <class real>
+struct ShortRows {
+  ShortRows(const real* x, int64_t time_stride, const ChannelMap<real>& map, real* buffer, int64_t columns, int64_t n)
+      : data(map ? buffer : x), stride(map ? columns : time_stride) {
+    for (int t = 0; map && t < kShort; ++t) map.apply(x + t * time_stride, buffer + t * columns, n);
+  }
+  const real* data;
+  int64_t stride;
+};
+
 template <class L, class real>
 void adjoint_all(const Options& o, typename L::View c, const Settings<real>& p, const real* x, const real* v,
-                 const real* adapt, const real* gs, real* gv, real* gadapt, real* gx, int64_t stride, int64_t n) {
+                 const real* adapt, const real* gs, real* gv, real* gadapt, real* gx, int64_t x_stride, int64_t stride,
+                 int64_t n) {
   const real alpha = real(o.alpha);
   with_surrogate(o.surrogate, [&](auto kind) {
-    L::template adjoint_all<decltype(kind)::value, kShort>(c, p, alpha, x, v, adapt, gs, gv, gadapt, gx, stride, n);
+    L::template adjoint_all<decltype(kind)::value, kShort>(c, p, alpha, x, v, adapt, gs, gv, gadapt, gx, x_stride,
+                                                              stride, n);
   });
 }
 
@@ -46,9 +54,12 @@ void forward(const ForwardCall& call, int64_t begin, int64_t end) {
   const Options& o = call.o;
   const Settings<real> p = make_settings<real>(o);
   const int64_t columns = kForwardBlock;
-  Workspace<real> workspace(BlockConstants<real, by_channel>::rows + N::kept + 6, columns);
+  Workspace<real> workspace(BlockConstants<real, by_channel>::rows + ChannelMap<real>::rows + N::kept + kShort + 5,
+                            columns);
   BlockConstants<real, by_channel> constants(o, p, call.tau, call.threshold, workspace, columns);
-  real *v = workspace.take(), *adapt = workspace.take(), *x_buffer = workspace.take(), *s_buffer = workspace.take();
+  ChannelMap<real> map(call.affine, workspace, columns);
+  real *v = workspace.take(), *adapt = workspace.take(), *s_buffer = workspace.take();
+  real* x_buffer = workspace.take(kShort);
   real *u = workspace.take(), *v_kept = workspace.take(), *kept = workspace.take(N::kept);
 
   for (int64_t index = begin; index < end; ++index) {
@@ -56,13 +67,15 @@ void forward(const ForwardCall& call, int64_t begin, int64_t end) {
     const int64_t n = g.N - m < columns ? g.N - m : columns;
     const Block block{g, m, n};
     constants.prepare(block);
+    map.prepare(block);
     const auto c = constants.view();
     L::initialize(c, p, at<real>(call.v0, m), at<real>(call.adapt0, m), v, adapt, n);
     if constexpr (has_short_loops<L, scalar, real, by_channel>) {
       if (g.T == kShort && block.contiguous() && !call.v && !call.v_seq) {
         const int64_t at0 = block.offset(0);
-        L::template advance_all<kShort>(c, p, static_cast<const real*>(call.x) + at0, v, adapt,
-                                        static_cast<real*>(call.spikes) + at0, g.inner, n);
+        const ShortRows<real> x(static_cast<const real*>(call.x) + at0, g.inner, map, x_buffer, columns, n);
+        L::template advance_all<kShort>(c, p, x.data, v, adapt, static_cast<real*>(call.spikes) + at0, x.stride,
+                                        g.inner, n);
         continue;
       }
     }
@@ -73,6 +86,7 @@ void forward(const ForwardCall& call, int64_t begin, int64_t end) {
         if (N::has_adapt) copy(to + g.N, adapt, n);
       }
       const real* x = Rows<scalar, real>::load(call.x, block, t, x_buffer);
+      if (map) x = map.apply(x, x_buffer, n);
       real* spikes = Rows<scalar, real>::target(call.spikes, block, t, s_buffer);
       if (o.soft_spike) {
         L::charge(c, p, x, v, adapt, kept, v_kept, u, columns, n);
@@ -93,34 +107,6 @@ void forward(const ForwardCall& call, int64_t begin, int64_t end) {
   }
 }
 
-// Adds the sums of a block to those of its channels, in double and in the order of the neurons.
-template <class real>
-void reduce(const Block& b, const real* gtau, const real* gthreshold, double* sums) {
-  const Geometry& g = b.g;
-  int64_t i = 0;
-  while (i < b.size) {
-    const int64_t m = b.begin + i;
-    const int64_t run_end = (m / g.channel_stride + 1) * g.channel_stride - b.begin;
-    const int64_t stop = run_end < b.size ? run_end : b.size;
-    double tau[8] = {}, threshold[8] = {};
-    const int64_t channel = m / g.channel_stride % g.channels;
-    for (; i + 8 <= stop; i += 8) {
-      for (int j = 0; j < 8; ++j) {
-        tau[j] += gtau[i + j];
-        threshold[j] += gthreshold[i + j];
-      }
-    }
-    for (int j = 0; i < stop; ++i, ++j) {
-      tau[j] += gtau[i];
-      threshold[j] += gthreshold[i];
-    }
-    for (int j = 0; j < 8; ++j) {
-      sums[channel] += tau[j];
-      sums[g.channels + channel] += threshold[j];
-    }
-  }
-}
-
 template <class L, class scalar, class real, bool by_channel>
 void backward(const BackwardCall& call, int64_t begin, int64_t end) {
   using N = typename L::N;
@@ -129,10 +115,12 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
   const Options& o = call.o;
   const Settings<real> p = make_settings<real>(o);
   const int64_t columns = backward_block(g);
-  const int64_t blocks = count_backward_blocks(g), slabs = count_slabs(g, by_channel);
+  const int64_t blocks = count_backward_blocks(g), slabs = count_slabs(g, by_channel || call.affine);
   const int64_t steps = recomputed_steps(g);
-  Workspace<real> workspace(BlockConstants<real, by_channel>::rows + 10 + steps * (N::kept + 2), columns);
+  Workspace<real> workspace(
+      BlockConstants<real, by_channel>::rows + ChannelMap<real>::rows + 10 + steps * (N::kept + 2), columns);
   BlockConstants<real, by_channel> constants(o, p, call.tau, call.threshold, workspace, columns);
+  ChannelMap<real> map(call.affine, workspace, columns);
   real *v = workspace.take(), *adapt = workspace.take(), *gv = workspace.take(), *gadapt = workspace.take();
   real *buffer = workspace.take(), *out_buffer = workspace.take(), *spikes = workspace.take();
   real *sigma = workspace.take(), *gtau = workspace.take(), *gthreshold = workspace.take();
@@ -140,11 +128,13 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
   const real* x[kCheckpointSteps];
 
   for (int64_t slab = begin; slab < end; ++slab) {
+    double* sums = call.grad_constants + slab * constant_sums * g.channels;
     for (int64_t index = slab * blocks / slabs; index < (slab + 1) * blocks / slabs; ++index) {
       const int64_t m = index * columns;
       const int64_t n = g.N - m < columns ? g.N - m : columns;
       const Block block{g, m, n};
       constants.prepare(block);
+      map.prepare(block);
       const auto c = constants.view();
       for (int64_t i = 0; i < n; ++i) {
         gv[i] = call.grad_v ? at<real>(call.grad_v, m)[i] : real(0);
@@ -156,9 +146,12 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
         if (g.T == kShort && block.contiguous() && !call.grad_v_seq) {
           const int64_t at0 = block.offset(0);
           L::initialize(c, p, at<real>(call.v0, m), at<real>(call.adapt0, m), v, adapt, n);
-          adjoint_all<L, real>(o, c, p, static_cast<const real*>(call.x) + at0, v, adapt,
-                               static_cast<const real*>(call.grad_spikes) + at0, gv, gadapt,
-                               static_cast<real*>(call.grad_x) + at0, g.inner, n);
+          const real* from = static_cast<const real*>(call.x) + at0;
+          real* gx = static_cast<real*>(call.grad_x) + at0;
+          const ShortRows<real> rows(from, g.inner, map, x_rows, columns, n);
+          adjoint_all<L, real>(o, c, p, rows.data, v, adapt, static_cast<const real*>(call.grad_spikes) + at0, gv,
+                               gadapt, gx, rows.stride, g.inner, n);
+          for (int t = 0; map && t < kShort; ++t) map.adjoint(from + t * g.inner, gx + t * g.inner, n);
           done = true;
         }
       }
@@ -175,6 +168,7 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
         for (int64_t k = 0; k < count; ++k) {
           real* keep = kept + k * N::kept * columns;
           x[k] = Scalars::load(call.x, block, first + k, x_rows + k * columns);
+          if (map) x[k] = map.apply(x[k], x_rows + k * columns, n);
           if (o.soft_spike) {
             L::charge(c, p, x[k], v, adapt, keep, v_kept + k * columns, buffer, columns, n);
             surrogate<SurrogateValue::primitive>(o.surrogate, real(o.alpha), buffer, spikes, n);
@@ -197,6 +191,7 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
           const auto adjoint = o.soft_spike ? L::template adjoint<true> : L::template adjoint<false>;
           adjoint(c, p, x[k], v_kept + k * columns, keep, spikes, sigma, gs, gv, gadapt, gx, gtau, gthreshold, columns,
                   n);
+          if (map) map.adjoint(Scalars::load(call.x, block, first + k, buffer), gx, n);
           Scalars::store(call.grad_x, block, first + k, gx);
         }
       }
@@ -206,8 +201,10 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
         if (N::adapt_starts_at_threshold && !call.adapt0) {
           for (int64_t i = 0; i < n; ++i) gthreshold[i] += gadapt[i];
         }
-        reduce(block, gtau, gthreshold, call.grad_constants + slab * 2 * g.channels);
+        add_row(block, gtau, sums + sum_tau * g.channels);
+        add_row(block, gthreshold, sums + sum_threshold * g.channels);
       }
+      if (map) map.add_sums(block, sums + sum_shift * g.channels, sums + sum_scale * g.channels);
     }
   }
 }
@@ -255,7 +252,45 @@ void run(const Call& call, int64_t begin, int64_t end) {
   }
 }
 
-extern const Kernels kernels{count_forward_blocks, count_slabs, run<ForwardCall>, run<BackwardCall>};
+template <template <class, class> class Pass, class Call>
+void run_pass(Dtype dtype, const Call& call, int64_t begin, int64_t end) {
+  switch (dtype) {
+    case Dtype::float32: return Pass<float, float>::run(call, begin, end);
+    case Dtype::float64: return Pass<double, double>::run(call, begin, end);
+    case Dtype::bfloat16: return Pass<bfloat16, float>::run(call, begin, end);
+    case Dtype::float16: return Pass<float16, float>::run(call, begin, end);
+  }
+}
+
+// The passes around channels under names that run_pass can take.
+#define STDANO_PASS(Name, Call, function, dtype)                                                    \
+  template <class scalar, class real>                                                               \
+  struct Name {                                                                                     \
+    static void run(const Call& call, int64_t begin, int64_t end) {                                 \
+      function<scalar, real>(call, begin, end);                                                     \
+    }                                                                                               \
+  };                                                                                                \
+  inline void run(const Call& call, int64_t begin, int64_t end) { run_pass<Name>(dtype, call, begin, end); }
+STDANO_PASS(Encode, EncodeCall, encode, call.neurons.o[0].dtype)
+STDANO_PASS(Decode, DecodeCall, decode, call.dtype)
+STDANO_PASS(SuperSums, SuperSumsCall, super_sums, call.dtype)
+STDANO_PASS(SuperBackward, SuperBackwardCall, super_backward, call.neurons.o[0].dtype)
+STDANO_PASS(ChannelSums, ChannelSumsCall, channel_sums, call.dtype)
+STDANO_PASS(ChannelAffine, ChannelAffineCall, channel_affine, call.dtype)
+#undef STDANO_PASS
+
+extern const Kernels kernels{count_forward_blocks,
+                             count_slabs,
+                             count_channel_slabs,
+                             count_super_blocks,
+                             run<ForwardCall>,
+                             run<BackwardCall>,
+                             run,
+                             run,
+                             run,
+                             run,
+                             run,
+                             run};
 
 }  // namespace STDANO_ISA
 }  // namespace stdano

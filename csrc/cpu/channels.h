@@ -1,0 +1,196 @@
+// Channels on the CPU: from numbers for each channel to rows for a block's neurons and back, BatchNorm's sums, and the
+// map of each channel that completes its gradient.
+//
+// In memory order, neighbouring neurons of a channel are runs of `channel_stride`; with the channels innermost
+// (channels-last) every neuron is a run, and a block is then a piece of the cycle of channels.
+#pragma once
+
+#include "blocks.h"
+
+namespace stdano {
+namespace STDANO_ISA {
+
+// Calls f(first neuron of the block, count, channel) for each run; where channels are innermost, for each piece in
+// which the channel counts up with the neuron. f tells the two apart by channels_innermost().
+inline bool channels_innermost(const Geometry& g) { return g.channel_stride == 1 && g.channels > 1; }
+
+template <class F>
+STDANO_INLINE void runs(const Block& b, F f) {
+  const Geometry& g = b.g;
+  const int64_t length = channels_innermost(g) ? g.channels : g.channel_stride;
+  int64_t channel = channels_innermost(g) ? b.begin % g.channels : b.begin / g.channel_stride % g.channels;
+  int64_t left = channels_innermost(g) ? g.channels - channel : g.channel_stride - b.begin % g.channel_stride;
+  for (int64_t i = 0; i < b.size;) {
+    const int64_t count = left < b.size - i ? left : b.size - i;
+    f(i, count, channel);
+    i += count;
+    left = length;
+    channel = channels_innermost(g) ? 0 : (channel + 1 < g.channels ? channel + 1 : 0);
+  }
+}
+
+// A row for the block's neurons from one number for each channel.
+template <class real>
+void expand(const Block& b, const real* per_channel, real* row) {
+  const bool innermost = channels_innermost(b.g);
+  runs(b, [&](int64_t first, int64_t count, int64_t channel) {
+    if (innermost) {
+      std::memcpy(row + first, per_channel + channel, count * sizeof(real));
+    } else {
+      const real value = per_channel[channel];
+      for (int64_t i = 0; i < count; ++i) row[first + i] = value;
+    }
+  });
+}
+
+template <class real>
+void expand_table(const Block& b, const void* table, int64_t rows, real* out, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r) expand(b, static_cast<const real*>(table) + r * b.g.channels, out + r * columns);
+}
+
+// Adds f(i) of the block's neurons to the sums of their channels. The order of the additions is fixed: eight partial
+// sums a run, whatever the width of the machine's vectors.
+template <class F>
+STDANO_INLINE void accumulate(const Block& b, double* sums, F f) {
+  const bool innermost = channels_innermost(b.g);
+  runs(b, [&](int64_t first, int64_t count, int64_t channel) {
+    if (innermost) {
+      double* __restrict to = sums + channel;
+      STDANO_VECTORIZE
+      for (int64_t i = 0; i < count; ++i) to[i] += f(first + i);
+      return;
+    }
+    constexpr int lanes = 8;
+    double lane[lanes] = {};
+    int64_t i = 0;
+    for (; i + lanes <= count; i += lanes) {
+      for (int j = 0; j < lanes; ++j) lane[j] += f(first + i + j);
+    }
+    for (int j = 0; i < count; ++i, ++j) lane[j] += f(first + i);
+    for (int j = 0; j < lanes; ++j) sums[channel] += lane[j];
+  });
+}
+
+template <class real>
+STDANO_LOOP void add_row(const Block& b, const real* row, double* sums) {
+  accumulate(b, sums, [row](int64_t i) { return static_cast<double>(row[i]); });
+}
+
+// The input of neurons with an affine map of each channel, x = scale*(y - centre) + shift, and its adjoint.
+template <class real>
+class ChannelMap {
+ public:
+  static constexpr int64_t rows = 5;
+
+  ChannelMap(const void* table, Workspace<real>& workspace, int64_t columns)
+      : table_(static_cast<const real*>(table)), rows_(table ? workspace.take(rows) : nullptr), columns_(columns) {}
+
+  explicit operator bool() const { return table_ != nullptr; }
+
+  void prepare(const Block& b) {
+    if (!table_) return;
+    expand_table(b, table_, 3, rows_, columns_);
+    for (int64_t i = 0; i < 2 * columns_; ++i) rows_[3 * columns_ + i] = 0;
+  }
+
+  // `out` may be y.
+  const real* apply(const real* y, real* out, int64_t n) const {
+    apply_loop(y, rows_, columns_, out, n);
+    return out;
+  }
+
+  // From the gradient of the neurons' input to that of y, in place; adds to the sums for shift and scale.
+  void adjoint(const real* y, real* g, int64_t n) { adjoint_loop(y, rows_, columns_, g, n); }
+
+  void add_sums(const Block& b, double* shift, double* scale) const {
+    add_row(b, rows_ + 3 * columns_, shift);
+    add_row(b, rows_ + 4 * columns_, scale);
+  }
+
+ private:
+  static STDANO_LOOP void apply_loop(const real* y, const real* __restrict rows, int64_t columns, real* out,
+                                     int64_t n) {
+    STDANO_VECTORIZE
+    for (int64_t i = 0; i < n; ++i) out[i] = fma_(rows[columns + i], y[i] - rows[i], rows[2 * columns + i]);
+  }
+  static STDANO_LOOP void adjoint_loop(const real* __restrict y, real* __restrict rows, int64_t columns,
+                                       real* __restrict g, int64_t n) {
+    STDANO_VECTORIZE
+    for (int64_t i = 0; i < n; ++i) {
+      const real gx = g[i];
+      rows[3 * columns + i] += gx;
+      rows[4 * columns + i] = fma_(gx, y[i] - rows[i], rows[4 * columns + i]);
+      g[i] = rows[columns + i] * gx;
+    }
+  }
+
+  const real* table_;
+  real* rows_;  // centre, scale, shift, sum for shift, sum for scale
+  int64_t columns_;
+};
+
+// How blocks of kForwardBlock neurons are divided where sums are taken.
+inline int64_t count_channel_slabs(const Geometry& g) {
+  const int64_t blocks = count_forward_blocks(g);
+  return blocks < kSlabs ? blocks : kSlabs;
+}
+
+template <class F>
+void blocks_of_slabs(const Geometry& g, int64_t begin, int64_t end, F f) {
+  const int64_t blocks = count_forward_blocks(g), slabs = count_channel_slabs(g);
+  for (int64_t slab = begin; slab < end; ++slab) {
+    for (int64_t index = slab * blocks / slabs; index < (slab + 1) * blocks / slabs; ++index) {
+      f(slab, forward_block(g, index));
+    }
+  }
+}
+
+// The square of a float is exact in double, so no fma is needed here.
+template <class real>
+STDANO_LOOP void add_moments(const Block& b, const real* x, double* sums, double* squares) {
+  accumulate(b, sums, [x](int64_t i) { return static_cast<double>(x[i]); });
+  accumulate(b, squares, [x](int64_t i) { return static_cast<double>(x[i]) * static_cast<double>(x[i]); });
+}
+
+template <class scalar, class real>
+void channel_sums(const ChannelSumsCall& call, int64_t begin, int64_t end) {
+  Workspace<real> workspace(1, kForwardBlock);
+  real* buffer = workspace.take();
+  const int64_t channels = call.g.channels;
+  blocks_of_slabs(call.g, begin, end, [&](int64_t slab, const Block& block) {
+    double* sums = call.sums + slab * kChannelSums * channels;
+    for (int64_t t = 0; t < call.g.T; ++t) {
+      add_moments(block, Rows<scalar, real>::load(call.x, block, t, buffer), sums, sums + channels);
+    }
+  });
+}
+
+template <class real>
+STDANO_LOOP void affine_loop(const real* g, const real* x, const real* __restrict rows, real* out, int64_t n) {
+  STDANO_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) {
+    out[i] = g[i] + fma_(rows[kForwardBlock + i], x[i] - rows[i], rows[2 * kForwardBlock + i]);
+  }
+}
+
+template <class scalar, class real>
+void channel_affine(const ChannelAffineCall& call, int64_t begin, int64_t end) {
+  using Scalars = Rows<scalar, real>;
+  Workspace<real> workspace(6, kForwardBlock);
+  real *x_buffer = workspace.take(), *g_buffer = workspace.take(), *out_buffer = workspace.take();
+  real* rows = workspace.take(3);
+  for (int64_t index = begin; index < end; ++index) {
+    const Block block = forward_block(call.g, index);
+    expand_table(block, call.table, 3, rows, kForwardBlock);
+    for (int64_t t = 0; t < call.g.T; ++t) {
+      const real* x = Scalars::load(call.x, block, t, x_buffer);
+      const real* g = Scalars::load(call.grad, block, t, g_buffer);
+      real* out = Scalars::target(call.out, block, t, out_buffer);
+      affine_loop(g, x, rows, out, block.size);
+      Scalars::store(call.out, block, t, out);
+    }
+  }
+}
+
+}  // namespace STDANO_ISA
+}  // namespace stdano

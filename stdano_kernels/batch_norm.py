@@ -1,0 +1,156 @@
+"""BatchNorm and the neuron behind it in one kernel: the normalised tensor is never stored.
+
+Forward: one pass over x sums up each channel, and the neuron's kernel normalises x in registers. Backward: the neuron's
+kernel writes the gradient of x as if the statistics were constants, together with the two sums of each channel from
+which theirs follows; a last pass adds that. Kept for backward: x and three numbers a channel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import registration
+from .backends import NAMES, select
+from .checks import check_channels, check_input
+from .functional import Output, lif, llif, slif
+from .moments import (
+    Moments,
+    check_running,
+    total,
+    total_with_count,
+    update_running,
+    values_per_channel,
+)
+from .settings import choice, compute_dtype, flag, number
+
+FUNCTIONS = {"lif": lif, "llif": llif, "slif": slif}
+
+
+def bn_neuron(
+    neuron: str,
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    process_group: dist.ProcessGroup | None = None,
+    backend: str = "auto",
+    **settings: Any,
+) -> Output:
+    """``torch.nn.functional.batch_norm`` over T, B and space, followed by a neuron, without the tensor in between.
+
+    Args:
+        neuron: ``"lif"``, ``"llif"`` or ``"slif"``.
+        x: ``[T, B, C, ...]``, usually the output of a convolution; dtypes and layouts as for
+            :func:`stdano_kernels.lif`.
+        running_mean, running_var: ``[C]``. Updated in place in training; used instead of the batch's statistics
+            otherwise. None (in training alone): nothing is updated.
+        weight, bias: ``[C]``, or None for 1 and 0. They may require grad.
+        training: normalise by the batch's own statistics.
+        momentum: weight of the batch in the running statistics, from 0 to 1.
+        eps: added to the variance.
+        process_group: statistics over all processes of this group (every one must call, forward and backward);
+            None: over this process alone.
+        backend: see :func:`stdano_kernels.backends`; ``"reference"`` runs ``batch_norm`` and then the neuron.
+        settings: every other argument of :func:`stdano_kernels.lif`, :func:`~stdano_kernels.llif` or
+            :func:`~stdano_kernels.slif`.
+
+    Returns:
+        What the neuron's function returns.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong; or in training a channel has one value alone.
+    """
+    choice("neuron", neuron, tuple(FUNCTIONS))
+    check_input(x)
+    channels = check_channels(x)
+    flag("training", training)
+    momentum, eps = number("momentum", momentum), number("eps", eps)
+    check_running(running_mean, running_var, (channels,), training, x)
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None and (not isinstance(value, Tensor) or tuple(value.shape) != (channels,)):
+            got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{name} must be None or a tensor of shape [{channels}], got {got}")
+    if settings.get("affine") is not None:
+        raise ValueError("affine must be left out: it is made from weight, bias and the statistics")
+    choice("backend", backend, ("auto", *NAMES))
+    chosen = select(backend, x)
+    if chosen == "reference":
+        if process_group is not None:
+            raise ValueError("process_group must be None with the reference backend")
+        values_per_channel(x, training, None)
+        images = x.flatten(0, 1)
+        normalised = F.batch_norm(images, running_mean, running_var, weight, bias, training, momentum, eps)
+        return FUNCTIONS[neuron](normalised.unflatten(0, x.shape[:2]), backend=chosen, **settings)
+    if not training:
+        assert running_mean is not None and running_var is not None
+        scale = torch.rsqrt(running_var + eps) if weight is None else weight * torch.rsqrt(running_var + eps)
+        shift = torch.zeros_like(running_mean) if bias is None else bias
+        affine = torch.stack((running_mean, scale, shift))
+        return FUNCTIONS[neuron](x, affine=affine, backend=chosen, **settings)
+    count = values_per_channel(x, training, process_group)
+    registration.refuse_transforms(x, weight, bias)
+    namespace = registration.NAMESPACES[chosen]
+    x, affine, mean, variance, all_values = _Normalise.apply(x, weight, bias, eps, count, process_group, namespace)
+    update_running(running_mean, running_var, Moments(mean, variance, all_values), momentum)
+    return FUNCTIONS[neuron](x, affine=affine, backend=chosen, **settings)
+
+
+class _Normalise(torch.autograd.Function):
+    """From x to x itself and the neuron's ``affine``. Both gradients meet here, so that what the statistics add to x's
+    is one pass over it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        count: int,
+        process_group: dist.ProcessGroup | None,
+        namespace: str,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | int]:
+        sums = registration.operator(namespace, "channel_sums")(x)
+        sums, all_values = total_with_count(sums, count, process_group)
+        mean, square = sums / all_values
+        variance = (square - mean * mean).clamp_(min=0)
+        inverse = torch.rsqrt(variance + eps)
+        scale = inverse if weight is None else weight * inverse
+        # What the mean loses as a float goes into the shift: a large mean then costs no accuracy.
+        centre = mean.to(compute_dtype(x))
+        shift = scale * (centre - mean)
+        affine = torch.stack((centre, scale, shift if bias is None else shift + bias)).to(centre.dtype)
+        ctx.process_group, ctx.namespace, ctx.all_values = process_group, namespace, all_values
+        ctx.has_weight, ctx.has_bias = weight is not None, bias is not None
+        ctx.save_for_backward(x, mean, inverse, scale, centre)
+        ctx.mark_non_differentiable(mean, variance)
+        return x.view_as(x), affine, mean, variance, all_values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_x: Tensor | None, grad_affine: Tensor, *_: Any) -> tuple:
+        x, mean, inverse, scale, centre = ctx.saved_tensors
+        of_scale, of_shift = grad_affine[1].double(), grad_affine[2].double()
+        shifted = centre - mean
+        of_scale = of_scale + shifted * of_shift  # from centre to mean
+        grad_weight = (of_scale * inverse).to(centre.dtype) if ctx.has_weight else None
+        grad_bias = of_shift.to(centre.dtype) if ctx.has_bias else None
+        out = None
+        if grad_x is not None and ctx.needs_input_grad[0]:
+            sums = total(torch.stack((of_scale, of_shift)), ctx.process_group) / -ctx.all_values
+            slope = sums[0] * scale * inverse * inverse
+            offset = sums[1] * scale + slope * shifted
+            table = torch.stack((centre, slope, offset)).to(centre.dtype)
+            out = registration.operator(ctx.namespace, "channel_affine")(grad_x, x, table)
+        return out, grad_weight, grad_bias, None, None, None, None

@@ -1,0 +1,73 @@
+"""BatchNorm's statistics of a channel, as the kernels count them: over whole tensors, or over the parts of a batch that
+several processes hold."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """Mean and biased variance of each channel (float64), and the number of values behind them."""
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor | int
+
+    def unbiased(self) -> Tensor:
+        return self.variance * (self.count / (self.count - 1))
+
+
+def total(sums: Tensor, process_group: dist.ProcessGroup | None) -> Tensor:
+    """The sums over all processes of a group, in place; over this one where there is no group."""
+    if process_group is not None:
+        dist.all_reduce(sums, group=process_group)
+    return sums
+
+
+def total_with_count(sums: Tensor, count: int, process_group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor | int]:
+    """The same together with the number of values, which may differ between processes."""
+    if process_group is None:
+        return sums, count
+    packed = total(torch.cat((sums.flatten(), sums.new_tensor([float(count)]))), process_group)
+    return packed[:-1].view_as(sums), packed[-1]
+
+
+def values_per_channel(x: Tensor, training: bool, process_group: dist.ProcessGroup | None) -> int:
+    """The number of values of each channel of x [T, B, C, ...]; in training one alone has no variance."""
+    count = x.numel() // max(x.shape[2], 1)
+    if training and process_group is None and count < 2 and x.shape[2]:
+        raise ValueError(
+            f"x must have more than one value for each channel in training, got a tensor of shape {list(x.shape)}"
+        )
+    return count
+
+
+@torch.no_grad()
+def update_running(running_mean: Tensor | None, running_var: Tensor | None, moments: Moments, momentum: float) -> None:
+    """Moves running statistics towards those of a batch as torch.nn.BatchNorm does: the variance is the unbiased."""
+    if running_mean is not None:
+        running_mean.lerp_(moments.mean.to(running_mean.dtype), momentum)
+    if running_var is not None:
+        running_var.lerp_(moments.unbiased().to(running_var.dtype), momentum)
+
+
+def check_running(
+    running_mean: Tensor | None, running_var: Tensor | None, shape: tuple[int, ...], training: bool, x: Tensor
+) -> None:
+    """Both or none; none only in training, which then takes the batch's statistics and updates nothing."""
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must both be given or both be None")
+    if running_mean is None:
+        if not training:
+            raise ValueError("running_mean and running_var must be given where training is False")
+        return
+    for name, value in (("running_mean", running_mean), ("running_var", running_var)):
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+            got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{name} must be a tensor of shape {list(shape)}, got {got}")
+        if value.device != x.device:
+            raise ValueError(f"{name} must be on the device of x, {x.device}, got a tensor on {value.device}")
