@@ -7,6 +7,7 @@ nothing. The norm's forward passes its input on as it is, and the neuron reads t
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class Link:
         self.norm = norm
         self.time_first = time_first
         self._called = False
+        self._numel = 0
         self._inner = 0  # the number of values behind each channel
         self._mark: tuple[int, int] | None = None
 
@@ -49,7 +51,16 @@ class Link:
                 f"{type(self.norm).__name__} must have {channels} channels in dimension {dimension} of its input, got "
                 f"a tensor of shape {list(x.shape)}"
             )
-        self._called = True
+        if not in_backward():
+            if self._called and not torch.compiler.is_compiling():
+                warnings.warn(
+                    f"the neuron that is fused with a {type(self.norm).__name__} did not run after it: whatever took "
+                    "the norm's output took it unnormalised. Call unfuse().",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            self._called = True
+        self._numel = x.numel()
         self._inner = math.prod(x.shape[dimension + 1 :])
         self._mark = _mark(x)
         return x
@@ -104,18 +115,24 @@ class Link:
         """Whether the neuron took the norm's [N, C, ...] for [T, C, ...]. Between the two, the tensor was reshaped at
         most, so its channels are where as many values lie behind each as the norm saw."""
         name, channels = type(self.norm).__name__, self.norm.num_features
-        if not self._called and not in_backward():
-            raise RuntimeError(
-                f"the neuron normalises for a {name} that was not called before it: the model has changed since they "
-                "were fused. Call unfuse() before changing it and fuse() afterwards."
-            )
-        self._called = False
-        mark = _mark(x)
-        if mark is not None and self._mark is not None and mark[0] == self._mark[0] and mark[1] != self._mark[1]:
-            raise RuntimeError(
-                f"the input of {name} was changed in place before the neuron that normalises it ran; call unfuse(), "
-                "or change it out of place"
-            )
+        if not in_backward():  # checkpointing may begin behind the norm
+            if not self._called:
+                raise RuntimeError(
+                    f"the neuron normalises for a {name} that was not called before it: the model has changed since "
+                    "they were fused. Call unfuse() before changing it and fuse() afterwards."
+                )
+            self._called = False
+            mark = _mark(x)
+            if mark and self._mark and mark[0] == self._mark[0] and mark[1] != self._mark[1]:
+                raise RuntimeError(
+                    f"the input of {name} was changed in place before the neuron that normalises it ran; call "
+                    "unfuse(), or change it out of place"
+                )
+            if x.numel() != self._numel:
+                raise ValueError(
+                    f"x must be the {self._numel} values that went into the {name} in front of the neuron, got a "
+                    f"tensor of shape {list(x.shape)}; call unfuse() for such a model"
+                )
         for dimension in (2, 1):
             shape = x.shape[dimension:]
             if len(shape) and shape[0] == channels and math.prod(shape[1:]) == self._inner:
@@ -131,7 +148,7 @@ class Link:
 
 def _mark(x: Tensor) -> tuple[int, int] | None:
     """Memory and version, which views share: whoever changes x in place changes the second."""
-    if torch.compiler.is_compiling() or x.is_inference() or type(x) is not Tensor:
+    if torch.compiler.is_compiling() or x.is_inference() or x.numel() == 0:
         return None
     return x.data_ptr(), x._version
 

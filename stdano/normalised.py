@@ -84,8 +84,9 @@ def _node(neuron: str | BaseNode, settings: dict[str, Any]) -> BaseNode:
     return neuron
 
 
-def link(norm: nn.Module, neuron: BaseNode, time_first: bool = False) -> None:
+def link(norm: nn.Module, neuron: nn.Module, time_first: bool = False) -> None:
     """From now on the neuron computes the norm."""
+    assert isinstance(neuron, BaseNode)
     connection = Link(norm, time_first)
     norm.__dict__["forward"] = connection
     neuron._link = connection

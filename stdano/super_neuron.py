@@ -186,7 +186,8 @@ class SuperNeuron(nn.Module):
 
     def extra_repr(self) -> str:
         names = (
-            "num_channels neurons momentum eps track_running_stats sync tau decay_input v_threshold v_reset slif_v_reset "
-            "surrogate_function surrogate_alpha detach_reset detach_adapt decay gamma beta tau_min spike backend"
+            "num_channels neurons momentum eps track_running_stats sync tau decay_input v_threshold v_reset "
+            "slif_v_reset surrogate_function surrogate_alpha detach_reset detach_adapt decay gamma beta tau_min spike "
+            "backend"
         )
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
