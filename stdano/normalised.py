@@ -64,7 +64,7 @@ class BatchNormNeuron(nn.Sequential):
             return neuron(norm(x))
         # Apart, after unfuse(): a BatchNorm2d takes images, and there is no harm in flat ones.
         images = x.flatten(0, 1)
-        return neuron(norm(images if images.dim() == 4 else images.flatten(2).unsqueeze(-1)).reshape(x.shape))
+        return neuron(norm(images if images.dim() == 4 else images.reshape(*images.shape[:2], -1, 1)).reshape(x.shape))
 
 
 def _node(neuron: str | BaseNode, settings: dict[str, Any]) -> BaseNode:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import stdano_kernels
 from stdano_kernels import super_neuron
-from stdano_kernels.settings import choice, flag
+from stdano_kernels.settings import choice, flag, number
 
 from .base import BaseNode
 from .link import statistics, synchronised
@@ -124,6 +124,9 @@ class SuperNeuron(nn.Module):
         for constant in ("tau", "v_threshold"):
             if isinstance(getattr(self, constant), Tensor):
                 raise TypeError(f"{constant} must be a number in a super neuron, got a tensor")
+        number("eps", self.eps)
+        if self.momentum is not None:
+            number("momentum", self.momentum)
         choice("backend", self.backend, ("auto", *stdano_kernels.backends()))
 
     def weights(self) -> Tensor:
