@@ -192,6 +192,8 @@ def _hand_links_on(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
                 f"a {type(old).__name__} that is fused with its norm can only become a neuron of stdano, not a "
                 f"{type(new).__name__}: call unfuse() first"
             )
+    if len({id(new) for _, new in fused}) < len(fused) or any(new._link is not None for _, new in fused):
+        raise ValueError("each neuron that is fused with a norm must become another one without a norm; unfuse() first")
     for old, new in fused:
         assert isinstance(old, BaseNode) and isinstance(new, BaseNode)
         new._link, old._link = old._link, None

@@ -52,14 +52,15 @@ def fuse(model: nn.Module, example_input: Any = None) -> FusionReport:
             without hooks; neurons: LIFNode, LLIFNode, SLIFNode. Others are left.
         example_input: a tensor, or a tuple of arguments, for one run in eval mode (which resets the neurons). Without
             it ``torch.fx`` tells what goes where. Where that cannot trace a module, its largest traceable parts are
-            looked at, each on the assumption that it is called as a whole; the run needs no such assumption, but sees
-            only the way that this input takes.
+            looked at, each on the assumption that it is called as a whole; the run needs no such assumption. Both see
+            one way through the model, the run the one that this input takes in eval mode.
 
     Returns:
         What was fused, and what was left and why.
 
-    A fused pair raises an error, and never computes something else, where the neuron runs without its norm, or where
-    the shape shows that something other than reshaping is between them.
+    A fused pair raises an error where the neuron runs without its norm, where the shape shows that something other
+    than reshaping is between them, or where the tensor was changed in place there; and warns where the norm ran and
+    the neuron did not.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")

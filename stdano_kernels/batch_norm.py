@@ -7,6 +7,7 @@ which theirs follows; a last pass adds that. Kept for backward: x and three numb
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from .moments import (
 )
 from .settings import choice, compute_dtype, flag, number
 
-FUNCTIONS = {"lif": lif, "llif": llif, "slif": slif}
+FUNCTIONS: dict[str, Callable[..., Any]] = {"lif": lif, "llif": llif, "slif": slif}
 
 
 def bn_neuron(

@@ -254,6 +254,8 @@ def test_convert_keeps_the_norm():
         ValueError, match=r"SLIFNode that is fused with its norm .* not a Identity: call unfuse\(\) first"
     ):
         stdano.convert(ours, lambda old: nn.Identity())
+    with pytest.raises(ValueError, match="must become another one without a norm"):
+        stdano.convert(ours, lambda old: BatchNormNeuron(C)[1])
     assert ours[1] is before and before._link is not None
 
 
