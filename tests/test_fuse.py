@@ -428,6 +428,24 @@ class TestSpikingJelly:
         xs = [torch.randn(shape).double() for _ in range(2)]
         assert_equal(everything(net, xs), everything(twin, xs))
 
+    def test_one_of_its_models(self):
+        model = pytest.importorskip("spikingjelly.activation_based.model.sew_resnet")
+        torch.manual_seed(0)
+        net = model.sew_resnet18(spiking_neuron=self.neuron.LIFNode, num_classes=5, cnf="ADD", detach_reset=True)
+        self.functional.set_step_mode(net, "m")
+        stdano.convert(net.double(), "LLIF")
+        twin, x = copy.deepcopy(net), torch.randn(2, 2, 3, 32, 32).double()
+        report = stdano.fuse(net)
+        assert len(report.fused) == 20 and not report.left
+        assert stdano.fuse(copy.deepcopy(twin), x).fused == report.fused
+        with torch.no_grad():
+            assert_equal([net(x), *net.buffers()], [twin(x), *twin.buffers()])
+        stdano.reset_net(net.eval())
+        folded = stdano.fuse_conv_bn(net)
+        assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+        with torch.no_grad():
+            assert_equal([folded(x)], [net(x)])
+
     def test_step_modes_must_agree(self):
         net = nn.Sequential(self.layer.BatchNorm2d(4, step_mode="m"), LIFNode(step_mode="s"))
         assert dict(stdano.fuse(net).left)["0"] == 'it is in step_mode "m", but 1 (LIFNode) behind it in "s"'
