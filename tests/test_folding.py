@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_fuse import MODELS, B, T, make
+from fuse_common import MODELS, B, T, make
 from tolerances import TOLERANCES
 from torch import nn
 

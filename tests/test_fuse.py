@@ -5,133 +5,14 @@ import pickle
 
 import pytest
 import torch
-from tolerances import TOLERANCES
+from fuse_common import B, DataDependent, Residual, T, assert_equal, by_model, everything, make
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import stdano
-from stdano import BatchNormNeuron, LIFNode, LLIFNode, SLIFNode
+from stdano import LIFNode
 from stdano.models import SmallConvNet
 from stdano.models.small import merged
-
-T, B = 4, 3
-
-
-class Residual(nn.Module):
-    """Pre-activation block: norm and neuron in front of each convolution, and a shortcut around them."""
-
-    def __init__(self, channels=4):
-        super().__init__()
-        self.norm1, self.norm2 = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
-        self.neuron1, self.neuron2 = LLIFNode(tau=1.5), SLIFNode(tau=1.5)
-        self.conv1, self.conv2 = (nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(2))
-
-    def forward(self, x):
-        y = merged(self.conv1, self.neuron1(merged(self.norm1, x)))
-        return x + merged(self.conv2, self.neuron2(merged(self.norm2, y)))
-
-
-class Views(nn.Module):
-    """view and reshape, a norm that is not fed to a neuron, a neuron without a norm, one whose norm is used twice."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.stem_norm = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4)
-        self.a_norm, self.a = nn.BatchNorm2d(4), LIFNode()
-        self.b_norm, self.b = nn.BatchNorm2d(4), LIFNode()
-        self.fc, self.c_norm, self.c = nn.Linear(4 * 36, 6), nn.BatchNorm1d(6), LLIFNode(tau=3.0)
-        self.d = LIFNode()
-
-    def forward(self, x):
-        t, b = x.shape[0], x.shape[1]
-        x = torch.relu(self.stem_norm(self.stem(x.flatten(0, 1))))
-        x = self.a(self.a_norm(x).view(t, b, 4, 6, 6)).reshape(t * b, 4, 6, 6)
-        normalised = self.b_norm(x)
-        x = self.b(normalised.contiguous().view(t, b, 4, 6, 6)).flatten(0, 1) + normalised
-        x = self.c_norm(self.fc(x.flatten(1)))
-        return self.d(self.c(torch.reshape(x, (t, b, 6))))
-
-
-class DataDependent(nn.Module):
-    """torch.fx cannot trace it."""
-
-    def __init__(self):
-        super().__init__()
-        self.norm, self.neuron, self.block = nn.BatchNorm2d(4), LIFNode(), Residual()
-        self.other_norm, self.other = nn.BatchNorm2d(4), LIFNode()
-
-    def forward(self, x):
-        x = self.block(self.neuron(merged(self.norm, x)))
-        y = merged(self.other_norm, x)
-        return self.other(y) if x.abs().sum() >= 0 else y
-
-
-class Stepwise(nn.Module):
-    """One step a call, the neuron in step mode "s"."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv, self.norm, self.neuron = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), LIFNode(step_mode="s")
-
-    def forward(self, x):
-        return torch.stack([self.neuron(self.norm(self.conv(x[t]))) for t in range(T)])
-
-
-class Flat(nn.Module):
-    """No batch: the norm's N is the neuron's T."""
-
-    def __init__(self):
-        super().__init__()
-        self.fc, self.norm, self.neuron = nn.Linear(4, 7), nn.BatchNorm1d(7), LLIFNode(tau=1.5, store_v_seq=True)
-
-    def forward(self, x):
-        return self.neuron(self.norm(self.fc(x.mean((3, 4)).flatten(0, 1))))
-
-
-MODELS = {
-    "small": (lambda: SmallConvNet(2, 10, T=T, channels=(6, 8, 6), tau=1.5), (B, 2, 8, 8), 2),
-    "residual": (Residual, (T, B, 4, 6, 6), 2),
-    "views": (Views, (T, B, 2, 6, 6), 2),
-    "stepwise": (Stepwise, (T, B, 4, 6, 6), 1),
-    "flat": (Flat, (T, B, 4, 6, 6), 1),
-    "module": (lambda: BatchNormNeuron(4, "SLIF"), (T, B, 4, 6, 6), 1),
-}
-by_model = pytest.mark.parametrize("name", MODELS)
-
-
-def make(name, dtype=torch.float64):
-    build, shape, count = MODELS[name]
-    torch.manual_seed(0)
-    model = stdano.unfuse(build()).to(dtype)
-    for module in model.modules():
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            nn.init.uniform_(module.weight, 0.8, 1.6)
-            nn.init.normal_(module.bias, 0.2, 0.2)
-            module.running_mean.normal_(0.0, 0.2)
-            module.running_var.uniform_(0.5, 1.5)
-    generator = torch.Generator().manual_seed(0)
-    xs = [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2)]
-    return model, xs, count
-
-
-def everything(model, xs, forward=None):
-    """Outputs, gradients, states, statistics and a step of an optimiser; the state carries from input to input."""
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    results = []
-    for x in xs:
-        x = x.detach().requires_grad_()
-        y = (model if forward is None else forward)(x)
-        (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum().backward(retain_graph=True)
-        results += [y.detach(), x.grad]
-    results += [p.grad.clone() for p in model.parameters()]
-    optimiser.step()
-    results += [m.v.detach() for m in model.modules() if isinstance(m, stdano.BaseNode)]
-    return results + [t.detach().clone() for t in model.state_dict().values()]
-
-
-def assert_equal(ours, others, dtype=torch.float64):
-    for a, b in zip(ours, others, strict=True):
-        torch.testing.assert_close(a, b, **TOLERANCES[dtype]._asdict())
 
 
 @by_model
@@ -317,7 +198,7 @@ def test_checkpointing_moves_statistics_once(use_reentrant):
     assert model.norm1.num_batches_tracked == 1
 
 
-@pytest.mark.parametrize("name", ("small", "residual", "flat"))
+@pytest.mark.parametrize("name", ("residual", "flat"))
 def test_compiles_without_graph_breaks(name):
     model, xs, _ = make(name, torch.float32)
     twin = copy.deepcopy(model)
@@ -391,65 +272,3 @@ def test_other_shapes_than_reshaping_gives_raise():
         neuron(norm(torch.randn(T, 4, 5, 5)))
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got str"):
         stdano.fuse("model")
-
-
-class TestSpikingJelly:
-    @pytest.fixture(autouse=True)
-    def _modules(self):
-        self.layer = pytest.importorskip("spikingjelly.activation_based.layer")
-        self.neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
-        self.functional = pytest.importorskip("spikingjelly.activation_based.functional")
-
-    def network(self, step_mode="m"):
-        layer = self.layer
-        torch.manual_seed(0)
-        net = nn.Sequential(
-            layer.Conv2d(2, 4, 3),
-            layer.BatchNorm2d(4),
-            self.neuron.LIFNode(),
-            layer.Conv2d(4, 4, 3),
-            layer.BatchNorm2d(4),
-        )
-        net.append(LLIFNode(tau=1.5))
-        self.functional.set_step_mode(net, step_mode)
-        return net.double()
-
-    @pytest.mark.parametrize("step_mode", ("m", "s"))
-    def test_its_norms_are_fused_and_its_neurons_named(self, step_mode):
-        net = self.network(step_mode)
-        assert stdano.fuse(net).left == [
-            ("1", "2 (LIFNode) behind it is SpikingJelly's: call convert() first"),
-            ("2", "LIFNode is SpikingJelly's: call convert() first"),
-        ]
-        stdano.convert(stdano.unfuse(net), {"LIF": "LIF"})
-        twin = copy.deepcopy(net)
-        assert stdano.fuse(net).fused == [("1", "2"), ("4", "5")]
-        shape = (T, B, 2, 8, 8) if step_mode == "m" else (B, 2, 8, 8)
-        xs = [torch.randn(shape).double() for _ in range(2)]
-        assert_equal(everything(net, xs), everything(twin, xs))
-
-    def test_one_of_its_models(self):
-        model = pytest.importorskip("spikingjelly.activation_based.model.sew_resnet")
-        torch.manual_seed(0)
-        net = model.sew_resnet18(spiking_neuron=self.neuron.LIFNode, num_classes=5, cnf="ADD", detach_reset=True)
-        self.functional.set_step_mode(net, "m")
-        stdano.convert(net.double(), "LLIF")
-        twin, x = copy.deepcopy(net), torch.randn(2, 2, 3, 32, 32).double()
-        report = stdano.fuse(net)
-        assert len(report.fused) == 20 and not report.left
-        assert stdano.fuse(copy.deepcopy(twin), x).fused == report.fused
-        with torch.no_grad():
-            assert_equal([net(x), *net.buffers()], [twin(x), *twin.buffers()])
-        stdano.reset_net(net.eval())
-        folded = stdano.fuse_conv_bn(net)
-        assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
-        with torch.no_grad():
-            assert_equal([folded(x)], [net(x)])
-
-    def test_step_modes_must_agree(self):
-        net = nn.Sequential(self.layer.BatchNorm2d(4, step_mode="m"), LIFNode(step_mode="s"))
-        assert dict(stdano.fuse(net).left)["0"] == 'it is in step_mode "m", but 1 (LIFNode) behind it in "s"'
-
-    def test_other_norms_are_left(self):
-        net = nn.Sequential(self.layer.ThresholdDependentBatchNorm2d(1.0, 1.0, 4), LIFNode())
-        assert stdano.fuse(net).left[0][0] == "1"
