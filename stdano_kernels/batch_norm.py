@@ -7,6 +7,7 @@ which theirs follows; a last pass adds that. Kept for backward: x and three numb
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from .moments import (
 )
 from .settings import choice, compute_dtype, flag, number
 
-FUNCTIONS = {"lif": lif, "llif": llif, "slif": slif}
+FUNCTIONS: dict[str, Callable[..., Any]] = {"lif": lif, "llif": llif, "slif": slif}
 
 
 def bn_neuron(
@@ -94,9 +95,10 @@ def bn_neuron(
         return FUNCTIONS[neuron](normalised.unflatten(0, x.shape[:2]), backend=chosen, **settings)
     if not training:
         assert running_mean is not None and running_var is not None
-        scale = torch.rsqrt(running_var + eps) if weight is None else weight * torch.rsqrt(running_var + eps)
-        shift = torch.zeros_like(running_mean) if bias is None else bias
-        affine = torch.stack((running_mean, scale, shift))
+        centre, inverse = running_mean.to(compute_dtype(x)), torch.rsqrt(running_var.to(compute_dtype(x)) + eps)
+        scale = inverse if weight is None else weight * inverse
+        shift = torch.zeros_like(centre) if bias is None else bias
+        affine = torch.stack((centre, scale.to(centre.dtype), shift.to(centre.dtype)))
         return FUNCTIONS[neuron](x, affine=affine, backend=chosen, **settings)
     count = values_per_channel(x, training, process_group)
     registration.refuse_transforms(x, weight, bias)

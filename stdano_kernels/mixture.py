@@ -91,7 +91,7 @@ def super_neuron(
     flag("training", training)
     momentum, eps = number("momentum", momentum), number("eps", eps)
     check_running(running_mean, running_var, (len(order), channels), training, x)
-    common = dict(
+    common: dict[str, Any] = dict(
         decay=decay,
         decay_input=decay_input,
         surrogate=surrogate,
@@ -197,7 +197,7 @@ class _Call(NamedTuple):
 
     order: tuple[int, ...]  # of each weight, the neuron's number: 0 LIF, 1 LLIF, 2 SLIF
     settings: tuple
-    count: int
+    values: int  # of each channel, in this process
     eps: float
     process_group: dist.ProcessGroup | None
     namespace: str
@@ -226,9 +226,9 @@ class _SuperNeuron(torch.autograd.Function):
         ctx: Any, x: Tensor, weights: Tensor, running_mean: Tensor | None, running_var: Tensor | None, call: _Call
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | int]:
         codes, counts = call.operator("super_neuron_encode")(x, *call.settings)
-        all_values: Tensor | int = call.count
+        all_values: Tensor | int = call.values
         if running_mean is None or running_var is None:
-            counts, all_values = total_with_count(counts, call.count, call.process_group)
+            counts, all_values = total_with_count(counts, call.values, call.process_group)
             mean = call.pick(counts, 0) / all_values
             variance = mean * (1 - mean)
         else:

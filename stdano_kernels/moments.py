@@ -15,10 +15,10 @@ class Moments(NamedTuple):
 
     mean: Tensor
     variance: Tensor
-    count: Tensor | int
+    values: Tensor | int
 
     def unbiased(self) -> Tensor:
-        return self.variance * (self.count / (self.count - 1))
+        return self.variance * (self.values / (self.values - 1))
 
 
 def total(sums: Tensor, process_group: dist.ProcessGroup | None) -> Tensor:
