@@ -95,7 +95,7 @@ MUTATIONS = {
 
 SUBSET = dict(
     files=("test_super_layouts.py", "test_affine.py", "test_batch_norm.py"),
-    selection="(float32 and (codes_are_the_neurons or the_gradient_is_that or sums_and_moments)) "
+    selection="(float32 and (codes_are_the_neurons or y_is_the_sum or the_gradient_is_that or sums_and_moments)) "
     "or (test_super_layouts and every_layout and 4-float32) or (test_affine and test_float32 and 4-) "
     "or (test_weight_bias_and_statistics and training and lif)",
 )

@@ -92,6 +92,23 @@ def test_codes_are_the_neurons_spikes(steps, resets, dtype):
             assert torch.equal(result["counts"][k], spikes.double().sum((0, 1, 3, 4)))
 
 
+@by_dtype()
+@pytest.mark.parametrize("layout", DENSE_LAYOUTS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_y_is_the_sum_of_its_codes_rows(shape, layout, dtype):
+    """((0 + 1) + 2) + 3 in the dtype of arithmetic, rounded once; thirds, so that another order would show."""
+    x = DENSE_LAYOUTS[layout](make_x((4, *SHAPES[shape]), dtype))
+    real, channels = compute_dtype(dtype), x.shape[2]
+    codes = torch.empty_like(x, dtype=torch.uint8).copy_(torch.randint(0, 8, x.shape))
+    table = draw((4, channels), 1, real) / 3
+    rows = table.reshape(4, channels, *[1] * (x.dim() - 3))
+    expected = rows[0].expand(x.shape)
+    for row, bit in zip(rows[1:], bits_of_codes(codes), strict=True):
+        expected = expected + torch.where(bit == 1, row, torch.zeros_like(row))
+    actual = torch.ops.stdano.super_neuron_decode(codes, table, x)
+    assert_same_bits({"y": actual}, {"y": expected.to(dtype)})
+
+
 @by_dtype((torch.float32, torch.bfloat16, torch.float64))
 @pytest.mark.parametrize("steps", (1, 4, 5, 17))
 def test_the_gradient_is_that_of_the_neurons_own_kernels(steps, dtype):
