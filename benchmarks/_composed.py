@@ -1,7 +1,7 @@
 """What is timed against what beyond single neurons: the super neuron, and BatchNorm with the neuron behind it.
 
-Each by stdano's kernel; by PyTorch without stdano's kernels, eager and compiled, in two variants as for the neurons; and
-"unfused": stdano's own neurons with F.batch_norm beside them, what one would write without the fused function.
+Each by stdano's kernel; by PyTorch without stdano's kernels, eager and compiled, in two variants as for the neurons;
+and "unfused": stdano's own neurons with F.batch_norm beside them, what one would write without the fused function.
 """
 
 from __future__ import annotations

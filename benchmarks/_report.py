@@ -83,8 +83,6 @@ class Result:
 
     def note(self, timing: Timing) -> str:
         parts = [timing.contender.variant, timing.error]
-        if timing.peak is not None:
-            parts.append(f"peak extra memory {timing.peak} bytes")
         if timing.page_faults > FAULTS_WORTH_A_NOTE:
             parts.append(f"{timing.page_faults:.0f} page faults a call")
         if (
@@ -121,6 +119,7 @@ def csv_rows(result: Result, about: str) -> list[dict[str, str]]:
     }
     rows = []
     for timing in result.timings:
+        peak = "" if timing.peak is None else f"peak extra memory {timing.peak} bytes"
         row = versions | {
             "device": case.device,
             "neuron": case.neuron,
@@ -130,7 +129,7 @@ def csv_rows(result: Result, about: str) -> list[dict[str, str]]:
             "T": str(case.steps),
             "N": str(case.neurons),
             "elements": str(case.elements),
-            "note": result.note(timing),
+            "note": "; ".join(filter(None, (result.note(timing), peak))),
         }
         if not math.isnan(timing.median):
             row |= {

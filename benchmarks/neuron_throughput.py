@@ -12,11 +12,11 @@ bytes on buffers of the same size. "Eager" and "compile" are PyTorch without std
 reference backend and of plain equations; both are in the CSV. Contenders run in turn, in short rounds, so that a
 change of the machine's speed meets all of them.
 
-super_neuron, batch_norm: the same for super_neuron of all three neurons and for bn_neuron, with statistics of the batch,
-on x: [T, B, C, H, W]. "Unfused" is stdano's neurons with F.batch_norm before or after them. The bytes that cannot be
-avoided are counted as above, although statistics take another pass over x. And the peak extra memory of a train step:
-what the allocator had given out at once, beyond x, weights, the gradient of the result, and the gradients that the step
-makes; of an opponent's variants the lowest.
+super_neuron, batch_norm: the same for super_neuron of all three neurons and for bn_neuron, with statistics of the
+batch, on x: [T, B, C, H, W]. "Unfused" is stdano's neurons with F.batch_norm before or after them. The bytes that
+cannot be avoided are counted as above, although statistics take another pass over x. And the peak extra memory of a
+train step: what the allocator had given out at once, beyond x, weights, the gradient of the result, and the gradients
+that the step makes; of an opponent's variants the lowest.
 
 memory: the peak of a VGG-11 train step (T = 4, 32x32, LLIF), beyond parameters and the batch: bn_neuron, BatchNorm2d
 and stdano's neuron ("unfused"), BatchNorm2d and plain equations ("eager"). Not timed. Counts of bytes are exact and do
@@ -59,7 +59,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         nargs="+",
         choices=list(DTYPES),
         default=None,
-        help="default: float32 bfloat16, GPU: float16 too (quick: float32); all but the first for neurons alone, at the first size",
+        help="default: float32 bfloat16, GPU: float16 too (quick: float32); all but the first: section neurons alone, "
+        "first size",
     )
     add("--time-steps", nargs="+", type=_positive, default=None, metavar="T", help="default: 4; GPU: 1 2 4 8 16 32")
     add(
