@@ -77,7 +77,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         type=_positive,
         default=None,
         metavar=("T", "B", "C", "H", "W"),
-        help="of super_neuron and batch_norm; default: 4 16 64 32 32, on a GPU 4 128 64 32 32",
+        help="of super_neuron and batch_norm; default: 4 16 64 32 32 (quick: 4 8 ..., GPU: 4 128 ...)",
     )
     add("--batch", type=_positive, default=None, help="of the VGG-11 of section memory; default: 32 (quick: 4)")
     add("--threads", type=_positive, default=torch.get_num_threads(), help="default: %(default)s")
@@ -97,7 +97,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     options.time_steps = options.time_steps or ([1, 2, 4, 8, 16, 32] if gpu and not options.quick else [4])
     sizes = [33_554_432] if gpu else [2_097_152] if options.quick else [2_097_152, 4_194_304]
     options.elements = options.elements or sizes
-    options.shape = options.shape or ([4, 128, *MARK_SHAPE[2:]] if gpu else list(MARK_SHAPE))
+    batch = 128 if gpu else 8 if options.quick else MARK_SHAPE[1]
+    options.shape = options.shape or [MARK_SHAPE[0], batch, *MARK_SHAPE[2:]]
     options.batch = options.batch or (4 if options.quick else 32)
     options.plot = options.plot or options.csv.with_suffix(".png")
     options.no_scaling |= options.quick
@@ -150,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     for i, case in enumerate([*neurons, *composed, *networks]):
         progress.print(f"{i + 1}/{count} {case.neuron} {case.passes} {case.dtype} {list(case.shape)}", highlight=False)
         results.append(run.peaks(case) if case in networks else run.measure(case))
-    if not options.no_scaling:
+    if neurons and not options.no_scaling:
         progress.print("time per element over T and N")
     over_t, over_n = run.scaling()
     timed = results[: len(neurons) + len(composed)]
