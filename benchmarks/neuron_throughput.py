@@ -19,8 +19,8 @@ train step: what the allocator had given out at once, beyond x, weights, the gra
 that the step makes; of an opponent's variants the lowest.
 
 memory: the peak of a VGG-11 train step (T = 4, 32x32, LLIF), beyond parameters and the batch: bn_neuron, BatchNorm2d
-and stdano's neuron ("unfused"), BatchNorm2d and plain equations ("eager"). Not timed. Counts of bytes are exact and do
-not depend on what else the machine does.
+and stdano's neuron ("unfused"), BatchNorm2d and plain equations ("eager"). Not timed. Bytes are counted exactly, and
+what else the machine does is no matter; _memory.py says how, _vgg.py what depends on the processor.
 
 Memory and time: glibc maps tensors above 32 MB anew at each allocation, and the page faults then cost more than any
 kernel. Default sizes stay below that (hollow points in the plot do not). Memory that was freed is kept (mallopt) for
