@@ -25,7 +25,7 @@ from triton.compiler import ASTSource
 
 import stdano_kernels
 from stdano_kernels import SURROGATES
-from stdano_kernels.triton import ops
+from stdano_kernels.triton import launch, ops
 
 ARCHITECTURES = (80, 86, 89, 90, 120)
 ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
@@ -204,25 +204,33 @@ class _Recorder:
 @contextmanager
 def _recorded() -> Iterator[list]:
     calls: list = []
-    before = ops._FORWARD_KERNELS, ops._BACKWARD_KERNELS, ops.sum_constants
+    before = ops._FORWARD_KERNELS, ops._BACKWARD_KERNELS, launch.sum_partials
     ops._FORWARD_KERNELS, ops._BACKWARD_KERNELS = (
         {name: _Recorder(kernel, calls) for name, kernel in kernels.items()} for kernels in before[:2]
     )
-    ops.sum_constants = _Recorder(before[2], calls)
+    launch.sum_partials = _Recorder(before[2], calls)
     try:
         yield calls
     finally:
-        ops._FORWARD_KERNELS, ops._BACKWARD_KERNELS, ops.sum_constants = before
+        ops._FORWARD_KERNELS, ops._BACKWARD_KERNELS, launch.sum_partials = before
 
 
-def recorded_calls(neuron: str, dtype: torch.dtype, surrogate: int, soft_reset: bool, sums: bool, offset: int) -> list:
-    """The launches of a train step on a small tensor."""
+def recorded_calls(
+    neuron: str,
+    dtype: torch.dtype,
+    surrogate: int,
+    soft_reset: bool,
+    sums: bool,
+    offset: int,
+    affine: Tensor | None = None,
+) -> list:
+    """The launches of a train step on a small tensor of four channels."""
     x = torch.zeros(9 * 64 + offset, dtype=dtype)[offset:].view(9, 2, 4, 8)
     tau = torch.ones(4) if sums else None
     settings = (1.7, 0.9, None if soft_reset else 0.0, 0.1, 1.05, False, False, surrogate, 1.0, False, False, False)
     with _recorded() as calls:
-        *_, checkpoints = ops.forward(neuron, x, None, None, tau, tau, *settings, True, False, False)
-        ops.backward(neuron, x, None, None, None, x, None, None, checkpoints, tau, tau, *settings)
+        *_, checkpoints = ops.forward(neuron, x, None, None, tau, tau, affine, *settings, True, False, False)
+        ops.backward(neuron, x, None, None, None, x, None, None, checkpoints, tau, tau, affine, *settings)
     return calls
 
 
