@@ -31,7 +31,13 @@ ARCHITECTURES = (80, 86, 89, 90, 120)
 ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 STEPS = 8  # that a backward kernel's loop takes at a time
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-_TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float64: "*fp64"}
+_TYPES = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float64: "*fp64",
+    torch.uint8: "*u8",
+}
 
 
 @dataclass

@@ -3,6 +3,7 @@ of csrc/ops.cpp."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,8 @@ from .launch import (
     vector,
 )
 from .layout import Geometry, dense, in_layout_of, is_dense, make_geometry, same_layout, with_layout_of
-from .super_neuron import super_neuron_backward, super_neuron_decode, super_neuron_encode, super_neuron_sums
+from .super_backward import super_neuron_backward
+from .super_neuron import super_neuron_decode, super_neuron_encode, super_neuron_sums
 
 
 class _Settings(NamedTuple):
@@ -83,10 +85,10 @@ def _check_codes(codes: Tensor) -> None:
 def _walk(kernel: Any, g: Geometry, arguments: dict[str, Any]) -> None:
     """A kernel of which a thread serves a few neurons, if there are any."""
     tensors = [t for t in arguments.values() if isinstance(t, Tensor)]
-    block = THREADS * VECTOR
+    width = vector(g, *tensors)
     if g.N > 0 and g.T > 0:
         with device_of(tensors[0]):
-            kernel[blocks(g.N, block)](**arguments, **place(g), VECTOR=vector(g, *tensors), BLOCK=block)
+            kernel[blocks(g.N, THREADS * width)](**arguments, **place(g), VECTOR=width, BLOCK=THREADS * width)
 
 
 def _sum(kernel: Any, g: Geometry, x: Tensor, count: int, arguments: dict[str, Any]) -> Tensor:
@@ -97,15 +99,15 @@ def _sum(kernel: Any, g: Geometry, x: Tensor, count: int, arguments: dict[str, A
     slabs = make_slabs(g, True)
     partials = x.new_empty(count, slabs.slabs, slabs.columns, dtype=torch.float64)
     tensors = [t for t in arguments.values() if isinstance(t, Tensor)]
-    block = THREADS * VECTOR
+    width = vector(g, *tensors) if slabs.columns % VECTOR == 0 else 1
     with device_of(x):
-        kernel[blocks(slabs.entries, block)](
+        kernel[blocks(slabs.entries, THREADS * width)](
             **{**COMPILER, **arguments},
             partial_ptr=partials,
             **slabs._asdict(),
             **place(g),
-            VECTOR=vector(g, *tensors) if slabs.columns % VECTOR == 0 else 1,
-            BLOCK=block,
+            VECTOR=width,
+            BLOCK=THREADS * width,
         )
         add_up(partials, slabs, sums)
     return sums
@@ -214,7 +216,7 @@ def backward(
     return grad_x
 
 
-OPERATORS = {
+OPERATORS: dict[str, Callable] = {
     "super_neuron_encode": encode,
     "super_neuron_decode": decode,
     "super_neuron_sums": sums_of_codes,

@@ -41,8 +41,7 @@ def channel_sums(
     total = tl.zeros([BLOCK], tl.float64)
     squares = tl.zeros([BLOCK], tl.float64)
     for row in range(rows_per_slab):
-        m, live = slab_neuron(column, first_row + row, columns, rows, N, True)
-        live = tl.max_constancy(live, VECTOR)
+        m, live = slab_neuron(column, first_row + row, columns, rows, N, True, VECTOR)
         where = offsets(m, T, inner, FLAT)
         for first in range(0, T, AHEAD):
             x = load_steps(x_ptr, where, first, T, inner, live, AHEAD, VECTOR)
@@ -50,8 +49,8 @@ def channel_sums(
                 value = tl.where(live & (first + k < T), x[k], 0.0).to(tl.float64)
                 total += value
                 squares = tl.fma(value, value, squares)
-    store_sum(partial_ptr, 0, thread, slabs * columns, total)
-    store_sum(partial_ptr, 1, thread, slabs * columns, squares)
+    store_sum(partial_ptr, 0, thread, slabs * columns, total, VECTOR)
+    store_sum(partial_ptr, 1, thread, slabs * columns, squares, VECTOR)
 
 
 @kernel

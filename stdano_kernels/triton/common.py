@@ -147,19 +147,20 @@ def slab_thread(q, columns, rows_per_slab, SUMS: tl.constexpr):
 
 
 @triton.jit
-def slab_neuron(column, row, columns, rows, N, SUMS: tl.constexpr):
+def slab_neuron(column, row, columns, rows, N, SUMS: tl.constexpr, VECTOR: tl.constexpr):
     """(neuron, whether there is one) of a column in a row."""
     if SUMS:
         m = row * columns + column
-        return m, (row < rows) & (m < N)
+        return m, tl.max_constancy((row < rows) & (m < N), VECTOR)
     else:
         return column, column < N
 
 
 @triton.jit
-def store_sum(partial_ptr, which: tl.constexpr, q, entries, value):
+def store_sum(partial_ptr, which: tl.constexpr, q, entries, value, VECTOR: tl.constexpr):
     """A thread's part of a sum, into float64 [sums][entries]."""
-    tl.store(partial_ptr + which * entries.to(tl.int64) + q, value.to(tl.float64), q < entries)
+    mask = tl.max_constancy(q < entries, VECTOR)
+    tl.store(at(partial_ptr + which * entries.to(tl.int64), q, VECTOR), value.to(tl.float64), mask)
 
 
 @kernel

@@ -147,7 +147,7 @@ def lif_backward(
     shift_sum = tl.zeros([BLOCK], tl.float64)
     scale_sum = tl.zeros([BLOCK], tl.float64)
     for row in range(rows_per_slab):
-        m, live = slab_neuron(column, first_row + row, columns, rows, N, SUMS)
+        m, live = slab_neuron(column, first_row + row, columns, rows, N, SUMS, 1)
         where = offsets(m, T, inner, FLAT)
         gv = load_or(gv_ptr, m, 0.0, live, 1)
         gtau = tl.zeros([BLOCK], tl.float32)
@@ -205,8 +205,8 @@ def lif_backward(
             shift_sum += tl.where(live, gshift, 0.0).to(tl.float64)
             scale_sum += tl.where(live, gscale, 0.0).to(tl.float64)
     if CONSTANTS:
-        store_sum(partial_ptr, 0, thread, slabs * columns, tau_sum)
-        store_sum(partial_ptr, 1, thread, slabs * columns, theta_sum)
+        store_sum(partial_ptr, 0, thread, slabs * columns, tau_sum, 1)
+        store_sum(partial_ptr, 1, thread, slabs * columns, theta_sum, 1)
     if affine_ptr is not None:
-        store_sum(partial_ptr, 2 if CONSTANTS else 0, thread, slabs * columns, shift_sum)
-        store_sum(partial_ptr, 3 if CONSTANTS else 1, thread, slabs * columns, scale_sum)
+        store_sum(partial_ptr, 2 if CONSTANTS else 0, thread, slabs * columns, shift_sum, 1)
+        store_sum(partial_ptr, 3 if CONSTANTS else 1, thread, slabs * columns, scale_sum, 1)
