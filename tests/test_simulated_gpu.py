@@ -73,7 +73,6 @@ MUTATIONS = {
     ),
     "a sum of the wrong channel": ("common.py", "channel * width + e % width", "e % width"),
     "affine's gradient without the centre": ("lif.py", "gscale += gx * x[k]", "gscale += gx * (x[k] + affine[0])"),
-    "counts of what is not there": ("super_neuron.py", "counted = tl.where(live, code, 0)", "counted = code"),
     "a later chunk from the zero state": (
         "super_backward.py",
         "for earlier in range(0, first, AHEAD):",
