@@ -83,7 +83,8 @@ struct ChannelOperators {
     x = dense(x);
     grad = with_layout_of(grad, x, "grad");
     check_table(table, kSuperBackwardRows, x, "table");
-    STD_TORCH_CHECK(codes.scalar_type() == ScalarType::Byte && codes.dim() == x.dim() && same_layout(codes, x),
+    STD_TORCH_CHECK(codes.scalar_type() == ScalarType::Byte && codes.dim() == x.dim() &&
+                        codes.numel() == x.numel() && same_layout(codes, x),
                     "stdano: codes must be those that the forward operator returned for x");
     Tensor grad_x = torch::stable::empty_like(x);
     SuperBackwardCall call{};
