@@ -46,7 +46,7 @@ struct SuperLoops {
     if constexpr (steps > 0) {
       const Step<real> step = N::charge(p, c, *x, before);
       const bool fired = fires(step.u);
-      *codes |= fired ? bit : 0;
+      *codes |= -static_cast<int32_t>(fired) & bit;
       encode_rest<steps - 1>(c, p, x + x_stride, x_stride, codes + stride, stride, bit,
                              N::update(p, step, before, fired));
     }
