@@ -57,21 +57,22 @@ constexpr int checkpoint_steps = sizeof(real) == 4 ? kDeviceCheckpointSteps : kD
 struct Layout {
   Geometry g;
   Divisor inner, channel_stride, channels;
-  int steps;
 };
 
 template <class real>
 struct Arguments : Layout {
+  int steps;
   int surrogate;
   real alpha;
   Settings<real> settings;
   Constants<real> constants;
-  const real *v0, *adapt0, *tau, *threshold, *affine;
+  const real *v0, *adapt0, *tau, *threshold;
 };
 
 template <class real>
 struct ForwardArguments : Arguments<real> {
   real *v, *adapt, *checkpoints;
+  const real* affine;
   bool one_channel;  // for the neighbours that a thread takes
 };
 
@@ -89,6 +90,7 @@ struct BackwardArguments : Arguments<real> {
   Slices slices;
   Divisor columns;
   double* partial;  // [constant_sums][slabs][columns], of which those that are not wanted are not written
+  const real* affine;
 };
 
 // Neighbouring values that one instruction loads or stores.
@@ -146,26 +148,26 @@ struct ChannelMap {
   real centre, scale, shift;
 };
 
-template <Kind kind, class real>
-STDANO_INLINE bool has_map(const Arguments<real>& a) {
-  return kind == Kind::affine || (kind == Kind::soft && a.affine);
+template <Kind kind>
+STDANO_INLINE bool has_map(const void* affine) {
+  return kind == Kind::affine || (kind == Kind::soft && affine);
 }
 
 template <Kind kind, class real>
-STDANO_INLINE ChannelMap<real> map_of(const Arguments<real>& a, int64_t m) {
-  if (!has_map<kind>(a)) return {0, 1, 0};
-  const real* entry = a.affine + channel_of(a, m);
+STDANO_INLINE ChannelMap<real> map_of(const Layout& a, const real* affine, int64_t m) {
+  if (!has_map<kind>(affine)) return {0, 1, 0};
+  const real* entry = affine + channel_of(a, m);
   return {entry[0], entry[a.g.channels], entry[2 * a.g.channels]};
 }
 
 // From x to what is kept of it, x - centre, and from there to the neuron's input. Without a map both are x.
 template <Kind kind, class real>
-STDANO_INLINE real centred(const Arguments<real>& a, const ChannelMap<real>& map, real x) {
-  return has_map<kind>(a) ? x - map.centre : x;
+STDANO_INLINE real centred(const real* affine, const ChannelMap<real>& map, real x) {
+  return has_map<kind>(affine) ? x - map.centre : x;
 }
 template <Kind kind, class real>
-STDANO_INLINE real input(const Arguments<real>& a, const ChannelMap<real>& map, real kept) {
-  return has_map<kind>(a) ? fma_(map.scale, kept, map.shift) : kept;
+STDANO_INLINE real input(const real* affine, const ChannelMap<real>& map, real kept) {
+  return has_map<kind>(affine) ? fma_(map.scale, kept, map.shift) : kept;
 }
 
 // A surrogate chosen at run time: a kernel for each would be six times as many.

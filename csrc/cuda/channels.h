@@ -10,6 +10,7 @@ namespace STDANO_ISA {
 constexpr int kChannelThreads = 256;
 
 struct SumArguments : Layout {
+  int steps;
   Slices slices;
   Divisor columns;
   double* partial;  // [a sum each][slabs][columns]
@@ -18,6 +19,7 @@ struct SumArguments : Layout {
 inline SumArguments sum_arguments(const Geometry& g, double* partial) {
   SumArguments a;
   fill_layout(a, g);
+  a.steps = static_cast<int>(g.T);
   a.slices = make_slices(g);
   a.columns = make_divisor(a.slices.columns);
   a.partial = partial;
@@ -60,6 +62,7 @@ __global__ void __launch_bounds__(kChannelThreads)
 // What is read for each channel, for `width` neighbouring neurons at a time.
 template <class real>
 struct TableArguments : Layout {
+  int steps;
   const real* table;
   bool one_channel;  // for all neighbours
 };
@@ -107,6 +110,7 @@ template <int width, class real, class Start, class Kernel, class... Pointers>
 void start_widest(const Geometry& g, const void* table, Start start, Kernel wide, Kernel narrow, Pointers... pointers) {
   TableArguments<real> a;
   fill_layout(a, g);
+  a.steps = static_cast<int>(g.T);
   a.table = static_cast<const real*>(table);
   a.one_channel = g.channel_stride % width == 0;
   const bool is_wide = g.inner % width == 0 && (all_aligned(width * sizeof(*pointers), pointers) && ...);

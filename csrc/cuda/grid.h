@@ -28,7 +28,6 @@ inline void fill_layout(Layout& a, const Geometry& g) {
   a.inner = make_divisor(g.inner);
   a.channel_stride = make_divisor(g.channel_stride);
   a.channels = make_divisor(g.channels);
-  a.steps = static_cast<int>(g.T);
 }
 
 inline unsigned count_blocks(int64_t threads, int64_t block) {

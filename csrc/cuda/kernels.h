@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kForwardThreads, forward_blocks<real>)
   for (int i = 0; i < (one ? 1 : width); ++i) c[i] = constants_of<kind>(a, m + i);
   ChannelMap<real> map[width];
 #pragma unroll
-  for (int i = 0; i < width; ++i) map[i] = i > 0 && a.one_channel ? map[0] : map_of<kind>(a, m + i);
+  for (int i = 0; i < width; ++i) map[i] = i > 0 && a.one_channel ? map[0] : map_of<kind>(a, a.affine, m + i);
 
   Pack<real, width> v, adapt;
   if (a.v0) v = load<width>(a.v0 + m);
@@ -49,8 +49,8 @@ __global__ void __launch_bounds__(kForwardThreads, forward_blocks<real>)
 #pragma unroll
     for (int i = 0; i < width; ++i) {
       const State<real> before{v.items[i], adapt.items[i]};
-      const real in_i = input<kind>(a, map[i], centred<kind>(a, map[i], convert(in.items[i], real())));
-      const Step<real> step = N::charge(p, c[one ? 0 : i], in_i, before);
+      const real kept = centred<kind>(a.affine, map[i], convert(in.items[i], real()));
+      const Step<real> step = N::charge(p, c[one ? 0 : i], input<kind>(a.affine, map[i], kept), before);
       State<real> after;
       spike<kind>(a, step.u, [&](auto s) {
         after = N::update(p, step, before, s);
@@ -81,7 +81,7 @@ STDANO_INLINE ConstantGradient<real> walk_back(const scalar* __restrict__ x, con
   constexpr int K = checkpoint_steps<real>;
   const Settings<real> p = a.settings;
   const Constants<real> c = constants_of<kind>(a, m);
-  const ChannelMap<real> map = map_of<kind>(a, m);
+  const ChannelMap<real> map = map_of<kind>(a, a.affine, m);
   State<real> g{a.grad_v ? a.grad_v[m] : real(0), N::has_adapt && a.grad_adapt ? a.grad_adapt[m] : real(0)};
   ConstantGradient<real> sums;
 
@@ -105,7 +105,7 @@ STDANO_INLINE ConstantGradient<real> walk_back(const scalar* __restrict__ x, con
 #pragma unroll
     for (int k = 0; k < K; ++k) {
       if (k < count) {
-        in[k] = centred<kind>(a, map, convert(x[at], real()));
+        in[k] = centred<kind>(a.affine, map, convert(x[at], real()));
         at += a.g.inner;
       }
     }
@@ -113,7 +113,7 @@ STDANO_INLINE ConstantGradient<real> walk_back(const scalar* __restrict__ x, con
     for (int k = 0; k < K; ++k) {
       if (k < count) {
         before[k] = state;
-        const Step<real> step = N::charge(p, c, input<kind>(a, map, in[k]), state);
+        const Step<real> step = N::charge(p, c, input<kind>(a.affine, map, in[k]), state);
         spike<kind>(a, step.u, [&](auto s) { state = N::update(p, step, state, s); });
       }
     }
@@ -125,12 +125,12 @@ STDANO_INLINE ConstantGradient<real> walk_back(const scalar* __restrict__ x, con
         if (grad_v_seq) g.v += convert(grad_v_seq[at], real());
         const real gs = convert(grad_spikes[at], real());
         if (kind == Kind::affine) forget_origin(in[k]);  // or the map's results stay in registers from the loop above
-        const real in_k = input<kind>(a, map, in[k]);
+        const real in_k = input<kind>(a.affine, map, in[k]);
         const Step<real> step = N::charge(p, c, in_k, before[k]);
         const real sigma = derivative<surrogate>(a.surrogate, step.u, a.alpha);
         StepGradient<real> out;
         spike<kind>(a, step.u, [&](auto s) { out = N::adjoint(p, c, in_k, before[k].v, step, s, sigma, gs, g); });
-        if (has_map<kind>(a)) {
+        if (has_map<kind>(a.affine)) {
           sums.shift += out.x;
           sums.scale = fma_(out.x, in[k], sums.scale);
           out.x = map.scale * out.x;
@@ -192,7 +192,7 @@ __global__ void __launch_bounds__(kBackwardThreads, backward_blocks<real, kind>)
     a.partial[sum_tau * size + thread] = tau[i];
     a.partial[sum_threshold * size + thread] = threshold[i];
   }
-  if (has_map<kind>(a)) {
+  if (has_map<kind>(a.affine)) {
     a.partial[sum_shift * size + thread] = shift[i];
     a.partial[sum_scale * size + thread] = scale[i];
   }

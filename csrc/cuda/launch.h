@@ -11,6 +11,7 @@ template <class real, class Call>
 void fill(Arguments<real>& a, const Call& call) {
   const Options& o = call.o;
   fill_layout(a, call.g);
+  a.steps = static_cast<int>(call.g.T);
   a.surrogate = static_cast<int>(o.surrogate);
   a.alpha = real(o.alpha);
   a.settings = make_settings<real>(o);
@@ -19,13 +20,13 @@ void fill(Arguments<real>& a, const Call& call) {
   a.adapt0 = static_cast<const real*>(call.adapt0);
   a.tau = static_cast<const real*>(call.tau);
   a.threshold = static_cast<const real*>(call.threshold);
-  a.affine = static_cast<const real*>(call.affine);
 }
 
 template <class N, class scalar, class real, class Stream>
 void forward(const ForwardCall& call, Stream stream) {
   ForwardArguments<real> a;
   fill(a, call);
+  a.affine = static_cast<const real*>(call.affine);
   a.one_channel = false;
   a.v = static_cast<real*>(call.v);
   a.adapt = static_cast<real*>(call.adapt);
@@ -71,6 +72,7 @@ void backward(const BackwardCall& call, Stream stream) {
   a.slices = make_slices(call.g);
   a.columns = make_divisor(a.slices.columns);
   a.partial = call.grad_constants;
+  a.affine = static_cast<const real*>(call.affine);
   const auto start = [&](auto kernel, int64_t threads) {
     STDANO_LAUNCH(kernel, count_blocks(threads, kBackwardThreads), kBackwardThreads, stream,
                   static_cast<const scalar*>(call.x), static_cast<const scalar*>(call.grad_spikes),

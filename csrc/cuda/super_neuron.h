@@ -132,6 +132,7 @@ __global__ void __launch_bounds__(kChannelThreads)
 
 template <class real>
 struct SuperBackwardArguments : Layout {
+  int steps;
   SuperMembers<real> s;
   const real* table;
 };
@@ -148,7 +149,7 @@ struct Chunk {
 // Adds neuron k's adjoint of the chunk to gx; g is the gradient of its state behind the chunk, then in front of it.
 template <class N, int k, class scalar, class real>
 STDANO_INLINE void add_adjoint(const scalar* __restrict__ x, const SuperBackwardArguments<real>& a, int64_t m,
-                               int64_t channel, Chunk<real>& chunk, State<real>& g) {
+                               Chunk<real>& chunk, State<real>& g) {
   constexpr int K = Chunk<real>::K;
   const Settings<real>& p = a.s.members[k].settings;
   const Constants<real>& c = a.s.members[k].constants;
@@ -169,7 +170,8 @@ STDANO_INLINE void add_adjoint(const scalar* __restrict__ x, const SuperBackward
       state = N::update(p, N::charge(p, c, chunk.in[i], state), state, fired);
     }
   }
-  const real* row = a.table + 3 * k * a.g.channels + channel;
+  forget_origin(m);  // or the channel stays in registers for the next neuron
+  const real* row = a.table + 3 * k * a.g.channels + channel_of(a, m);
   const real slope = row[0], silent = row[a.g.channels], with_spike = row[2 * a.g.channels];
 #pragma unroll
   for (int i = K - 1; i >= 0; --i) {
@@ -185,12 +187,12 @@ STDANO_INLINE void add_adjoint(const scalar* __restrict__ x, const SuperBackward
 
 template <template <class, bool> class N, int k, class scalar, class real>
 STDANO_INLINE void add_member(const scalar* __restrict__ x, const SuperBackwardArguments<real>& a, int64_t m,
-                              int64_t channel, Chunk<real>& chunk, State<real>& g) {
+                              Chunk<real>& chunk, State<real>& g) {
   if (!(a.s.present >> k & 1)) return;
   if (a.s.members[k].soft_reset) {
-    add_adjoint<N<real, true>, k>(x, a, m, channel, chunk, g);
+    add_adjoint<N<real, true>, k>(x, a, m, chunk, g);
   } else {
-    add_adjoint<N<real, false>, k>(x, a, m, channel, chunk, g);
+    add_adjoint<N<real, false>, k>(x, a, m, chunk, g);
   }
 }
 
@@ -203,7 +205,6 @@ __global__ void __launch_bounds__(kBackwardThreads, super_backward_blocks<real>)
   constexpr int K = Chunk<real>::K;
   const int64_t m = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (m >= a.g.N) return;
-  const int64_t channel = channel_of(a, m);
   State<real> lif{0, 0}, llif{0, 0}, slif{0, 0};
   Chunk<real> chunk;
   for (chunk.first = (a.steps - 1) / K * K; chunk.first >= 0; chunk.first -= K) {
@@ -220,9 +221,9 @@ __global__ void __launch_bounds__(kBackwardThreads, super_backward_blocks<real>)
         at += a.g.inner;
       }
     }
-    add_member<LIF, 0>(x, a, m, channel, chunk, lif);
-    add_member<LLIF, 1>(x, a, m, channel, chunk, llif);
-    add_member<SLIF, 2>(x, a, m, channel, chunk, slif);
+    add_member<LIF, 0>(x, a, m, chunk, lif);
+    add_member<LLIF, 1>(x, a, m, chunk, llif);
+    add_member<SLIF, 2>(x, a, m, chunk, slif);
 #pragma unroll
     for (int i = K - 1; i >= 0; --i) {
       if (i < chunk.count) {
@@ -264,6 +265,7 @@ template <class scalar, class real, class Stream>
 void super_backward(const SuperBackwardCall& call, Stream stream) {
   SuperBackwardArguments<real> a;
   fill_layout(a, call.g);
+  a.steps = static_cast<int>(call.g.T);
   a.s = make_members<real>(call.neurons);
   a.table = static_cast<const real*>(call.table);
   STDANO_LAUNCH((super_backward_kernel<scalar, real>), count_blocks(call.g.N, kBackwardThreads), kBackwardThreads,
