@@ -8,6 +8,7 @@ namespace stdano {
 namespace STDANO_ISA {
 
 constexpr int kChannelThreads = 256;
+constexpr int channel_blocks = 4;  // 64 registers for each thread, of which ptxas by itself may take 40 and spill
 
 struct SumArguments : Layout {
   int steps;
@@ -44,7 +45,7 @@ STDANO_INLINE void store_sums(const SumArguments& a, int64_t thread, const doubl
 
 // The square of a float is exact in double, so no fma is needed here.
 template <class scalar, class real>
-__global__ void __launch_bounds__(kChannelThreads)
+__global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     channel_sums_kernel(const scalar* __restrict__ x, const SumArguments a) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   double sums[kChannelSums] = {};
@@ -83,7 +84,7 @@ STDANO_INLINE void load_table(const TableArguments<real>& a, int64_t m, Pack<rea
 }
 
 template <class scalar, class real, int width>
-__global__ void __launch_bounds__(kChannelThreads)
+__global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     channel_affine_kernel(const scalar* __restrict__ grad, const scalar* __restrict__ x, scalar* __restrict__ out,
                           const TableArguments<real> a) {
   const int64_t m = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * width;

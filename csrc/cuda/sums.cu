@@ -9,22 +9,27 @@ namespace {
 constexpr int kThreads = 512;
 
 struct Sums {
-  Sum items[kMostSums];
+  int which[kMostSums];
+  void* out[kMostSums];
+  bool is_double[kMostSums], one[kMostSums];
 };
+
+// One of them by selection: an index that is known at run time alone would copy them all to local memory.
+template <class T>
+__device__ __forceinline__ T pick(const T (&values)[kMostSums], unsigned i) {
+  const T low = i == 0 ? values[0] : values[1], high = i == 2 ? values[2] : values[3];
+  return i < 2 ? low : high;
+}
 
 // Block (channel, sum): thread i adds entries i, i + kThreads, ...; then pairs are added. The order never depends on
 // the device.
 __global__ void __launch_bounds__(kThreads)
     sums_kernel(const double* __restrict__ partial, Slices slices, int64_t channel_stride, Sums all) {
-  Sum sum = all.items[0];
-#pragma unroll
-  for (int k = 1; k < kMostSums; ++k) {
-    if (blockIdx.y == k) sum = all.items[k];  // an index known at run time alone would copy them to local memory
-  }
-  if (sum.one && blockIdx.x > 0) return;
-  const int64_t width = sum.one ? slices.columns : channel_stride;  // columns of this channel, from `start` on
-  const int64_t start = sum.one ? 0 : blockIdx.x * channel_stride;
-  partial += sum.which * slices.slabs * slices.columns + start;
+  const bool one = pick(all.one, blockIdx.y);
+  if (one && blockIdx.x > 0) return;
+  const int64_t width = one ? slices.columns : channel_stride;  // columns of this channel, from `start` on
+  const int64_t start = one ? 0 : blockIdx.x * channel_stride;
+  partial += pick(all.which, blockIdx.y) * slices.slabs * slices.columns + start;
   double own = 0;
   for (int64_t i = threadIdx.x; i < slices.slabs * width; i += kThreads) {
     own += partial[i / width * slices.columns + i % width];
@@ -38,10 +43,11 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();
   }
   if (threadIdx.x > 0) return;
-  if (sum.is_double) {
-    static_cast<double*>(sum.out)[blockIdx.x] = sums[0];
+  void* out = pick(all.out, blockIdx.y);
+  if (pick(all.is_double, blockIdx.y)) {
+    static_cast<double*>(out)[blockIdx.x] = sums[0];
   } else {
-    static_cast<float*>(sum.out)[blockIdx.x] = static_cast<float>(sums[0]);
+    static_cast<float*>(out)[blockIdx.x] = static_cast<float>(sums[0]);
   }
 }
 
@@ -61,9 +67,11 @@ void launch_sums(const SumsCall& call, cudaStream_t stream) {
   Sums all{};
   bool one = true;
   for (int k = 0; k < call.count; ++k) {
-    all.items[k] = call.sums[k];
-    all.items[k].one = call.sums[k].one || call.g.channels == 1;  // whose columns are not its channel_stride
-    one = one && all.items[k].one;
+    all.which[k] = call.sums[k].which;
+    all.out[k] = call.sums[k].out;
+    all.is_double[k] = call.sums[k].is_double;
+    all.one[k] = call.sums[k].one || call.g.channels == 1;  // whose columns are not its channel_stride
+    one = one && all.one[k];
   }
   const dim3 grid(one ? 1 : static_cast<unsigned>(call.g.channels), call.count);
   sums_kernel<<<grid, kThreads, 0, stream>>>(call.partial, make_slices(call.g), call.g.channel_stride, all);

@@ -58,7 +58,7 @@ STDANO_INLINE bool advance(const Member<real>& member, real x, State<real>& stat
 }
 
 template <class scalar, class real>
-__global__ void __launch_bounds__(kChannelThreads)
+__global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     encode_kernel(const scalar* __restrict__ x, uint8_t* __restrict__ codes, const SuperMembers<real> s,
                   const SumArguments a) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kChannelThreads)
 }
 
 template <class scalar, class real, int width>
-__global__ void __launch_bounds__(kChannelThreads)
+__global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     decode_kernel(const uint8_t* __restrict__ codes, scalar* __restrict__ y, const TableArguments<real> a) {
   const int64_t m = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * width;
   if (m >= a.g.N) return;
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(kChannelThreads)
 }
 
 template <class scalar, class real>
-__global__ void __launch_bounds__(kChannelThreads)
+__global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     super_sums_kernel(const uint8_t* __restrict__ codes, const scalar* __restrict__ grad, const SumArguments a) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   double sums[kSuperSums] = {};
