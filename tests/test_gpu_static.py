@@ -19,6 +19,7 @@ CUDA = stdano_kernels.backends()["cuda"]
 needs_cuda_build = pytest.mark.skipif(not CUDA.details, reason=f"the CUDA kernels are not built: {CUDA.reason}")
 
 CHECKS = ("float64", "soft spikes")  # what serves checks
+LIMITS = {"float64": 128, "soft spikes": 128, "sums": 128, "backward with sums and affine": 72, "super backward": 96}
 CHANNELS = {"encode", "decode", "super sums", "super backward", "channel sums", "channel affine"}
 FIRST_STAGES = ("super sums", "channel sums")  # sums within a thread
 
@@ -40,9 +41,8 @@ def check(code, registers=64, local=0):
 @needs_cuda_build
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_cuda_kernels(architecture):
-    """All of them; soft spikes and float64, which serve checks, may take up to 128 registers, the super neuron's
-    backward, which holds a chunk of three tensors, 96. For sm_120 there is PTX alone, of whose 431 kernels SPILLS (LLIF
-    with sums) spill one or two registers."""
+    """All of them, within LIMITS. For sm_120 there is PTX alone, of whose 457 kernels six (LLIF with learnable
+    constants) spill one or two registers."""
     from _gpu_code import cuda_code
 
     codes = list(cuda_code(architecture, main=False))
@@ -52,7 +52,7 @@ def test_cuda_kernels(architecture):
     assert len(codes) > 400
     for code in codes:
         spills = architecture == 120 and (code.neuron, code.kind) == ("LLIF", "backward with sums")
-        registers = {"sums": 128, "super backward": 96}.get(code.kind, 128 if code.kind in CHECKS else 64)
+        registers = LIMITS.get(code.kind, 64)
         check(code, registers, 8 if spills else 0)
 
 

@@ -44,11 +44,12 @@ STDANO_INLINE int64_t remainder(int64_t numerator, Divisor d) {
 // soft spikes, which serve checks, or an affine map in front of the neurons, with either.
 enum class Kind { shared, tensors, soft, affine };
 
-// Blocks that share a multiprocessor's 65536 registers: 64 for each thread, or 128 for what serves checks.
+// Blocks that share a multiprocessor's 65536 registers: 64 for each thread, or 72 for a map's adjoint and its sums, or
+// 128 for what serves checks.
 template <class real>
 constexpr int forward_blocks = sizeof(real) == 4 ? 4 : 2;
 template <class real, Kind kind>
-constexpr int backward_blocks = sizeof(real) == 4 && kind != Kind::soft ? 8 : 4;
+constexpr int backward_blocks = sizeof(real) == 8 || kind == Kind::soft ? 4 : kind == Kind::affine ? 7 : 8;
 
 template <class real>
 constexpr int checkpoint_steps = sizeof(real) == 4 ? kDeviceCheckpointSteps : kDeviceCheckpointStepsDouble;

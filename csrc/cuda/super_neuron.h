@@ -237,10 +237,10 @@ __global__ void __launch_bounds__(kBackwardThreads, super_backward_blocks<real>)
 
 template <class scalar, class real, class Stream>
 void encode(const EncodeCall& call, Stream stream) {
+  const SuperMembers<real> members = make_members<real>(call.neurons);
   const SumArguments a = sum_arguments(call.g, call.sums);
   STDANO_LAUNCH((encode_kernel<scalar, real>), count_blocks(a.slices.slabs * a.slices.columns, kChannelThreads),
-                kChannelThreads, stream, static_cast<const scalar*>(call.x), call.codes,
-                make_members<real>(call.neurons), a);
+                kChannelThreads, stream, static_cast<const scalar*>(call.x), call.codes, members, a);
 }
 
 template <class scalar, class real, class Stream>
