@@ -40,7 +40,7 @@ class Code:
 
     backend: str
     neuron: str
-    kind: str  # forward, backward, backward with sums, both with affine, encode and the like, sums, soft spikes, float64
+    kind: str  # forward or backward, with sums, and affine; encode and the like; sums, soft spikes, float64
     dtype: str
     architecture: int
     threads: int
