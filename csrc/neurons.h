@@ -19,10 +19,37 @@ struct Settings {
   real linear_decay, decay_input, detach_reset, detach_adapt;
 };
 
+// The same for the usual case, in which no switch is set: the compiler then leaves them out. As conditions that it only
+// meets at run time they take most of the mask registers of AVX-512, and SLIF's adjoint twice as long.
+template <class real>
+struct PlainSettings {
+  real v_reset, rate, tau_min;
+  static constexpr real linear_decay = 0, decay_input = 0, detach_reset = 0, detach_adapt = 0;
+};
+
+inline bool is_plain(const Options& o) {
+  return !(o.linear_decay || o.decay_input || o.detach_reset || o.detach_adapt);
+}
+
+template <class real>
+void set(PlainSettings<real>& p, const Options& o) {
+  p = {real(o.v_reset), real(o.rate), real(o.tau_min)};
+}
+template <class real>
+void set(Settings<real>& p, const Options& o) {
+  p = {real(o.v_reset),     real(o.rate),         real(o.tau_min),     real(o.linear_decay),
+          real(o.decay_input), real(o.detach_reset), real(o.detach_adapt)};
+}
+
+template <class P>
+P make_settings_as(const Options& o) {
+  P p;
+  set(p, o);
+  return p;
+}
 template <class real>
 Settings<real> make_settings(const Options& o) {
-  return {real(o.v_reset),     real(o.rate),         real(o.tau_min),     real(o.linear_decay),
-          real(o.decay_input), real(o.detach_reset), real(o.detach_adapt)};
+  return make_settings_as<Settings<real>>(o);
 }
 
 // What all neurons of a channel share: h = decay*(v - r) + r + gain*x.
@@ -49,8 +76,8 @@ struct StepGradient {
   real x, tau, threshold;
 };
 
-template <class real>
-STDANO_INLINE Constants<real> make_constants(Settings<real> p, real tau, real threshold) {
+template <class P, class real>
+STDANO_INLINE Constants<real> make_constants(P p, real tau, real threshold) {
   const real inverse = reciprocal(tau);
   const real decay = p.linear_decay != 0 ? real(1) - inverse : exp_negative(-inverse);
   const real smallest = real(1.1754943508222875e-38);  // not 0, for the sake of an infinite potential
@@ -111,15 +138,15 @@ STDANO_INLINE real reset_potential(Spike s, real h, real theta, real r) {
 }
 
 // q = dL/ds without the adaptation's part.
-template <bool soft_reset, class real>
-STDANO_INLINE real spike_gradient(Settings<real> p, real gs, real gv, real h, real theta) {
+template <bool soft_reset, class P, class real>
+STDANO_INLINE real spike_gradient(P p, real gs, real gv, real h, real theta) {
   const real through_reset = soft_reset ? -gv * theta : gv * (p.v_reset - h);
   return p.detach_reset != 0 ? gs : gs + through_reset;
 }
 
 // dh/dtau of the charge.
-template <class real>
-STDANO_INLINE real charge_slope(Settings<real> p, real x, real v, real decay, real inverse_tau) {
+template <class P, class real>
+STDANO_INLINE real charge_slope(P p, real x, real v, real decay, real inverse_tau) {
   const real square = inverse_tau * inverse_tau;
   const real through_decay = (v - p.v_reset) * (p.linear_decay != 0 ? square : decay * square);
   return p.decay_input != 0 ? fma_(-square, x, through_decay) : through_decay;
@@ -132,12 +159,13 @@ struct LIF {
 
   static STDANO_INLINE real initial_adapt(Constants<real>) { return 0; }
 
-  static STDANO_INLINE Step<real> charge(Settings<real> p, Constants<real> c, real x, State<real> a) {
+  template <class P>
+  static STDANO_INLINE Step<real> charge(P p, Constants<real> c, real x, State<real> a) {
     const real h = charge_potential(x, a.v, c.decay, c.gain, p.v_reset);
     return {h, h - c.threshold, c.threshold, 0, c.decay, c.inverse_tau};
   }
-  template <class Spike>
-  static STDANO_INLINE State<real> update(Settings<real> p, Step<real> b, State<real>, Spike s) {
+  template <class P, class Spike>
+  static STDANO_INLINE State<real> update(P p, Step<real> b, State<real>, Spike s) {
     return {reset_potential<soft_reset>(s, b.h, b.theta, p.v_reset), 0};
   }
 
@@ -148,8 +176,8 @@ struct LIF {
   }
 
   // g: gradient of the state after the step; becomes that of the state before it.
-  template <class Spike>
-  static STDANO_INLINE StepGradient<real> adjoint(Settings<real> p, Constants<real> c, real x, real v,
+  template <class P, class Spike>
+  static STDANO_INLINE StepGradient<real> adjoint(P p, Constants<real> c, real x, real v,
                                                   Step<real> b, Spike s, real sigma, real gs, State<real>& g) {
     const real q = weighted(sigma, spike_gradient<soft_reset>(p, gs, g.v, b.h, b.theta));
     const real gh = (soft_reset ? g.v : times_not(s, g.v)) + q;
@@ -168,13 +196,14 @@ struct LLIF {
 
   static STDANO_INLINE real initial_adapt(Constants<real> c) { return c.threshold; }
 
-  static STDANO_INLINE Step<real> charge(Settings<real> p, Constants<real> c, real x, State<real> a) {
+  template <class P>
+  static STDANO_INLINE Step<real> charge(P p, Constants<real> c, real x, State<real> a) {
     const real h = charge_potential(x, a.v, c.decay, c.gain, p.v_reset);
     const real inhibition = x > 0 ? real(0) : -x;  // not max(x, 0) - x: that is NaN at infinity
     return {h, h - a.adapt, a.adapt, tanh_(inhibition), c.decay, c.inverse_tau};
   }
-  template <class Spike>
-  static STDANO_INLINE State<real> update(Settings<real> p, Step<real> b, State<real> a, Spike s) {
+  template <class P, class Spike>
+  static STDANO_INLINE State<real> update(P p, Step<real> b, State<real> a, Spike s) {
     return {reset_potential<soft_reset>(s, b.h, b.theta, p.v_reset), fma_(p.rate, b.tanh, a.adapt)};
   }
 
@@ -189,8 +218,8 @@ struct LLIF {
     return {h, h - theta, theta, in[2 * stride], c.decay, c.inverse_tau};
   }
 
-  template <class Spike>
-  static STDANO_INLINE StepGradient<real> adjoint(Settings<real> p, Constants<real> c, real x, real v,
+  template <class P, class Spike>
+  static STDANO_INLINE StepGradient<real> adjoint(P p, Constants<real> c, real x, real v,
                                                   Step<real> b, Spike s, real sigma, real gs, State<real>& g) {
     const real q = weighted(sigma, spike_gradient<soft_reset>(p, gs, g.v, b.h, b.theta));
     const real gh = (soft_reset ? g.v : times_not(s, g.v)) + q;
@@ -214,15 +243,27 @@ struct SLIF {
 
   static STDANO_INLINE real initial_adapt(Constants<real>) { return 0; }
 
-  static STDANO_INLINE Step<real> charge(Settings<real> p, Constants<real> c, real x, State<real> a) {
-    const real t = tanh_(a.adapt);
+  // In two parts: what the residual potential makes of the constants, with t = tanh(p), and the charge with those.
+  template <class P>
+  static STDANO_INLINE Constants<real> shortened(P p, Constants<real> c, real t) {
     const real wanted = fma_(-p.rate, t, c.tau);
-    const Constants<real> now = make_constants(p, wanted >= p.tau_min ? wanted : p.tau_min, c.threshold);
-    const real h = charge_potential(x, a.v, now.decay, now.gain, p.v_reset);
-    return {h, h - c.threshold, c.threshold, t, now.decay, now.inverse_tau};
+    return make_constants(p, wanted >= p.tau_min ? wanted : p.tau_min, c.threshold);
   }
-  template <class Spike>
-  static STDANO_INLINE State<real> update(Settings<real> p, Step<real> b, State<real>, Spike s) {
+  template <class P>
+  static STDANO_INLINE Step<real> charge_shortened(P p, real threshold, real x, State<real> a, real t,
+                                                   real decay, real inverse_tau) {
+    const real gain = p.decay_input != 0 ? inverse_tau : real(1);
+    const real h = charge_potential(x, a.v, decay, gain, p.v_reset);
+    return {h, h - threshold, threshold, t, decay, inverse_tau};
+  }
+  template <class P>
+  static STDANO_INLINE Step<real> charge(P p, Constants<real> c, real x, State<real> a) {
+    const real t = tanh_(a.adapt);
+    const Constants<real> now = shortened(p, c, t);
+    return charge_shortened(p, c.threshold, x, a, t, now.decay, now.inverse_tau);
+  }
+  template <class P, class Spike>
+  static STDANO_INLINE State<real> update(P p, Step<real> b, State<real>, Spike s) {
     return {reset_potential<soft_reset>(s, b.h, b.theta, p.v_reset), times(s, b.u)};
   }
 
@@ -237,8 +278,8 @@ struct SLIF {
     return {h, h - c.threshold, c.threshold, in[1 * stride], in[2 * stride], in[3 * stride]};
   }
 
-  template <class Spike>
-  static STDANO_INLINE StepGradient<real> adjoint(Settings<real> p, Constants<real> c, real x, real v,
+  template <class P, class Spike>
+  static STDANO_INLINE StepGradient<real> adjoint(P p, Constants<real> c, real x, real v,
                                                   Step<real> b, Spike s, real sigma, real gs, State<real>& g) {
     const real gp = p.detach_adapt != 0 ? real(0) : g.adapt;
     const real through_spike = fma_(gp, b.u, spike_gradient<soft_reset>(p, gs, g.v, b.h, b.theta));

@@ -76,57 +76,95 @@ STDANO_LOOP void add_row(const Block& b, const real* row, double* sums) {
   accumulate(b, sums, [row](int64_t i) { return static_cast<double>(row[i]); });
 }
 
-// The input of neurons with an affine map of each channel, x = scale*(y - centre) + shift, and its adjoint.
+// The input of a neuron with an affine map of its channel, x = scale*(y - centre) + shift, and the adjoint, which adds
+// to the sums for shift and scale.
+template <class real>
+struct MapSums {
+  real shift, scale;
+};
+template <class real>
+struct AffineMap {
+  real centre, scale, shift;
+  STDANO_INLINE real operator()(real y) const { return fma_(scale, y - centre, shift); }
+  STDANO_INLINE real adjoint(real y, real gx, MapSums<real>& sums) const {
+    sums.shift += gx;
+    sums.scale = fma_(gx, y - centre, sums.scale);
+    return scale * gx;
+  }
+};
+template <class real>
+struct NoMap {
+  STDANO_INLINE real operator()(real y) const { return y; }
+  STDANO_INLINE real adjoint(real, real gx, MapSums<real>&) const { return gx; }
+};
+
+// The maps of a block's neurons in five rows: centre, scale, shift, sum for shift, sum for scale.
+template <class real>
+struct MapRows {
+  real* rows;
+  int64_t columns;
+
+  template <bool mapped>
+  STDANO_INLINE auto at(int64_t i) const {
+    if constexpr (mapped) {
+      return AffineMap<real>{rows[i], rows[columns + i], rows[2 * columns + i]};
+    } else {
+      return NoMap<real>();
+    }
+  }
+  STDANO_INLINE MapSums<real> sums(int64_t i) const { return {rows[3 * columns + i], rows[4 * columns + i]}; }
+  STDANO_INLINE void store(int64_t i, MapSums<real> sums) const {
+    rows[3 * columns + i] = sums.shift;
+    rows[4 * columns + i] = sums.scale;
+  }
+};
+
 template <class real>
 class ChannelMap {
  public:
   static constexpr int64_t rows = 5;
 
   ChannelMap(const void* table, Workspace<real>& workspace, int64_t columns)
-      : table_(static_cast<const real*>(table)), rows_(table ? workspace.take(rows) : nullptr), columns_(columns) {}
+      : table_(static_cast<const real*>(table)), rows_{table ? workspace.take(rows) : nullptr, columns} {}
 
   explicit operator bool() const { return table_ != nullptr; }
+  MapRows<real> view() const { return rows_; }
 
   void prepare(const Block& b) {
-    if (!table_) return;
-    expand_table(b, table_, 3, rows_, columns_);
-    for (int64_t i = 0; i < 2 * columns_; ++i) rows_[3 * columns_ + i] = 0;
+    if (table_) expand_table(b, table_, 3, rows_.rows, rows_.columns);
+  }
+  void clear_sums(int64_t n) {
+    for (int64_t i = 0; table_ && i < n; ++i) rows_.store(i, {0, 0});
+  }
+  void add_sums(const Block& b, double* shift, double* scale) const {
+    add_row(b, rows_.rows + 3 * rows_.columns, shift);
+    add_row(b, rows_.rows + 4 * rows_.columns, scale);
   }
 
-  // `out` may be y.
+  // A step's input for the block's neurons; `out` may be y.
   const real* apply(const real* y, real* out, int64_t n) const {
-    apply_loop(y, rows_, columns_, out, n);
+    apply_loop(y, rows_, out, n);
     return out;
   }
-
-  // From the gradient of the neurons' input to that of y, in place; adds to the sums for shift and scale.
-  void adjoint(const real* y, real* g, int64_t n) { adjoint_loop(y, rows_, columns_, g, n); }
-
-  void add_sums(const Block& b, double* shift, double* scale) const {
-    add_row(b, rows_ + 3 * columns_, shift);
-    add_row(b, rows_ + 4 * columns_, scale);
-  }
+  // From the gradient of the neurons' input to that of y, in place.
+  void adjoint(const real* y, real* g, int64_t n) const { adjoint_loop(y, rows_, g, n); }
 
  private:
-  static STDANO_LOOP void apply_loop(const real* y, const real* __restrict rows, int64_t columns, real* out,
-                                     int64_t n) {
+  static STDANO_LOOP void apply_loop(const real* y, MapRows<real> map, real* out, int64_t n) {
     STDANO_VECTORIZE
-    for (int64_t i = 0; i < n; ++i) out[i] = fma_(rows[columns + i], y[i] - rows[i], rows[2 * columns + i]);
+    for (int64_t i = 0; i < n; ++i) out[i] = map.template at<true>(i)(y[i]);
   }
-  static STDANO_LOOP void adjoint_loop(const real* __restrict y, real* __restrict rows, int64_t columns,
-                                       real* __restrict g, int64_t n) {
+  static STDANO_LOOP void adjoint_loop(const real* __restrict y, MapRows<real> map, real* __restrict g, int64_t n) {
     STDANO_VECTORIZE
     for (int64_t i = 0; i < n; ++i) {
-      const real gx = g[i];
-      rows[3 * columns + i] += gx;
-      rows[4 * columns + i] = fma_(gx, y[i] - rows[i], rows[4 * columns + i]);
-      g[i] = rows[columns + i] * gx;
+      MapSums<real> sums = map.sums(i);
+      g[i] = map.template at<true>(i).adjoint(y[i], g[i], sums);
+      map.store(i, sums);
     }
   }
 
   const real* table_;
-  real* rows_;  // centre, scale, shift, sum for shift, sum for scale
-  int64_t columns_;
+  MapRows<real> rows_;
 };
 
 // How blocks of kForwardBlock neurons are divided where sums are taken.
@@ -179,7 +217,7 @@ void channel_affine(const ChannelAffineCall& call, int64_t begin, int64_t end) {
   Workspace<real> workspace(6, kForwardBlock);
   real *x_buffer = workspace.take(), *g_buffer = workspace.take(), *out_buffer = workspace.take();
   real* rows = workspace.take(3);
-  for (int64_t index = begin; index < end; ++index) {
+  for (int64_t index = end - 1; index >= begin; --index) {  // what the pass before wrote last is still in a cache
     const Block block = forward_block(call.g, index);
     expand_table(block, call.table, 3, rows, kForwardBlock);
     for (int64_t t = 0; t < call.g.T; ++t) {

@@ -25,25 +25,25 @@ STDANO_INLINE void copy(real* to, const real* from, int64_t n) {
 template <class L, class scalar, class real, bool by_channel>
 constexpr bool has_short_loops = !by_channel && !L::N::needs_v && std::is_same<scalar, real>::value;
 
-// The steps of a short sequence as the neurons' loops read them: where they lie, or mapped into a buffer.
-template <class real>
-struct ShortRows {
-  ShortRows(const real* x, int64_t time_stride, const ChannelMap<real>& map, real* buffer, int64_t columns, int64_t n)
-      : data(map ? buffer : x), stride(map ? columns : time_stride) {
-    for (int t = 0; map && t < kShort; ++t) map.apply(x + t * time_stride, buffer + t * columns, n);
-  }
-  const real* data;
-  int64_t stride;
-};
+// Where neither sums nor soft spikes are asked for, nor float64, which serves checks.
+template <class real, bool by_channel>
+constexpr bool has_fused_adjoint = !by_channel && sizeof(real) == 4;
 
 template <class L, class real>
-void adjoint_all(const Options& o, typename L::View c, const Settings<real>& p, const real* x, const real* v,
-                 const real* adapt, const real* gs, real* gv, real* gadapt, real* gx, int64_t x_stride, int64_t stride,
-                 int64_t n) {
-  const real alpha = real(o.alpha);
+void advance_all(typename L::View c, const typename L::P& p, const ChannelMap<real>& map, const real* x,
+                 const real* v, const real* adapt, real* spikes, int64_t stride, int64_t n) {
+  const auto loop = map ? L::template advance_all<kShort, true> : L::template advance_all<kShort, false>;
+  loop(c, p, map.view(), x, v, adapt, spikes, stride, n);
+}
+
+template <class L, class real>
+void adjoint_all(const Options& o, typename L::View c, const typename L::P& p, const ChannelMap<real>& map,
+                 const real* x, const real* v, const real* adapt, const real* gs, real* gv, real* gadapt, real* gx,
+                 int64_t stride, int64_t n) {
   with_surrogate(o.surrogate, [&](auto kind) {
-    L::template adjoint_all<decltype(kind)::value, kShort>(c, p, alpha, x, v, adapt, gs, gv, gadapt, gx, x_stride,
-                                                              stride, n);
+    constexpr Surrogate s = decltype(kind)::value;
+    const auto loop = map ? L::template adjoint_all<s, kShort, true> : L::template adjoint_all<s, kShort, false>;
+    loop(c, p, map.view(), real(o.alpha), x, v, adapt, gs, gv, gadapt, gx, stride, n);
   });
 }
 
@@ -52,14 +52,12 @@ void forward(const ForwardCall& call, int64_t begin, int64_t end) {
   using N = typename L::N;
   const Geometry& g = call.g;
   const Options& o = call.o;
-  const Settings<real> p = make_settings<real>(o);
+  const typename L::P p = make_settings_as<typename L::P>(o);
   const int64_t columns = kForwardBlock;
-  Workspace<real> workspace(BlockConstants<real, by_channel>::rows + ChannelMap<real>::rows + N::kept + kShort + 5,
-                            columns);
-  BlockConstants<real, by_channel> constants(o, p, call.tau, call.threshold, workspace, columns);
+  Workspace<real> workspace(BlockConstants<real, by_channel>::rows + ChannelMap<real>::rows + N::kept + 6, columns);
+  BlockConstants<real, by_channel> constants(o, call.tau, call.threshold, workspace, columns);
   ChannelMap<real> map(call.affine, workspace, columns);
-  real *v = workspace.take(), *adapt = workspace.take(), *s_buffer = workspace.take();
-  real* x_buffer = workspace.take(kShort);
+  real *v = workspace.take(), *adapt = workspace.take(), *x_buffer = workspace.take(), *s_buffer = workspace.take();
   real *u = workspace.take(), *v_kept = workspace.take(), *kept = workspace.take(N::kept);
 
   for (int64_t index = begin; index < end; ++index) {
@@ -73,9 +71,8 @@ void forward(const ForwardCall& call, int64_t begin, int64_t end) {
     if constexpr (has_short_loops<L, scalar, real, by_channel>) {
       if (g.T == kShort && block.contiguous() && !call.v && !call.v_seq) {
         const int64_t at0 = block.offset(0);
-        const ShortRows<real> x(static_cast<const real*>(call.x) + at0, g.inner, map, x_buffer, columns, n);
-        L::template advance_all<kShort>(c, p, x.data, v, adapt, static_cast<real*>(call.spikes) + at0, x.stride,
-                                        g.inner, n);
+        advance_all<L>(c, p, map, static_cast<const real*>(call.x) + at0, v, adapt,
+                       static_cast<real*>(call.spikes) + at0, g.inner, n);
         continue;
       }
     }
@@ -93,7 +90,7 @@ void forward(const ForwardCall& call, int64_t begin, int64_t end) {
         surrogate<SurrogateValue::primitive>(o.surrogate, real(o.alpha), u, spikes, n);
         L::update(c, p, kept, spikes, v, adapt, columns, n);
       } else {
-        L::template advance<false>(c, p, x, v, adapt, spikes, kept, v_kept, columns, n);
+        L::template advance<false>(c, p, x, v, adapt, spikes, kept, v_kept, columns, t == 0 && !call.adapt0, n);
       }
       Rows<scalar, real>::store(call.spikes, block, t, spikes);
       if (call.v_seq) {
@@ -113,13 +110,13 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
   using Scalars = Rows<scalar, real>;
   const Geometry& g = call.g;
   const Options& o = call.o;
-  const Settings<real> p = make_settings<real>(o);
+  const typename L::P p = make_settings_as<typename L::P>(o);
   const int64_t columns = backward_block(g);
   const int64_t blocks = count_backward_blocks(g), slabs = count_slabs(g, by_channel || call.affine);
   const int64_t steps = recomputed_steps(g);
   Workspace<real> workspace(
       BlockConstants<real, by_channel>::rows + ChannelMap<real>::rows + 10 + steps * (N::kept + 2), columns);
-  BlockConstants<real, by_channel> constants(o, p, call.tau, call.threshold, workspace, columns);
+  BlockConstants<real, by_channel> constants(o, call.tau, call.threshold, workspace, columns);
   ChannelMap<real> map(call.affine, workspace, columns);
   real *v = workspace.take(), *adapt = workspace.take(), *gv = workspace.take(), *gadapt = workspace.take();
   real *buffer = workspace.take(), *out_buffer = workspace.take(), *spikes = workspace.take();
@@ -141,17 +138,15 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
         gadapt[i] = call.grad_adapt ? at<real>(call.grad_adapt, m)[i] : real(0);
         gtau[i] = gthreshold[i] = 0;
       }
+      map.clear_sums(n);
       bool done = false;
       if constexpr (has_short_loops<L, scalar, real, by_channel>) {
         if (g.T == kShort && block.contiguous() && !call.grad_v_seq) {
           const int64_t at0 = block.offset(0);
           L::initialize(c, p, at<real>(call.v0, m), at<real>(call.adapt0, m), v, adapt, n);
-          const real* from = static_cast<const real*>(call.x) + at0;
-          real* gx = static_cast<real*>(call.grad_x) + at0;
-          const ShortRows<real> rows(from, g.inner, map, x_rows, columns, n);
-          adjoint_all<L, real>(o, c, p, rows.data, v, adapt, static_cast<const real*>(call.grad_spikes) + at0, gv,
-                               gadapt, gx, rows.stride, g.inner, n);
-          for (int t = 0; map && t < kShort; ++t) map.adjoint(from + t * g.inner, gx + t * g.inner, n);
+          adjoint_all<L>(o, c, p, map, static_cast<const real*>(call.x) + at0, v, adapt,
+                         static_cast<const real*>(call.grad_spikes) + at0, gv, gadapt,
+                         static_cast<real*>(call.grad_x) + at0, g.inner, n);
           done = true;
         }
       }
@@ -174,7 +169,8 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
             surrogate<SurrogateValue::primitive>(o.surrogate, real(o.alpha), buffer, spikes, n);
             L::update(c, p, keep, spikes, v, adapt, columns, n);
           } else {
-            L::template advance<true>(c, p, x[k], v, adapt, spikes, keep, v_kept + k * columns, columns, n);
+            L::template advance<true>(c, p, x[k], v, adapt, spikes, keep, v_kept + k * columns, columns,
+                                      first + k == 0 && !call.adapt0, n);
           }
         }
         for (int64_t k = count - 1; k >= 0; --k) {
@@ -183,14 +179,22 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
             const real* extra = Scalars::load(call.grad_v_seq, block, first + k, buffer);
             for (int64_t i = 0; i < n; ++i) gv[i] += extra[i];
           }
-          L::restore_u(c, keep, buffer, columns, n);
-          surrogate<SurrogateValue::derivative>(o.surrogate, real(o.alpha), buffer, sigma, n);
-          if (o.soft_spike) surrogate<SurrogateValue::primitive>(o.surrogate, real(o.alpha), buffer, spikes, n);
-          const real* gs = Scalars::load(call.grad_spikes, block, first + k, buffer);
           real* gx = Scalars::target(call.grad_x, block, first + k, out_buffer);
-          const auto adjoint = o.soft_spike ? L::template adjoint<true> : L::template adjoint<false>;
-          adjoint(c, p, x[k], v_kept + k * columns, keep, spikes, sigma, gs, gv, gadapt, gx, gtau, gthreshold, columns,
-                  n);
+          if constexpr (has_fused_adjoint<real, by_channel>) {
+            const real* gs = Scalars::load(call.grad_spikes, block, first + k, buffer);
+            with_surrogate(o.surrogate, [&](auto kind) {
+              L::template adjoint_hard<decltype(kind)::value>(c, p, real(o.alpha), x[k], v_kept + k * columns, keep, gs,
+                                                              gv, gadapt, gx, columns, n);
+            });
+          } else {
+            L::restore_u(c, keep, buffer, columns, n);
+            surrogate<SurrogateValue::derivative>(o.surrogate, real(o.alpha), buffer, sigma, n);
+            if (o.soft_spike) surrogate<SurrogateValue::primitive>(o.surrogate, real(o.alpha), buffer, spikes, n);
+            const real* gs = Scalars::load(call.grad_spikes, block, first + k, buffer);
+            const auto adjoint = o.soft_spike ? L::template adjoint<true> : L::template adjoint<false>;
+            adjoint(c, p, x[k], v_kept + k * columns, keep, spikes, sigma, gs, gv, gadapt, gx, gtau, gthreshold,
+                    columns, n);
+          }
           if (map) map.adjoint(Scalars::load(call.x, block, first + k, buffer), gx, n);
           Scalars::store(call.grad_x, block, first + k, gx);
         }
@@ -211,26 +215,33 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
 
 // From run-time options to the instantiation that serves them. float64 and soft spikes are for checking: they
 // take the general form, with a table of constants, alone.
-template <template <class, bool> class N, class scalar, class real, bool by_channel>
-void run_reset(const ForwardCall& call, int64_t begin, int64_t end) {
-  if (call.o.soft_reset) return forward<Loops<N, real, true, by_channel>, scalar, real, by_channel>(call, begin, end);
-  return forward<Loops<N, real, false, by_channel>, scalar, real, by_channel>(call, begin, end);
+template <class L, class scalar, class real, bool by_channel>
+void run_loops(const ForwardCall& call, int64_t begin, int64_t end) {
+  forward<L, scalar, real, by_channel>(call, begin, end);
 }
 
-template <template <class, bool> class N, class scalar, class real, bool by_channel>
-void run_reset(const BackwardCall& call, int64_t begin, int64_t end) {
-  if (call.o.soft_reset) return backward<Loops<N, real, true, by_channel>, scalar, real, by_channel>(call, begin, end);
-  return backward<Loops<N, real, false, by_channel>, scalar, real, by_channel>(call, begin, end);
+template <class L, class scalar, class real, bool by_channel>
+void run_loops(const BackwardCall& call, int64_t begin, int64_t end) {
+  backward<L, scalar, real, by_channel>(call, begin, end);
+}
+
+template <template <class, bool> class N, class scalar, class real, bool by_channel, class P, class Call>
+void run_reset(const Call& call, int64_t begin, int64_t end) {
+  if (call.o.soft_reset) {
+    return run_loops<Loops<N, real, true, by_channel, P>, scalar, real, by_channel>(call, begin, end);
+  }
+  run_loops<Loops<N, real, false, by_channel, P>, scalar, real, by_channel>(call, begin, end);
 }
 
 template <template <class, bool> class N, class scalar, class real, class Call>
 void run_constants(const Call& call, int64_t begin, int64_t end) {
   if constexpr (sizeof(real) == 4) {
     if (!call.tau && !call.threshold && !call.o.soft_spike) {
-      return run_reset<N, scalar, real, false>(call, begin, end);
+      if (is_plain(call.o)) return run_reset<N, scalar, real, false, PlainSettings<real>>(call, begin, end);
+      return run_reset<N, scalar, real, false, Settings<real>>(call, begin, end);
     }
   }
-  run_reset<N, scalar, real, true>(call, begin, end);
+  run_reset<N, scalar, real, true, Settings<real>>(call, begin, end);
 }
 
 template <template <class, bool> class N, class Call>

@@ -7,41 +7,65 @@
 namespace stdano {
 namespace STDANO_ISA {
 
+constexpr int kMostKept = 4;  // numbers that a neuron keeps of a step
+
+template <class P, class real>
+struct MemberSettings {
+  explicit MemberSettings(const Options& o)
+      : settings(make_settings_as<P>(o)), constants(make_constants(settings, real(o.tau), real(o.threshold))) {}
+  P settings;
+  Constants<real> constants;
+};
+
 // One neuron's loops from the zero state, which all neurons of a block share.
-template <template <class, bool> class Neuron_, class real, bool soft_reset>
+template <template <class, bool> class Neuron_, class real, bool soft_reset, class P>
 struct SuperLoops {
-  using L = Loops<Neuron_, real, soft_reset, false>;
+  using L = Loops<Neuron_, real, soft_reset, false, P>;
   using N = typename L::N;
 
-  static STDANO_INLINE State<real> zero_state(Settings<real> p, Constants<real> c) {
+  static STDANO_INLINE State<real> zero_state(P p, Constants<real> c) {
     return {p.v_reset, N::initial_adapt(c)};
   }
+  static void rest(const MemberSettings<P, real>& s, real* v, real* adapt, int64_t n) {
+    L::initialize({s.constants, nullptr, 0}, s.settings, nullptr, nullptr, v, adapt, n);
+  }
+
+  using View = typename L::View;
+
+  // SLIF's steps are cut into several loops (L::shorten), which one over all steps cannot be.
+  static constexpr bool has_short_loops = !N::needs_v && sizeof(real) == 4;
 
   // One step of the neurons that sets bit `bit` of the codes.
-  static STDANO_LOOP void encode(Constants<real> c, Settings<real> p, const real* __restrict x, real* __restrict v,
-                                 real* __restrict adapt, int32_t* __restrict codes, int32_t bit, int64_t n) {
+  static void encode(View c, const P& p, const real* x, real* v, real* adapt, real* kept, int32_t* codes,
+                     int32_t bit, int64_t stride, bool resting, int64_t n) {
+    L::shorten(c, p, adapt, kept, stride, resting, n);
+    encode_loop(c, p, x, v, adapt, kept, codes, bit, stride, n);
+  }
+  static STDANO_LOOP void encode_loop(View c, P p, const real* __restrict x, real* __restrict v,
+                                      real* __restrict adapt, const real* __restrict kept, int32_t* __restrict codes,
+                                      int32_t bit, int64_t stride, int64_t n) {
     STDANO_VECTORIZE
     for (int64_t i = 0; i < n; ++i) {
       const State<real> before = L::state_at(v, adapt, i);
-      const Step<real> step = N::charge(p, c, x[i], before);
+      const Step<real> step = L::charge_at(c, p, x[i], before, kept, stride, i);
       const bool fired = fires(step.u);
       const State<real> after = N::update(p, step, before, fired);
       v[i] = after.v;
       if (N::has_adapt) adapt[i] = after.adapt;
-      codes[i] |= fired ? bit : 0;
+      codes[i] |= -static_cast<int32_t>(fired) & bit;
     }
   }
 
   // The same for all steps of a short sequence. The first step's state is a constant, so its hyperbolic tangent and
   // exponential are computed once for the whole loop, and the last step's adaptation not at all.
   template <int steps>
-  static STDANO_LOOP void encode_all(Constants<real> c, Settings<real> p, const real* x, int64_t x_stride,
+  static STDANO_LOOP void encode_all(Constants<real> c, P p, const real* x, int64_t x_stride,
                                      int32_t* codes, int64_t stride, int32_t bit, int64_t n) {
     STDANO_VECTORIZE
     for (int64_t i = 0; i < n; ++i) encode_rest<steps>(c, p, x + i, x_stride, codes + i, stride, bit, zero_state(p, c));
   }
   template <int steps>
-  static STDANO_INLINE void encode_rest(Constants<real> c, Settings<real> p, const real* x, int64_t x_stride,
+  static STDANO_INLINE void encode_rest(Constants<real> c, P p, const real* x, int64_t x_stride,
                                         int32_t* codes, int64_t stride, int32_t bit, State<real> before) {
     if constexpr (steps > 0) {
       const Step<real> step = N::charge(p, c, *x, before);
@@ -56,34 +80,51 @@ struct SuperLoops {
   static STDANO_INLINE real spike_gradient(const real* table, int64_t columns, int64_t i, bool fired, real gy) {
     return fma_(table[i], gy, fired ? table[2 * columns + i] : table[columns + i]);
   }
-  static STDANO_LOOP void spike_gradients(const real* __restrict table, int64_t columns, const real* __restrict u,
-                                          const real* __restrict gy, real* __restrict gs, int64_t n) {
+
+  // The adjoint of one step, added to gx.
+  template <Surrogate kind>
+  static STDANO_LOOP void adjoint(View c, P p, real alpha, const real* __restrict x,
+                                  const real* __restrict v_kept, const real* __restrict kept,
+                                  const real* __restrict gy, const real* __restrict table, real* __restrict gv,
+                                  real* __restrict gadapt, real* __restrict gx, int64_t stride, int64_t n) {
     STDANO_VECTORIZE
-    for (int64_t i = 0; i < n; ++i) gs[i] = spike_gradient(table, columns, i, fires(u[i]), gy[i]);
+    for (int64_t i = 0; i < n; ++i) {
+      const Constants<real> constants = c.at(i);
+      const Step<real> step = N::restore(constants, kept + i, stride);
+      const bool fired = fires(step.u);
+      State<real> g = L::state_at(gv, gadapt, i);
+      const real sigma = surrogate_derivative<kind>(step.u, alpha);
+      const real gs = spike_gradient(table, stride, i, fired, gy[i]);
+      gx[i] += N::adjoint(p, constants, x[i], N::needs_v ? v_kept[i] : real(0), step, fired, sigma, gs, g).x;
+      gv[i] = g.v;
+      if (N::has_adapt) gadapt[i] = g.adapt;
+    }
   }
 
   // Recomputation and adjoint of a short sequence in one go, added to gx.
   template <Surrogate kind, int steps>
-  static STDANO_LOOP void adjoint_all(Constants<real> c, Settings<real> p, real alpha, const real* x, int64_t x_stride,
+  static STDANO_LOOP void adjoint_all(Constants<real> c, P p, real alpha, const real* x, int64_t x_stride,
                                       const real* gy, int64_t gy_stride, const real* table, int64_t columns, real* gx,
-                                      int64_t n) {
+                                      int64_t gx_stride, int64_t n) {
     STDANO_VECTORIZE
     for (int64_t i = 0; i < n; ++i) {
-      adjoint_rest<kind, steps>(c, p, alpha, x + i, x_stride, gy + i, gy_stride, table, columns, gx + i, i,
-                                zero_state(p, c));
+      adjoint_rest<kind, steps>(c, p, alpha, x + i, x_stride, gy + i, gy_stride, table, columns, gx + i, gx_stride,
+                                i, zero_state(p, c));
     }
   }
   template <Surrogate kind, int steps>
-  static STDANO_INLINE State<real> adjoint_rest(Constants<real> c, Settings<real> p, real alpha, const real* x,
+  static STDANO_INLINE State<real> adjoint_rest(Constants<real> c, P p, real alpha, const real* x,
                                                 int64_t x_stride, const real* gy, int64_t gy_stride, const real* table,
-                                                int64_t columns, real* gx, int64_t i, State<real> before) {
+                                                int64_t columns, real* gx, int64_t gx_stride, int64_t i,
+                                                State<real> before) {
     if constexpr (steps == 0) {
       return {0, 0};
     } else {
       Step<real> step = N::charge(p, c, *x, before);
       const bool fired = fires(step.u);
       State<real> g = adjoint_rest<kind, steps - 1>(c, p, alpha, x + x_stride, x_stride, gy + gy_stride, gy_stride,
-                                                    table, columns, gx + columns, i, N::update(p, step, before, fired));
+                                                    table, columns, gx + gx_stride, gx_stride, i,
+                                                    N::update(p, step, before, fired));
       // Nothing comes back through LLIF's last threshold, so its hyperbolic tangent is not needed: with 0 for it, the
       // product with a gradient of 0 has the same sign.
       if (steps == 1 && N::adapt_starts_at_threshold) step.tanh = 0;
@@ -96,42 +137,42 @@ struct SuperLoops {
 };
 
 // Calls f with the loops of each neuron that is present, from LIF to SLIF.
-template <class real, class F>
-void for_each_member(const SuperNeurons& neurons, F f) {
+template <class P, class real, class F>
+void for_each_member_as(const SuperNeurons& neurons, F f) {
   const auto member = [&](Neuron neuron, auto hard, auto soft) {
     const int k = static_cast<int>(neuron);
     if (!(neurons.present >> k & 1)) return;
-    neurons.o[k].soft_reset ? f(k, soft) : f(k, hard);
+    const MemberSettings<P, real> s(neurons.o[k]);
+    neurons.o[k].soft_reset ? f(k, soft, s) : f(k, hard, s);
   };
-  member(Neuron::lif, SuperLoops<LIF, real, false>(), SuperLoops<LIF, real, true>());
-  member(Neuron::llif, SuperLoops<LLIF, real, false>(), SuperLoops<LLIF, real, true>());
-  member(Neuron::slif, SuperLoops<SLIF, real, false>(), SuperLoops<SLIF, real, true>());
+  member(Neuron::lif, SuperLoops<LIF, real, false, P>(), SuperLoops<LIF, real, true, P>());
+  member(Neuron::llif, SuperLoops<LLIF, real, false, P>(), SuperLoops<LLIF, real, true, P>());
+  member(Neuron::slif, SuperLoops<SLIF, real, false, P>(), SuperLoops<SLIF, real, true, P>());
 }
 
-template <class real>
-struct MemberSettings {
-  explicit MemberSettings(const Options& o)
-      : settings(make_settings<real>(o)), constants(make_constants(settings, real(o.tau), real(o.threshold))) {}
-  Settings<real> settings;
-  Constants<real> constants;
-};
-
-// The time steps of a block's tensor: where they lie, if all of them are one stride apart, or copied into rows.
-template <class scalar, class real>
-struct StepRows {
-  StepRows(const void* base, const Block& b, real* buffer, int64_t columns) {
-    if (std::is_same<scalar, real>::value && b.contiguous()) {
-      data = static_cast<const real*>(base) + b.offset(0);
-      stride = b.g.inner;
-      return;
-    }
-    for (int64_t t = 0; t < b.g.T; ++t) Rows<scalar, real>::copy(base, b, t, buffer + t * columns);
-    data = buffer;
-    stride = columns;
+template <class real, class F>
+void for_each_member(const SuperNeurons& neurons, F f) {
+  if constexpr (sizeof(real) == 4) {
+    if (is_plain(neurons.o[0])) return for_each_member_as<PlainSettings<real>, real>(neurons, f);
   }
+  for_each_member_as<Settings<real>, real>(neurons, f);
+}
+
+// Time steps [first, first + count) of a block's tensor: where they lie, if one stride apart, or copied into rows.
+template <class real>
+struct StepRows {
   const real* data;
   int64_t stride;
 };
+template <class scalar, class real>
+StepRows<real> step_rows(const void* base, const Block& b, int64_t first, int64_t count, real* buffer,
+                         int64_t columns) {
+  if constexpr (std::is_same<scalar, real>::value) {
+    if (b.contiguous()) return {static_cast<const real*>(base) + b.offset(first), b.g.inner};
+  }
+  for (int64_t t = 0; t < count; ++t) Rows<scalar, real>::copy(base, b, first + t, buffer + t * columns);
+  return {buffer, columns};
+}
 
 // Codes of a time step from the working form to bytes, and the spikes they hold.
 inline STDANO_LOOP void store_codes(const int32_t* __restrict codes, uint8_t* __restrict out, int64_t n) {
@@ -170,53 +211,43 @@ inline void add_counts(const Block& b, const int32_t* codes, double* sums) {
 template <class scalar, class real>
 void encode(const EncodeCall& call, int64_t begin, int64_t end) {
   const Geometry& g = call.g;
-  const bool is_short = g.T == kShort && sizeof(real) == 4;
-  const int64_t columns = kForwardBlock, kept = is_short ? kShort : 1;
-  Workspace<real> workspace(2 * kSuperNeurons + kept, columns);
-  Workspace<int32_t> code_space(kept, columns);
-  real* states = workspace.take(2 * kSuperNeurons);
-  real* x_buffer = workspace.take(kept);
-  int32_t* codes = code_space.take(kept);
+  const bool is_short = g.T == kShort;
+  const int64_t columns = kForwardBlock, rows = is_short ? kShort : 1;
+  Workspace<real> workspace(2 * kSuperNeurons + kMostKept + rows, columns);
+  Workspace<int32_t> code_space(rows, columns);
+  real *states = workspace.take(2 * kSuperNeurons), *kept = workspace.take(kMostKept);
+  real* x_buffer = workspace.take(rows);
+  int32_t* codes = code_space.take(rows);
 
   blocks_of_slabs(g, begin, end, [&](int64_t slab, const Block& block) {
     double* sums = call.sums + slab * kSuperNeurons * g.channels;
     const int64_t n = block.size;
-    const auto store = [&](int64_t t, const int32_t* row) {
-      block.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
-        store_codes(row + first, call.codes + offset, count);
+    // The steps [first, first + count) of the neurons; all of a short sequence at once.
+    const auto run = [&](const StepRows<real>& x, int64_t first, int64_t count) {
+      std::memset(codes, 0, count * columns * sizeof(int32_t));
+      for_each_member<real>(call.neurons, [&](int k, auto loops, const auto& s) {
+        real *v = states + 2 * k * columns, *adapt = v + columns;
+        if constexpr (loops.has_short_loops) {
+          if (is_short) {
+            return loops.template encode_all<kShort>(s.constants, s.settings, x.data, x.stride, codes, columns, 1 << k,
+                                                     n);
+          }
+        }
+        if (first == 0) loops.rest(s, v, adapt, n);
+        for (int64_t t = 0; t < count; ++t) {
+          loops.encode({s.constants, nullptr, 0}, s.settings, x.data + t * x.stride, v, adapt, kept,
+                       codes + t * columns, 1 << k, columns, first + t == 0, n);
+        }
       });
-      add_counts(block, row, sums);
-    };
-    if constexpr (sizeof(real) == 4) {
-      if (is_short) {
-        const StepRows<scalar, real> x(call.x, block, x_buffer, columns);
-        std::memset(codes, 0, kShort * columns * sizeof(int32_t));
-        for_each_member<real>(call.neurons, [&](int k, auto loops) {
-          const MemberSettings<real> s(call.neurons.o[k]);
-          loops.template encode_all<kShort>(s.constants, s.settings, x.data, x.stride, codes, columns, 1 << k, n);
+      for (int64_t t = 0; t < count; ++t) {
+        const int32_t* row = codes + t * columns;
+        block.pieces(first + t, [&](int64_t offset, int64_t from, int64_t size) {
+          store_codes(row + from, call.codes + offset, size);
         });
-        for (int t = 0; t < kShort; ++t) store(t, codes + t * columns);
-        return;
+        add_counts(block, row, sums);
       }
-    }
-    for_each_member<real>(call.neurons, [&](int k, auto loops) {
-      const MemberSettings<real> s(call.neurons.o[k]);
-      const State<real> zero = loops.zero_state(s.settings, s.constants);
-      for (int64_t i = 0; i < n; ++i) {
-        states[2 * k * columns + i] = zero.v;
-        states[(2 * k + 1) * columns + i] = zero.adapt;
-      }
-    });
-    for (int64_t t = 0; t < g.T; ++t) {
-      const real* x = Rows<scalar, real>::load(call.x, block, t, x_buffer);
-      std::memset(codes, 0, columns * sizeof(int32_t));
-      for_each_member<real>(call.neurons, [&](int k, auto loops) {
-        const MemberSettings<real> s(call.neurons.o[k]);
-        loops.encode(s.constants, s.settings, x, states + 2 * k * columns, states + (2 * k + 1) * columns, codes,
-                     1 << k, n);
-      });
-      store(t, codes);
-    }
+    };
+    for (int64_t t = 0; t < g.T; t += rows) run(step_rows<scalar>(call.x, block, t, rows, x_buffer, columns), t, rows);
   });
 }
 
@@ -238,7 +269,7 @@ void decode(const DecodeCall& call, int64_t begin, int64_t end) {
   const int64_t columns = kForwardBlock;
   Workspace<real> workspace(kDecodeRows + 1, columns);
   real *table = workspace.take(kDecodeRows), *buffer = workspace.take();
-  for (int64_t index = begin; index < end; ++index) {
+  for (int64_t index = end - 1; index >= begin; --index) {  // the codes that were written last are still in a cache
     const Block block = forward_block(call.g, index);
     expand_table(block, call.table, kDecodeRows, table, columns);
     for (int64_t t = 0; t < call.g.T; ++t) {
@@ -305,62 +336,62 @@ void super_sums(const SuperSumsCall& call, int64_t begin, int64_t end) {
 // Backward keeps all steps of a neuron, however many they are, so there are no checkpoints.
 inline int64_t super_block(const Geometry& g) {
   const int64_t size = kBackwardWork / (g.T > 0 ? g.T : 1);
-  return size < 64 ? 64 : size < 512 ? size : 512;
+  return size < 64 ? 64 : size < 256 ? size : 256;
 }
 
 inline int64_t count_super_blocks(const Geometry& g) { return (g.N + super_block(g) - 1) / super_block(g); }
 
 template <class scalar, class real>
 void super_backward(const SuperBackwardCall& call, int64_t begin, int64_t end) {
-  constexpr int most_kept = 4;
+  constexpr bool same = std::is_same<scalar, real>::value;
   const Geometry& g = call.g;
   const int64_t columns = super_block(g), T = g.T;
-  Workspace<real> workspace(kSuperBackwardRows + 7 + T * (most_kept + 4), columns);
+  Workspace<real> workspace(kSuperBackwardRows + 4 + T * (kMostKept + 4), columns);
   real *table = workspace.take(kSuperBackwardRows), *x_rows = workspace.take(T), *gy_rows = workspace.take(T);
-  real *gx = workspace.take(T), *v_kept = workspace.take(T), *kept = workspace.take(T * most_kept);
+  real *gx_rows = workspace.take(T), *v_kept = workspace.take(T), *kept = workspace.take(T * kMostKept);
   real *v = workspace.take(), *adapt = workspace.take(), *gv = workspace.take(), *gadapt = workspace.take();
-  real *u = workspace.take(), *gs = workspace.take(), *gx_row = workspace.take();
 
-  for (int64_t index = begin; index < end; ++index) {
+  for (int64_t index = end - 1; index >= begin; --index) {  // the gradient that was read last is still in a cache
     const int64_t m = index * columns;
     const int64_t n = g.N - m < columns ? g.N - m : columns;
     const Block block{g, m, n};
     expand_table(block, call.table, kSuperBackwardRows, table, columns);
-    const StepRows<scalar, real> x(call.x, block, x_rows, columns), gy(call.grad, block, gy_rows, columns);
-    std::memset(gx, 0, T * columns * sizeof(real));
-    for_each_member<real>(call.neurons, [&](int k, auto loops) {
+    const StepRows<real> x = step_rows<scalar>(call.x, block, 0, T, x_rows, columns);
+    const StepRows<real> gy = step_rows<scalar>(call.grad, block, 0, T, gy_rows, columns);
+    const bool in_place = same && block.contiguous();
+    real* gx = in_place ? static_cast<real*>(call.grad_x) + block.offset(0) : gx_rows;
+    const int64_t gx_stride = in_place ? g.inner : columns;
+    for (int64_t t = 0; t < T; ++t) std::memset(gx + t * gx_stride, 0, n * sizeof(real));
+    for_each_member<real>(call.neurons, [&](int k, auto loops, const auto& s) {
       using S = decltype(loops);
-      using L = typename S::L;
+      const typename S::View c{s.constants, nullptr, 0};
       const Options& o = call.neurons.o[k];
-      const MemberSettings<real> s(o);
+      const real alpha = real(o.alpha);
       const real* of_member = table + 3 * k * columns;
-      if constexpr (sizeof(real) == 4) {
+      if constexpr (S::has_short_loops) {
         if (T == kShort) {
           return with_surrogate(o.surrogate, [&](auto kind) {
-            loops.template adjoint_all<decltype(kind)::value, kShort>(s.constants, s.settings, real(o.alpha), x.data,
-                                                                      x.stride, gy.data, gy.stride, of_member, columns,
-                                                                      gx, n);
+            S::template adjoint_all<decltype(kind)::value, kShort>(s.constants, s.settings, alpha, x.data, x.stride,
+                                                                   gy.data, gy.stride, of_member, columns, gx,
+                                                                   gx_stride, n);
           });
         }
       }
-      const typename L::View c{s.constants, nullptr, 0};
-      L::initialize(c, s.settings, nullptr, nullptr, v, adapt, n);
+      S::rest(s, v, adapt, n);
       for (int64_t t = 0; t < T; ++t) {
-        L::template advance<true>(c, s.settings, x.data + t * x.stride, v, adapt, nullptr,
-                                  kept + t * most_kept * columns, v_kept + t * columns, columns, n);
+        S::L::template advance<true>(c, s.settings, x.data + t * x.stride, v, adapt, nullptr,
+                                     kept + t * kMostKept * columns, v_kept + t * columns, columns, t == 0, n);
       }
       for (int64_t i = 0; i < n; ++i) gv[i] = gadapt[i] = 0;
-      for (int64_t t = T - 1; t >= 0; --t) {
-        const real* keep = kept + t * most_kept * columns;
-        L::restore_u(c, keep, u, columns, n);
-        S::spike_gradients(of_member, columns, u, gy.data + t * gy.stride, gs, n);
-        surrogate<SurrogateValue::derivative>(o.surrogate, real(o.alpha), u, u, n);
-        L::template adjoint<false>(c, s.settings, x.data + t * x.stride, v_kept + t * columns, keep, nullptr, u, gs,
-                                   gv, gadapt, gx_row, nullptr, nullptr, columns, n);
-        for (int64_t i = 0; i < n; ++i) gx[t * columns + i] += gx_row[i];
-      }
+      with_surrogate(o.surrogate, [&](auto kind) {
+        for (int64_t t = T - 1; t >= 0; --t) {
+          S::template adjoint<decltype(kind)::value>(c, s.settings, alpha, x.data + t * x.stride, v_kept + t * columns,
+                                                     kept + t * kMostKept * columns, gy.data + t * gy.stride,
+                                                     of_member, gv, gadapt, gx + t * gx_stride, columns, n);
+        }
+      });
     });
-    for (int64_t t = 0; t < T; ++t) Rows<scalar, real>::write(call.grad_x, block, t, gx + t * columns);
+    for (int64_t t = 0; !in_place && t < T; ++t) Rows<scalar, real>::write(call.grad_x, block, t, gx + t * columns);
   }
 }
 
