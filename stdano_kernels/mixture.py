@@ -210,17 +210,21 @@ class _Call(NamedTuple):
     def operator(self, name: str) -> Any:
         return registration.operator(self.namespace, name)
 
-    def pick(self, rows: Tensor, first: int) -> Tensor:
-        """Rows of LIF, LLIF and SLIF, from row ``first`` on, in the order of the weights."""
-        return torch.stack([rows[first + k] for k in self.order])
+    @property
+    def in_order(self) -> bool:
+        return self.order == tuple(range(len(NEURONS)))
 
-    def table(self, columns: list[Tensor], before: list[Tensor], zero: Tensor, dtype: torch.dtype) -> Tensor:
-        """Rows of a kernel's table: those of ``before``, then of LIF, LLIF and SLIF one of each of ``columns``, which
-        are in the order of the weights."""
-        rows = list(before)
-        for k in range(len(NEURONS)):
-            rows += [c[self.order.index(k)] if k in self.order else zero for c in columns]
-        return torch.stack(rows).to(dtype)
+    def pick(self, rows: Tensor) -> Tensor:
+        """Rows of LIF, LLIF and SLIF in the order of the weights."""
+        return rows if self.in_order else rows[list(self.order)]
+
+    def place(self, rows: Tensor) -> Tensor:
+        """The reverse; zeros for a neuron that is not there."""
+        if self.in_order:
+            return rows
+        placed = rows.new_zeros((len(NEURONS), *rows.shape[1:]))
+        placed[list(self.order)] = rows
+        return placed
 
 
 class _SuperNeuron(torch.autograd.Function):
@@ -234,15 +238,15 @@ class _SuperNeuron(torch.autograd.Function):
         all_values: Tensor | int = call.values
         if running_mean is None or running_var is None:
             counts, all_values = total_with_count(counts, call.values, call.process_group)
-            mean = call.pick(counts, 0) / all_values
+            mean = call.pick(counts) / all_values
             variance = mean * (1 - mean)
         else:
             mean, variance = running_mean.double(), running_var.double()
         inverse = torch.rsqrt(variance + call.eps)
         scale = weights.double()[:, None] * inverse
-        offset = -(scale * mean).sum(0)
-        table = call.table([scale], [offset], torch.zeros_like(offset), compute_dtype(x))
-        y = call.operator("super_neuron_decode")(codes, table, x)
+        offset = -(scale * mean).sum(0, keepdim=True)
+        table = torch.cat((offset, call.place(scale)))
+        y = call.operator("super_neuron_decode")(codes, table.to(compute_dtype(x)), x)
         ctx.call, ctx.all_values, ctx.own_statistics = call, all_values, running_mean is None
         ctx.weights_dtype = weights.dtype
         ctx.save_for_backward(x, codes, mean, inverse, scale)
@@ -256,7 +260,7 @@ class _SuperNeuron(torch.autograd.Function):
         x, codes, mean, inverse, scale = ctx.saved_tensors
         sums = call.operator("super_neuron_sums")(codes, grad)
         of_y = sums[:1]
-        of_spikes = (call.pick(sums, 1) - mean * of_y) * inverse  # sum of grad times the normalised spikes
+        of_spikes = (call.pick(sums[1:]) - mean * of_y) * inverse  # sum of grad times the normalised spikes
         grad_weights = of_spikes.sum(1).to(ctx.weights_dtype)
         grad_x = None
         if ctx.needs_input_grad[0]:
@@ -267,6 +271,6 @@ class _SuperNeuron(torch.autograd.Function):
                 fired = silent + scale * slope
             else:
                 silent = fired = torch.zeros_like(scale)
-            table = call.table([scale, silent, fired], [], torch.zeros_like(of_y[0]), compute_dtype(x))
-            grad_x = call.operator("super_neuron_backward")(grad, x, codes, table, *call.settings)
+            table = call.place(torch.stack((scale, silent, fired), 1)).flatten(0, 1)
+            grad_x = call.operator("super_neuron_backward")(grad, x, codes, table.to(compute_dtype(x)), *call.settings)
         return grad_x, grad_weights, None, None, None
