@@ -32,6 +32,8 @@ CUDA_SOURCES = [
     "csrc/cuda/lif.cu",
     "csrc/cuda/llif.cu",
     "csrc/cuda/slif.cu",
+    "csrc/cuda/channels.cu",
+    "csrc/cuda/super_neuron.cu",
     "csrc/cuda/sums.cu",
 ]
 

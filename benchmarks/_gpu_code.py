@@ -46,7 +46,7 @@ class Code:
 
     backend: str
     neuron: str
-    kind: str  # forward, backward, backward with sums, sums, soft spikes, float64
+    kind: str  # forward or backward, with sums, and affine; encode and the like; sums, soft spikes, float64
     dtype: str
     architecture: int
     threads: int
@@ -127,10 +127,12 @@ def read(path: Path, *options: str) -> Iterator[tuple[str, dict[str, int], list]
         yield function, numbers, opcodes[function]
 
 
+# Kernels around neurons, and the others.
 _MANGLED = re.compile(
     r"(\w+_kernel)INS0_\d([LS]*IF)I([fd])Lb([01])EEE(NS0_\d[a-z0-9]+E|[fd])[fd](?:Li(\d)E)?(?:LNS0_4KindE(\d)E)?"
     r"(?:LNS_9SurrogateE(\d)E)?"
 )
+_MANGLED_CHANNELS = re.compile(r"cuda\d+([a-z_]+)_kernelI(NS0_\d[a-z0-9]+E|[fd])([fd])(?:Li(\d)E)?E")
 
 
 @cache
@@ -165,25 +167,30 @@ def _assembled(architecture: int) -> Iterator:
 
 
 def _cuda_kernel(architecture: int, name: str, usage: dict, opcodes: list) -> Code:
-    match = _MANGLED.search(name)
-    if match is None:  # the sums, which have no neuron
-        kernel, neuron, real, soft_reset, scalar, width, kind, surrogate = "sums_kernel", "", "", "", "", "", "", ""
-    else:
+    neuron, real, main, threads, width = "", "", False, 128, None
+    if match := _MANGLED.search(name):
         kernel, neuron, real, soft_reset, scalar, width, kind, surrogate = match.groups()
-    scalars = {"f": "float32", "d": "float64"}
-    dtype = scalars.get(scalar) or re.sub(r"^NS0_\d+|E$", "", scalar) or "float32"
-    kinds = {"forward_kernel": "forward", "summing_backward_kernel": "backward with sums", "sums_kernel": "sums"}
-    label = "float64" if real == "d" else "soft spikes" if kind == "2" else kinds.get(_kernel(kernel), "backward")
-    usual_reset = (soft_reset == "1") == (neuron == "SLIF")
-    plain = kind in (None, "0") if label == "forward" else label == "backward" or label == "backward with sums"
-    main = plain and usual_reset and (width != "1") and surrogate in (None, "0")
+        label = "backward with sums" if "summing_backward_kernel" in kernel else "backward"
+        if "forward_kernel" in kernel:
+            label, threads = "forward", 256
+        label = {"2": "soft spikes", "3": f"{label} and affine"}.get(kind, label)
+        usual_reset = (soft_reset == "1") == (neuron == "SLIF")
+        plain = kind in (None, "0") if label == "forward" else label in ("backward", "backward with sums")
+        main = plain and usual_reset and (width != "1") and surrogate in (None, "0") and real != "d"
+    elif match := _MANGLED_CHANNELS.search(name):
+        kernel, scalar, real, width = match.groups()
+        label, threads = kernel.replace("_", " "), 128 if kernel == "super_backward" else 256
+    else:
+        assert "sums_kernel" in name, name
+        label, scalar, threads = "sums", "", 512
+    dtype = {"f": "float32", "d": "float64"}.get(scalar) or re.sub(r"^NS0_\d+|E$", "", scalar) or "float32"
     return Code(
         "cuda",
         neuron,
-        label,
+        "float64" if real == "d" else label,
         dtype,
         architecture,
-        256 if label == "forward" else 128,
+        threads,
         usage["registers"],
         usage["stack"] + usage["local"],
         usage["shared"],
@@ -191,10 +198,6 @@ def _cuda_kernel(architecture: int, name: str, usage: dict, opcodes: list) -> Co
         main,
         width not in (None, "1"),
     )
-
-
-def _kernel(name: str) -> str:
-    return next(k for k in ("forward_kernel", "summing_backward_kernel", "backward_kernel", "sums_kernel") if k in name)
 
 
 class _Recorder:

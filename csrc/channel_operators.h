@@ -66,6 +66,7 @@ struct ChannelOperators {
   static Tensor super_sums(Tensor codes, Tensor grad) {
     const typename Device::Guard guard(codes);
     const int64_t channels = channels_of(codes);
+    STD_TORCH_CHECK(codes.scalar_type() == ScalarType::Byte && is_dense(codes), "stdano: codes must be dense uint8");
     grad = in_layout_of(grad, codes, "grad");
     Tensor sums = torch::stable::new_empty(codes, {kSuperSums, channels}, ScalarType::Double);
     SuperSumsCall call{make_geometry(codes, channels), kernel_dtype(grad),
@@ -83,8 +84,8 @@ struct ChannelOperators {
     x = dense(x);
     grad = with_layout_of(grad, x, "grad");
     check_table(table, kSuperBackwardRows, x, "table");
-    STD_TORCH_CHECK(codes.scalar_type() == ScalarType::Byte && codes.dim() == x.dim() &&
-                        codes.numel() == x.numel() && same_layout(codes, x),
+    STD_TORCH_CHECK(codes.scalar_type() == ScalarType::Byte && codes.dim() == x.dim() && codes.numel() == x.numel() &&
+                        codes.get_device_index() == x.get_device_index() && same_layout(codes, x),
                     "stdano: codes must be those that the forward operator returned for x");
     Tensor grad_x = torch::stable::empty_like(x);
     SuperBackwardCall call{};

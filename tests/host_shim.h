@@ -40,3 +40,16 @@ struct Device {
   bool (*has)(stdano::Dtype, bool soft_reset);
 };
 extern Device devices[3];
+
+// The same from host_shim_channels.cpp.
+struct ChannelDevice {
+  void (*encode)(const stdano::EncodeCall&);
+  void (*decode)(const stdano::DecodeCall&);
+  void (*super_sums)(const stdano::SuperSumsCall&);
+  void (*super_backward)(const stdano::SuperBackwardCall&);
+  void (*channel_sums)(const stdano::ChannelSumsCall&);
+  void (*channel_affine)(const stdano::ChannelAffineCall&);
+  void (*slices)(const stdano::Geometry&, int64_t* columns, int64_t* slabs);
+  bool (*has)(stdano::Dtype);
+};
+extern ChannelDevice channel_device;

@@ -34,7 +34,9 @@ COMPILE = ["g++", "-w", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-
 SANITIZE = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 SANITIZE_MEMORY = ["-O0", "-fsanitize=address,alignment,null", "-fno-sanitize-recover=all"]  # compiles faster
 NEURONS = ("LIF", "LLIF", "SLIF")
-KERNELS, LAUNCH, ARGUMENTS = "cuda/kernels.h", "cuda/launch.h", "cuda/arguments.h"
+OTHERS = "super neuron and channels"
+KERNELS, LAUNCH, ARGUMENTS, GRID = "cuda/kernels.h", "cuda/launch.h", "cuda/arguments.h", "cuda/grid.h"
+CHANNELS, SUPER = "cuda/channels.h", "cuda/super_neuron.h"
 OUTSIDE, ALIGNMENT, BITS = "AddressSanitizer", "misaligned address", "MISMATCH"
 
 # name: (file in csrc, text, replacement, neuron, dtype, what notices); each text stands in its file exactly once. One
@@ -123,7 +125,7 @@ MUTATIONS = {
         "divided by",
     ),
     "launch: pointers are not checked": (
-        LAUNCH,
+        GRID,
         "% bytes == 0) && ...);",
         "% bytes == 0) || ... || true);",
         "LIF",
@@ -132,7 +134,7 @@ MUTATIONS = {
     ),
     "launch: pointers checked to 4 bytes": (LAUNCH, "all_aligned(16, ", "all_aligned(4, ", "LIF", "float32", ALIGNMENT),
     "launch: inner is not checked": (LAUNCH, "call.g.inner % width == 0 &&", "", "LIF", "float32", OUTSIDE),
-    "launch: a block too few": (LAUNCH, "((threads + block - 1) / block)", "(threads / block)", "LIF", "float32", BITS),
+    "launch: a block too few": (GRID, "((threads + block - 1) / block)", "(threads / block)", "LIF", "float32", BITS),
     "launch: v0 is not checked": (LAUNCH, " call.v0, ", " ", "LLIF", "float32", ALIGNMENT),
     "launch: adapt0 is not checked": (
         LAUNCH,
@@ -204,9 +206,136 @@ MUTATIONS = {
     "sums: columns in a row": (KERNELS, "neuron[i] += columns;", "neuron[i] += 1;", "LIF", "float32", BITS),
     "sums: threshold over tau": (
         KERNELS,
-        "a.partial[a.slices.slabs * columns + thread]",
-        "a.partial[thread]",
+        "a.partial[sum_threshold * size + thread]",
+        "a.partial[sum_tau * size + thread]",
         "LIF",
+        "float32",
+        BITS,
+    ),
+    "affine: without shift": (
+        ARGUMENTS,
+        "fma_(map.scale, kept, map.shift)",
+        "map.scale * kept",
+        "LIF",
+        "float32",
+        BITS,
+    ),
+    "affine: without centre": (ARGUMENTS, "x - map.centre : x;", "x : x;", "LIF", "float32", BITS),
+    "affine: neighbours share a channel": (
+        LAUNCH,
+        "a.one_channel = call.g.channel_stride % fewer == 0;",
+        "a.one_channel = true;",
+        "LIF",
+        "float32",
+        BITS,
+    ),
+    "affine: neighbours share constants": (
+        LAUNCH,
+        "(a.one_channel || (!call.tau && !call.threshold))",
+        "true",
+        "LIF",
+        "float32",
+        BITS,
+    ),
+    "affine: gradient not scaled": (KERNELS, "out.x = map.scale * out.x;", ";", "LIF", "float32", BITS),
+    "affine: sum for scale without x": (
+        KERNELS,
+        "fma_(out.x, in[k], sums.scale)",
+        "sums.scale + out.x",
+        "LIF",
+        "float32",
+        "sum_scale",
+    ),
+    "affine: sum for shift of the scaled gradient": (
+        KERNELS,
+        "sums.shift += out.x;",
+        "sums.shift += map.scale * out.x;",
+        "LIF",
+        "float32",
+        "sum_shift",
+    ),
+    "columns: no mask for threads": (
+        CHANNELS,
+        "if (thread >= a.slices.slabs * columns) return false;",
+        ";",
+        OTHERS,
+        "float32",
+        OUTSIDE,
+    ),
+    "columns: no mask for neurons": (CHANNELS, " && m < a.g.N;", ";", OTHERS, "float32", OUTSIDE),
+    "columns: a slab's first neuron": (
+        CHANNELS,
+        "* (a.slices.rows - 1) * columns + thread;",
+        "* columns + thread;",
+        OTHERS,
+        "float32",
+        BITS,
+    ),
+    "channel sums: squares in float": (
+        CHANNELS,
+        "sums[1] += value * value;",
+        "sums[1] += static_cast<float>(value * value);",
+        OTHERS,
+        "float32",
+        "squares",
+    ),
+    "table: neighbours share a channel": (
+        CHANNELS,
+        "a.one_channel = g.channel_stride % width == 0;",
+        "a.one_channel = true;",
+        OTHERS,
+        "float32",
+        BITS,
+    ),
+    "table: pointers are not checked": (
+        CHANNELS,
+        "all_aligned(width * sizeof(*pointers), pointers)",
+        "all_aligned(1, pointers)",
+        OTHERS,
+        "float32",
+        ALIGNMENT,
+    ),
+    "encode: SLIF's bit": (SUPER, "slif) ? 4 : 0;", "slif) ? 2 : 0;", OTHERS, "float32", BITS),
+    "encode: the hard reset alone": (SUPER, "state = member.soft_reset ?", "state = false ?", OTHERS, "float32", BITS),
+    "decode: a row too early": (
+        SUPER,
+        "table[1 + k].items[i] : real(0)",
+        "table[k].items[i] : real(0)",
+        OTHERS,
+        "float32",
+        BITS,
+    ),
+    "super sums: of one neuron alone": (
+        SUPER,
+        "of_neuron[1 + k] += (code >> k & 1)",
+        "of_neuron[1 + k] += (code >> 2 & 1)",
+        OTHERS,
+        "float32",
+        "lif at",
+    ),
+    "super backward: no mask": (
+        SUPER,
+        "if (m >= a.g.N) return;\n  State<real> lif{",
+        ";\n  State<real> lif{",
+        OTHERS,
+        "float32",
+        OUTSIDE,
+    ),
+    "super backward: fired for silent": (
+        SUPER,
+        "fired ? with_spike : silent",
+        "fired ? silent : with_spike",
+        OTHERS,
+        "float32",
+        BITS,
+    ),
+    "super backward: codes of other steps": (SUPER, "<< (kSuperNeurons * i);", "<< (2 * i);", OTHERS, "float32", BITS),
+    "super backward: chunks begin at the zero state": (SUPER, "t < chunk.first;", "t < 0;", OTHERS, "float32", BITS),
+    "super backward: the last neuron alone": (
+        SUPER,
+        "chunk.gx[i] += N::",
+        "chunk.gx[i] = N::",
+        OTHERS,
         "float32",
         BITS,
     ),
@@ -218,9 +347,13 @@ def run(command):
 
 
 def compile_kernels(tree, neuron, output, dtype=None):
-    flags = [f"-DNEURON={neuron}", f"-DNEURON_INDEX={NEURONS.index(neuron)}"]
+    """Those of one neuron, or of all others."""
+    if neuron == OTHERS:
+        flags, source = [], ROOT / "tests/host_shim_channels.cpp"
+    else:
+        flags = [f"-DNEURON={neuron}", f"-DNEURON_INDEX={NEURONS.index(neuron)}"]
+        source = ROOT / "tests/host_shim_kernels.cpp"
     flags += [*SANITIZE_MEMORY, f"-DDTYPE={dtype}"] if dtype else SANITIZE
-    source = ROOT / "tests/host_shim_kernels.cpp"
     run([*COMPILE, *flags, f"-I{ROOT / 'tests'}", f"-I{tree}", source, "-o", output])
 
 
@@ -248,11 +381,12 @@ def unchanged_objects(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def passing_run(unchanged_objects, tmp_path_factory):
-    """All neurons and dtypes, unmutated; if these fail, a failure below means nothing."""
+    """All kernels and dtypes, unmutated; if these fail, a failure below means nothing."""
     folder = tmp_path_factory.mktemp("passing")
-    objects = [folder / f"{neuron}.o" for neuron in NEURONS]
+    parts = (*NEURONS, OTHERS)
+    objects = [folder / f"{part}.o" for part in parts]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(compile_kernels, [ROOT / "csrc"] * 3, NEURONS, objects))
+        list(pool.map(compile_kernels, [ROOT / "csrc"] * len(parts), parts, objects))
     result = link_and_run([*unchanged_objects, *objects], folder / "program")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return result.stdout
@@ -260,7 +394,7 @@ def passing_run(unchanged_objects, tmp_path_factory):
 
 def test_launches_equal_the_cpu_kernels(passing_run):
     count, rest = passing_run.split(" cases, ")
-    assert int(count) > 2000
+    assert int(count) > 3000
     assert rest == "0 mismatches, 0 wrong quotients\n"
 
 

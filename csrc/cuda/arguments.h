@@ -41,22 +41,27 @@ STDANO_INLINE int64_t remainder(int64_t numerator, Divisor d) {
 }
 
 // What a kernel is compiled for: constants shared by all neurons (computed on the host), or read from tensors; and
-// soft spikes, which serve checks, with either.
-enum class Kind { shared, tensors, soft };
+// soft spikes, which serve checks, or an affine map in front of the neurons, with either.
+enum class Kind { shared, tensors, soft, affine };
 
-// Blocks that share a multiprocessor's 65536 registers: 64 for each thread, or 128 for what serves checks.
+// Blocks that share a multiprocessor's 65536 registers: 64 for each thread, or 72 for a map's adjoint and its sums, or
+// 128 for what serves checks.
 template <class real>
 constexpr int forward_blocks = sizeof(real) == 4 ? 4 : 2;
 template <class real, Kind kind>
-constexpr int backward_blocks = sizeof(real) == 4 && kind != Kind::soft ? 8 : 4;
+constexpr int backward_blocks = sizeof(real) == 8 || kind == Kind::soft ? 4 : kind == Kind::affine ? 7 : 8;
 
 template <class real>
 constexpr int checkpoint_steps = sizeof(real) == 4 ? kDeviceCheckpointSteps : kDeviceCheckpointStepsDouble;
 
-template <class real>
-struct Arguments {
+// Where neurons lie, and which channel they belong to.
+struct Layout {
   Geometry g;
   Divisor inner, channel_stride, channels;
+};
+
+template <class real>
+struct Arguments : Layout {
   int steps;
   int surrogate;
   real alpha;
@@ -68,10 +73,12 @@ struct Arguments {
 template <class real>
 struct ForwardArguments : Arguments<real> {
   real *v, *adapt, *checkpoints;
+  const real* affine;
+  bool one_channel;  // for the neighbours that a thread takes
 };
 
-// How the sums for tau and v_threshold are divided among threads: neuron (slab*rows + i)*columns + column goes to
-// thread slab*columns + column.
+// How sums for each channel are divided among threads: neuron (slab*rows + i)*columns + column goes to thread
+// slab*columns + column, which stays within a channel.
 struct Slices {
   int64_t columns, slabs;
   int rows;
@@ -83,7 +90,8 @@ struct BackwardArguments : Arguments<real> {
   real *grad_v0, *grad_adapt0;
   Slices slices;
   Divisor columns;
-  double* partial;  // [2][slabs][columns]
+  double* partial;  // [constant_sums][slabs][columns], of which those that are not wanted are not written
+  const real* affine;
 };
 
 // Neighbouring values that one instruction loads or stores.
@@ -107,22 +115,63 @@ STDANO_INLINE void forget_origin(int64_t& value) {
   asm volatile("" : "+l"(value));
 #endif
 }
+STDANO_INLINE void forget_origin(float& value) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+f"(value));
+#endif
+}
+STDANO_INLINE void forget_origin(double& value) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+d"(value));
+#endif
+}
 
 // Where neuron m lies at the first step: (outer*T)*inner + m % inner. The division is left out where there is none.
-template <class real>
-STDANO_INLINE int64_t offset(const Arguments<real>& a, int64_t m) {
+STDANO_INLINE int64_t offset(const Layout& a, int64_t m) {
   return m < a.g.inner ? m : m + divide(m, a.inner) * (a.g.T - 1) * a.g.inner;
+}
+
+STDANO_INLINE int64_t channel_of(const Layout& a, int64_t m) {
+  return remainder(divide(m, a.channel_stride), a.channels);
 }
 
 template <Kind kind, class real>
 STDANO_INLINE Constants<real> constants_of(const Arguments<real>& a, int64_t m) {
   if (kind == Kind::shared || (!a.tau && !a.threshold)) return a.constants;
-  const int64_t channel = remainder(divide(m, a.channel_stride), a.channels);
+  const int64_t channel = channel_of(a, m);
   const real tau = a.tau ? a.tau[channel] : a.constants.tau;
   return make_constants(a.settings, limited_tau(tau), a.threshold ? a.threshold[channel] : a.constants.threshold);
 }
 
-// A surrogate chosen at run time, where kernels are for checks: one for each would be six times as many.
+// The affine map of a channel: its neurons' input is scale*(x - centre) + shift.
+template <class real>
+struct ChannelMap {
+  real centre, scale, shift;
+};
+
+template <Kind kind>
+STDANO_INLINE bool has_map(const void* affine) {
+  return kind == Kind::affine || (kind == Kind::soft && affine);
+}
+
+template <Kind kind, class real>
+STDANO_INLINE ChannelMap<real> map_of(const Layout& a, const real* affine, int64_t m) {
+  if (!has_map<kind>(affine)) return {0, 1, 0};
+  const real* entry = affine + channel_of(a, m);
+  return {entry[0], entry[a.g.channels], entry[2 * a.g.channels]};
+}
+
+// From x to what is kept of it, x - centre, and from there to the neuron's input. Without a map both are x.
+template <Kind kind, class real>
+STDANO_INLINE real centred(const real* affine, const ChannelMap<real>& map, real x) {
+  return has_map<kind>(affine) ? x - map.centre : x;
+}
+template <Kind kind, class real>
+STDANO_INLINE real input(const real* affine, const ChannelMap<real>& map, real kept) {
+  return has_map<kind>(affine) ? fma_(map.scale, kept, map.shift) : kept;
+}
+
+// A surrogate chosen at run time: a kernel for each would be six times as many.
 constexpr Surrogate any_surrogate = surrogate_count;
 
 template <Surrogate kind, class real>

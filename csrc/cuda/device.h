@@ -1,5 +1,5 @@
-// The interface between the operators (ops.cpp, which knows torch) and the CUDA kernels: one file a neuron
-// (lif.cu, llif.cu, slif.cu), compiled side by side.
+// The interface between the operators (ops.cpp, which knows torch) and the CUDA kernels: one file a neuron (lif.cu,
+// llif.cu, slif.cu), one for the super neuron, one for what is done to channels, compiled side by side.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -16,17 +16,31 @@ void launch_lif(const BackwardCall&, cudaStream_t);
 void launch_llif(const BackwardCall&, cudaStream_t);
 void launch_slif(const BackwardCall&, cudaStream_t);
 
-// Numbers of double that the partial sums of a call's constants take.
+// These take at least one neuron and one time step.
+void launch(const EncodeCall&, cudaStream_t);
+void launch(const DecodeCall&, cudaStream_t);
+void launch(const SuperSumsCall&, cudaStream_t);
+void launch(const SuperBackwardCall&, cudaStream_t);
+void launch(const ChannelSumsCall&, cudaStream_t);
+void launch(const ChannelAffineCall&, cudaStream_t);
+
+// Numbers of double that the threads' partial sums of one quantity take.
 int64_t partial_size(const Geometry&);
 
-// From those of a backward call to the gradients of tau and v_threshold, either of which may be null: `out` has
-// `channels` elements, or one for the sum over all channels.
+// Where the sums of one quantity go: `channels` numbers of double or float, or one, over all channels.
+struct Sum {
+  int which;  // of the partial sums
+  void* out;
+  bool is_double, one;
+};
+constexpr int kMostSums = 4;
+
+// From partial sums, arrays of partial_size(), to the sums.
 struct SumsCall {
   Geometry g;
-  Dtype dtype;
   const double* partial;
-  void *grad_tau, *grad_threshold;
-  bool one_tau, one_threshold;
+  int count;
+  Sum sums[kMostSums];
 };
 void launch_sums(const SumsCall&, cudaStream_t);
 

@@ -11,7 +11,8 @@
 namespace stdano {
 namespace STDANO_ISA {
 
-// `kind` says where the constants come from and whether spikes are soft; a plain call's kernel knows of neither.
+// `kind` says where the constants come from and whether spikes are soft or x is mapped; a plain call's kernel knows of
+// none of these. With a map, neighbours share their constants: the launcher sees to it.
 template <class N, class scalar, class real, int width, Kind kind>
 __global__ void __launch_bounds__(kForwardThreads, forward_blocks<real>)
     forward_kernel(const scalar* __restrict__ x, scalar* __restrict__ spikes, scalar* __restrict__ v_seq,
@@ -19,9 +20,13 @@ __global__ void __launch_bounds__(kForwardThreads, forward_blocks<real>)
   const int64_t m = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * width;
   if (m >= a.g.N) return;
   const Settings<real> p = a.settings;
-  Constants<real> c[kind == Kind::shared ? 1 : width];
+  constexpr bool one = kind == Kind::shared || kind == Kind::affine;
+  Constants<real> c[one ? 1 : width];
 #pragma unroll
-  for (int i = 0; i < (kind == Kind::shared ? 1 : width); ++i) c[i] = constants_of<kind>(a, m + i);
+  for (int i = 0; i < (one ? 1 : width); ++i) c[i] = constants_of<kind>(a, m + i);
+  ChannelMap<real> map[width];
+#pragma unroll
+  for (int i = 0; i < width; ++i) map[i] = i > 0 && a.one_channel ? map[0] : map_of<kind>(a, a.affine, m + i);
 
   Pack<real, width> v, adapt;
   if (a.v0) v = load<width>(a.v0 + m);
@@ -29,7 +34,7 @@ __global__ void __launch_bounds__(kForwardThreads, forward_blocks<real>)
 #pragma unroll
   for (int i = 0; i < width; ++i) {
     if (!a.v0) v.items[i] = p.v_reset;
-    if (!N::has_adapt || !a.adapt0) adapt.items[i] = N::initial_adapt(c[kind == Kind::shared ? 0 : i]);
+    if (!N::has_adapt || !a.adapt0) adapt.items[i] = N::initial_adapt(c[one ? 0 : i]);
   }
 
   int64_t at = offset(a, m);
@@ -44,7 +49,8 @@ __global__ void __launch_bounds__(kForwardThreads, forward_blocks<real>)
 #pragma unroll
     for (int i = 0; i < width; ++i) {
       const State<real> before{v.items[i], adapt.items[i]};
-      const Step<real> step = N::charge(p, c[kind == Kind::shared ? 0 : i], convert(in.items[i], real()), before);
+      const real kept = centred<kind>(a.affine, map[i], convert(in.items[i], real()));
+      const Step<real> step = N::charge(p, c[one ? 0 : i], input<kind>(a.affine, map[i], kept), before);
       State<real> after;
       spike<kind>(a, step.u, [&](auto s) {
         after = N::update(p, step, before, s);
@@ -61,10 +67,10 @@ __global__ void __launch_bounds__(kForwardThreads, forward_blocks<real>)
   if (N::has_adapt && a.adapt) store(a.adapt + m, adapt);
 }
 
-// What a neuron's steps add to the gradients of tau and v_threshold.
+// What a neuron's steps add to the sums of its channel.
 template <class real>
 struct ConstantGradient {
-  real tau = 0, threshold = 0;
+  real tau = 0, threshold = 0, shift = 0, scale = 0;
 };
 
 // The whole sequence of neuron m, backward.
@@ -75,6 +81,7 @@ STDANO_INLINE ConstantGradient<real> walk_back(const scalar* __restrict__ x, con
   constexpr int K = checkpoint_steps<real>;
   const Settings<real> p = a.settings;
   const Constants<real> c = constants_of<kind>(a, m);
+  const ChannelMap<real> map = map_of<kind>(a, a.affine, m);
   State<real> g{a.grad_v ? a.grad_v[m] : real(0), N::has_adapt && a.grad_adapt ? a.grad_adapt[m] : real(0)};
   ConstantGradient<real> sums;
 
@@ -98,7 +105,7 @@ STDANO_INLINE ConstantGradient<real> walk_back(const scalar* __restrict__ x, con
 #pragma unroll
     for (int k = 0; k < K; ++k) {
       if (k < count) {
-        in[k] = convert(x[at], real());
+        in[k] = centred<kind>(a.affine, map, convert(x[at], real()));
         at += a.g.inner;
       }
     }
@@ -106,7 +113,7 @@ STDANO_INLINE ConstantGradient<real> walk_back(const scalar* __restrict__ x, con
     for (int k = 0; k < K; ++k) {
       if (k < count) {
         before[k] = state;
-        const Step<real> step = N::charge(p, c, in[k], state);
+        const Step<real> step = N::charge(p, c, input<kind>(a.affine, map, in[k]), state);
         spike<kind>(a, step.u, [&](auto s) { state = N::update(p, step, state, s); });
       }
     }
@@ -117,11 +124,17 @@ STDANO_INLINE ConstantGradient<real> walk_back(const scalar* __restrict__ x, con
         forget_origin(at);  // or all K addresses stay in registers from the loop above
         if (grad_v_seq) g.v += convert(grad_v_seq[at], real());
         const real gs = convert(grad_spikes[at], real());
-        const Step<real> step = N::charge(p, c, in[k], before[k]);
+        if (kind == Kind::affine) forget_origin(in[k]);  // or the map's results stay in registers from the loop above
+        const real in_k = input<kind>(a.affine, map, in[k]);
+        const Step<real> step = N::charge(p, c, in_k, before[k]);
         const real sigma = derivative<surrogate>(a.surrogate, step.u, a.alpha);
         StepGradient<real> out;
-        spike<kind>(a, step.u,
-                       [&](auto s) { out = N::adjoint(p, c, in[k], before[k].v, step, s, sigma, gs, g); });
+        spike<kind>(a, step.u, [&](auto s) { out = N::adjoint(p, c, in_k, before[k].v, step, s, sigma, gs, g); });
+        if (has_map<kind>(a.affine)) {
+          sums.shift += out.x;
+          sums.scale = fma_(out.x, in[k], sums.scale);
+          out.x = map.scale * out.x;
+        }
         grad_x[at] = convert(out.x, scalar());
         sums.tau += out.tau;
         sums.threshold += out.threshold;
@@ -143,7 +156,7 @@ __global__ void __launch_bounds__(kBackwardThreads, backward_blocks<real, Kind::
   if (m < a.g.N) walk_back<N, scalar, real, Kind::shared, surrogate>(x, grad_spikes, grad_v_seq, grad_x, a, m);
 }
 
-// With gradients of constants, or soft spikes: a thread takes the neurons of one column, `columns` apart, so that it
+// With sums for each channel, or soft spikes: a thread takes the neurons of one column, `columns` apart, so that it
 // stays within a channel, and adds up theirs. Which neurons those are depends on the shape alone.
 template <class N, class scalar, class real, Kind kind, Surrogate surrogate>
 __global__ void __launch_bounds__(kBackwardThreads, backward_blocks<real, kind>)
@@ -154,21 +167,34 @@ __global__ void __launch_bounds__(kBackwardThreads, backward_blocks<real, kind>)
   const int64_t columns = a.slices.columns;
   if (thread >= a.slices.slabs * columns) return;
   // Each thread uses its own elements alone: this is memory for what registers have no room for.
+  constexpr bool may_map = kind == Kind::soft || kind == Kind::affine;
   __shared__ double tau[kBackwardThreads], threshold[kBackwardThreads];
+  __shared__ double shift[may_map ? kBackwardThreads : 1], scale[may_map ? kBackwardThreads : 1];
   __shared__ int64_t neuron[kBackwardThreads];
   const int i = threadIdx.x;
   tau[i] = threshold[i] = 0;
+  if (may_map) shift[i] = scale[i] = 0;
   neuron[i] = divide(thread, a.columns) * (a.slices.rows - 1) * columns + thread;  // slab*rows*columns + column
   for (int row = 0; row < a.slices.rows && neuron[i] < a.g.N; ++row) {
     const ConstantGradient<real> sums =
         walk_back<N, scalar, real, kind, surrogate>(x, grad_spikes, grad_v_seq, grad_x, a, neuron[i]);
     tau[i] += sums.tau;
     threshold[i] += sums.threshold;
+    if (may_map) {
+      shift[i] += sums.shift;
+      scale[i] += sums.scale;
+    }
     neuron[i] += columns;
   }
-  if (a.partial) {
-    a.partial[thread] = tau[i];
-    a.partial[a.slices.slabs * columns + thread] = threshold[i];
+  if (!a.partial) return;
+  const int64_t size = a.slices.slabs * columns;
+  if (kind == Kind::tensors || a.tau || a.threshold) {
+    a.partial[sum_tau * size + thread] = tau[i];
+    a.partial[sum_threshold * size + thread] = threshold[i];
+  }
+  if (has_map<kind>(a.affine)) {
+    a.partial[sum_shift * size + thread] = shift[i];
+    a.partial[sum_scale * size + thread] = scale[i];
   }
 }
 

@@ -1,37 +1,17 @@
 // From a call to the kernel that serves it: argument structures, vector width, grid. Free of torch, like the kernels.
 #pragma once
 
+#include "grid.h"
 #include "kernels.h"
-
-// A host build defines this as a loop over the grid.
-#ifndef STDANO_LAUNCH
-#define STDANO_LAUNCH(kernel, blocks, threads, stream, ...) kernel<<<blocks, threads, 0, stream>>>(__VA_ARGS__)
-#endif
 
 namespace stdano {
 namespace STDANO_ISA {
 
-// Threads that a device is kept busy with where sums are taken: more work than these go through is done in sequence.
-constexpr int64_t kSumThreads = 131072;
-constexpr int64_t kSumColumns = 65536;
-
-inline Slices make_slices(const Geometry& g) {
-  const int64_t columns = g.channels > 1 ? g.channels * g.channel_stride : (g.N < kSumColumns ? g.N : kSumColumns);
-  const int64_t rows = (g.N + columns - 1) / columns;
-  const int64_t wanted = kSumThreads / columns < 1 ? 1 : kSumThreads / columns;
-  const int64_t slabs = wanted < rows ? wanted : rows;
-  return {columns, slabs, static_cast<int>((rows + slabs - 1) / slabs)};
-}
-
 template <class real, class Call>
 void fill(Arguments<real>& a, const Call& call) {
-  const Geometry& g = call.g;
   const Options& o = call.o;
-  a.g = g;
-  a.inner = make_divisor(g.inner);
-  a.channel_stride = make_divisor(g.channel_stride);
-  a.channels = make_divisor(g.channels);
-  a.steps = static_cast<int>(g.T);
+  fill_layout(a, call.g);
+  a.steps = static_cast<int>(call.g.T);
   a.surrogate = static_cast<int>(o.surrogate);
   a.alpha = real(o.alpha);
   a.settings = make_settings<real>(o);
@@ -42,19 +22,12 @@ void fill(Arguments<real>& a, const Call& call) {
   a.threshold = static_cast<const real*>(call.threshold);
 }
 
-inline unsigned count_blocks(int64_t threads, int64_t block) {
-  return static_cast<unsigned>((threads + block - 1) / block);
-}
-
-template <class... Pointers>
-bool all_aligned(int bytes, Pointers... pointers) {
-  return ((reinterpret_cast<uintptr_t>(pointers) % bytes == 0) && ...);
-}
-
 template <class N, class scalar, class real, class Stream>
 void forward(const ForwardCall& call, Stream stream) {
   ForwardArguments<real> a;
   fill(a, call);
+  a.affine = static_cast<const real*>(call.affine);
+  a.one_channel = false;
   a.v = static_cast<real*>(call.v);
   a.adapt = static_cast<real*>(call.adapt);
   a.checkpoints = static_cast<real*>(call.checkpoints);
@@ -71,6 +44,15 @@ void forward(const ForwardCall& call, Stream stream) {
   const bool aligned = call.g.inner % width == 0 &&
                        all_aligned(16, x, spikes, v_seq, call.v0, call.adapt0, call.v, call.adapt, call.checkpoints);
   const auto start_either = [&](auto wide, auto narrow) { aligned ? start(wide, width) : start(narrow, 1); };
+  if (call.affine) {
+    // A map takes three registers a neuron, so that there is no room for constants of each.
+    constexpr int fewer = width < 4 ? width : 4;
+    a.one_channel = call.g.channel_stride % fewer == 0;
+    if (aligned && (a.one_channel || (!call.tau && !call.threshold))) {
+      return start(forward_kernel<N, scalar, real, fewer, Kind::affine>, fewer);
+    }
+    return start(forward_kernel<N, scalar, real, 1, Kind::affine>, 1);
+  }
   if (call.tau || call.threshold) {
     return start_either(forward_kernel<N, scalar, real, width, Kind::tensors>,
                         forward_kernel<N, scalar, real, 1, Kind::tensors>);
@@ -90,6 +72,7 @@ void backward(const BackwardCall& call, Stream stream) {
   a.slices = make_slices(call.g);
   a.columns = make_divisor(a.slices.columns);
   a.partial = call.grad_constants;
+  a.affine = static_cast<const real*>(call.affine);
   const auto start = [&](auto kernel, int64_t threads) {
     STDANO_LAUNCH(kernel, count_blocks(threads, kBackwardThreads), kBackwardThreads, stream,
                   static_cast<const scalar*>(call.x), static_cast<const scalar*>(call.grad_spikes),
@@ -98,6 +81,9 @@ void backward(const BackwardCall& call, Stream stream) {
   const int64_t summing_threads = a.slices.slabs * a.slices.columns;
   if (call.o.soft_spike) {
     return start(summing_backward_kernel<N, scalar, real, Kind::soft, any_surrogate>, summing_threads);
+  }
+  if (call.affine) {
+    return start(summing_backward_kernel<N, scalar, real, Kind::affine, any_surrogate>, summing_threads);
   }
   const auto start_with = [&](auto surrogate) {
     constexpr Surrogate kind = decltype(surrogate)::value;
@@ -122,12 +108,10 @@ struct Types {
 
 template <template <class, bool> class N, bool soft_reset, class F>
 void choose_dtype(Dtype dtype, F f) {
-  switch (dtype) {
-    case Dtype::float32: return f(Types<N<float, soft_reset>, float, float>());
-    case Dtype::float64: return f(Types<N<double, soft_reset>, double, double>());
-    case Dtype::bfloat16: return f(Types<N<float, soft_reset>, bfloat16, float>());
-    case Dtype::float16: return f(Types<N<float, soft_reset>, float16, float>());
-  }
+  choose_numbers(dtype, [&](auto numbers) {
+    using real = typename decltype(numbers)::real;
+    f(Types<N<real, soft_reset>, typename decltype(numbers)::scalar, real>());
+  });
 }
 
 template <class T, class Stream>

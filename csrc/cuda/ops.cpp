@@ -6,7 +6,7 @@
 
 #include <string>
 
-#include "../operators.h"
+#include "../channel_operators.h"
 #include "device.h"
 
 namespace stdano {
@@ -23,10 +23,14 @@ cudaStream_t current_stream(const Tensor& x) {
   return static_cast<cudaStream_t>(stream);
 }
 
+void check_size(const Geometry& g) {
+  STD_TORCH_CHECK(g.T < (int64_t(1) << 30), "stdano: at most 2^30 time steps on a CUDA device, got ", g.T);
+  STD_TORCH_CHECK(g.N <= (int64_t(1) << 37), "stdano: at most 2^37 neurons on a CUDA device, got ", g.N);
+}
+
 template <class Call>
-void launch(const Call& call, cudaStream_t stream) {
-  STD_TORCH_CHECK(call.g.T < (int64_t(1) << 30), "stdano: at most 2^30 time steps on a CUDA device, got ", call.g.T);
-  STD_TORCH_CHECK(call.g.N <= (int64_t(1) << 37), "stdano: at most 2^37 neurons on a CUDA device, got ", call.g.N);
+void launch_neuron(const Call& call, cudaStream_t stream) {
+  check_size(call.g);
   switch (call.o.neuron) {
     case Neuron::lif: cuda::launch_lif(call, stream); break;
     case Neuron::llif: cuda::launch_llif(call, stream); break;
@@ -47,26 +51,67 @@ struct Cuda {
     return dtype == Dtype::float64 ? kDeviceCheckpointStepsDouble : kDeviceCheckpointSteps;
   }
 
-  static void forward(const ForwardCall& call, const Tensor& x) { launch(call, current_stream(x)); }
+  static void forward(const ForwardCall& call, const Tensor& x) { launch_neuron(call, current_stream(x)); }
 
-  static void backward(BackwardCall& call, const Tensor& x, Tensor& grad_tau, Tensor& grad_threshold) {
+  static void backward(BackwardCall& call, const Tensor& x, Tensor& grad_tau, Tensor& grad_threshold,
+                       Tensor& affine_sums) {
     const cudaStream_t stream = current_stream(x);
-    const bool sums = call.tau || call.threshold;
-    const int64_t size = sums ? cuda::partial_size(call.g) : 0;
+    cuda::SumsCall sums{call.g, nullptr, 0, {}};
+    const auto add = [&](bool wanted, ConstantSum which, Tensor& out, int64_t row) {
+      if (!wanted) return;
+      const bool is_double = out.scalar_type() == ScalarType::Double;
+      char* to = static_cast<char*>(out.mutable_data_ptr()) + row * call.g.channels * (is_double ? 8 : 4);
+      sums.sums[sums.count++] = {which, to, is_double, out.numel() == 1};
+    };
+    add(call.tau, sum_tau, grad_tau, 0);
+    add(call.threshold, sum_threshold, grad_threshold, 0);
+    add(call.affine, sum_shift, affine_sums, 0);
+    add(call.affine, sum_scale, affine_sums, 1);
+    const int64_t size = sums.count > 0 ? cuda::partial_size(call.g) * (call.affine ? constant_sums : sum_shift) : 0;
     Tensor partial = torch::stable::new_empty(x, {size}, ScalarType::Double);
-    call.grad_constants = sums ? partial.mutable_data_ptr<double>() : nullptr;
-    launch(call, stream);
-    if (!sums) return;
+    call.grad_constants = sums.count > 0 ? partial.mutable_data_ptr<double>() : nullptr;
+    launch_neuron(call, stream);
+    if (sums.count == 0) return;
     if (call.g.N == 0) {
-      torch::stable::zero_(grad_tau);
-      torch::stable::zero_(grad_threshold);
+      for (Tensor* out : {&grad_tau, &grad_threshold, &affine_sums}) torch::stable::zero_(*out);
       return;
     }
-    cuda::launch_sums({call.g, call.o.dtype, call.grad_constants,
-                       call.tau ? grad_tau.mutable_data_ptr() : nullptr,
-                       call.threshold ? grad_threshold.mutable_data_ptr() : nullptr, grad_tau.numel() == 1,
-                       grad_threshold.numel() == 1},
-                      stream);
+    sums.partial = call.grad_constants;
+    cuda::launch_sums(sums, stream);
+    check_launch();
+  }
+
+  static void encode(EncodeCall& call, Tensor& counts) { with_sums(call, kSuperNeurons, counts); }
+  static void decode(const DecodeCall& call, const Tensor& codes) { without_sums(call, codes); }
+  static void super_sums(SuperSumsCall& call, Tensor& sums) { with_sums(call, kSuperSums, sums); }
+  static void super_backward(const SuperBackwardCall& call, const Tensor& x) { without_sums(call, x); }
+  static void channel_sums(ChannelSumsCall& call, Tensor& sums) { with_sums(call, kChannelSums, sums); }
+  static void channel_affine(const ChannelAffineCall& call, const Tensor& x) { without_sums(call, x); }
+
+ private:
+  template <class Call>
+  static void without_sums(const Call& call, const Tensor& x) {
+    if (call.g.N == 0 || call.g.T == 0) return;
+    check_size(call.g);
+    cuda::launch(call, current_stream(x));
+    check_launch();
+  }
+
+  // Runs a pass that takes `count` sums of each channel, and adds its threads' up into out [count][channels].
+  template <class Call>
+  static void with_sums(Call& call, int count, Tensor& out) {
+    if (call.g.N == 0 || call.g.T == 0) {
+      torch::stable::zero_(out);
+      return;
+    }
+    Tensor partial = torch::stable::new_empty(out, {count * cuda::partial_size(call.g)}, ScalarType::Double);
+    call.sums = partial.mutable_data_ptr<double>();
+    without_sums(call, out);
+    cuda::SumsCall sums{call.g, call.sums, count, {}};
+    for (int k = 0; k < count; ++k) {
+      sums.sums[k] = {k, out.mutable_data_ptr<double>() + k * call.g.channels, true, false};
+    }
+    cuda::launch_sums(sums, current_stream(out));
     check_launch();
   }
 };
@@ -82,7 +127,10 @@ std::string cuda_build() {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(stdano, m) { m.def("cuda_build() -> str"); }
 
-STABLE_TORCH_LIBRARY_IMPL(stdano, CUDA, m) { STDANO_IMPLEMENT(m, stdano::Cuda); }
+STABLE_TORCH_LIBRARY_IMPL(stdano, CUDA, m) {
+  STDANO_IMPLEMENT(m, stdano::Cuda);
+  STDANO_IMPLEMENT_CHANNELS(m, stdano::Cuda);
+}
 
 STABLE_TORCH_LIBRARY_IMPL(stdano, CompositeExplicitAutograd, m) {
   m.impl("cuda_build", TORCH_BOX(&stdano::cuda_build));
