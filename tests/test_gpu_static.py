@@ -32,8 +32,10 @@ def check(code, registers=64, local=0):
     assert code.registers <= registers, f"{code} takes more than {registers} registers"
     if code.kind in FIRST_STAGES or ("sums" not in code.kind and code.kind not in CHECKS):
         assert code.shared == 0 and code.barriers == 0, f"{code} shares memory or waits"
-    if code.aligned:  # without states, of which four are 128 bits, what a table leaves room for: four neighbours
-        assert code.widest_access == (4 * 8 * code.itemsize if code.kind in ("decode", "channel affine") else 128), code
+    if code.kind in ("decode", "channel affine") and code.aligned:  # a table leaves room for four neighbours
+        assert code.widest_access == 4 * 8 * code.itemsize, code
+    elif (code.forward or code.kind == "forward and affine") and code.aligned:  # there of four states
+        assert code.widest_access == 128, code
 
 
 @needs_cuda_build
