@@ -2,6 +2,7 @@
 
 PyTorch and SpikingJelly each get two tries, and the table shows the faster one, so that no opponent is weak by the way
 it is written: the reference backend and the plain equations below; LIFNode as it comes and with LIF's equations.
+_composed.py has the contenders of what stands around a neuron: BatchNorm, and the super neuron.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from torch import Tensor
 import stdano_kernels
 
 NEURONS = ("lif", "llif", "slif")
-OPPONENTS = ("eager", "compile", "spikingjelly")
+OPPONENTS = ("eager", "compile", "spikingjelly", "unfused")  # unfused: stdano's neurons beside F.batch_norm
 
-Function = Callable[[Tensor], Tensor]
+Function = Callable[..., Tensor]  # of x and the case's further leaves
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,8 @@ def contenders(neuron: str, device: str, training: bool, compiled: bool, spiking
     """Everything that is timed for one neuron and pass, stdano's backends first."""
     public = getattr(stdano_kernels, neuron)
     sources = {"reference backend": partial(public, backend="reference"), "plain equations": PLAIN[neuron]}
-    out = [
-        Contender(name, "", partial(_identity, partial(public, backend=name))) for name in available_backends(device)
-    ]
-    out += [Contender("eager", variant, partial(_identity, f)) for variant, f in sources.items()]
-    if compiled:
-        out += [Contender("compile", variant, partial(_compile, f)) for variant, f in sources.items()]
+    out = [ready(name, "", partial(public, backend=name)) for name in available_backends(device)]
+    out += eager_and_compiled(sources, compiled)
     if spikingjelly and neuron == "lif" and spikingjelly_version():
         out += [
             Contender("spikingjelly", "LIFNode()", partial(_spikingjelly, device, training, False)),
@@ -136,13 +133,20 @@ def contenders(neuron: str, device: str, training: bool, compiled: bool, spiking
     return out
 
 
-def _identity(function: Function) -> Function:
-    return function
+def ready(implementation: str, variant: str, function: Function) -> Contender:
+    """A contender whose function needs no building."""
+    return Contender(implementation, variant, lambda: function)
+
+
+def eager_and_compiled(sources: dict[str, Function], compiled: bool) -> list[Contender]:
+    """PyTorch's two tries, one a variant, as they are and (if asked for) compiled."""
+    out = [ready("eager", variant, f) for variant, f in sources.items()]
+    return out + [Contender("compile", variant, partial(_compile, f)) for variant, f in sources.items() if compiled]
 
 
 def _compile(function: Function) -> Function:
-    def own(x: Tensor) -> Tensor:  # torch.compile wants a function where this may be a partial
-        return function(x)
+    def own(*inputs: Tensor) -> Tensor:  # torch.compile wants a function where this may be a partial
+        return function(*inputs)
 
     return torch.compile(own, dynamic=False, fullgraph=True)
 

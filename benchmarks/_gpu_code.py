@@ -25,13 +25,19 @@ from triton.compiler import ASTSource
 
 import stdano_kernels
 from stdano_kernels import SURROGATES
-from stdano_kernels.triton import ops
+from stdano_kernels.triton import channel_ops, launch, ops
 
 ARCHITECTURES = (80, 86, 89, 90, 120)
 ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 STEPS = 8  # that a backward kernel's loop takes at a time
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-_TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float64: "*fp64"}
+_TYPES = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float64: "*fp64",
+    torch.uint8: "*u8",
+}
 
 
 @dataclass
@@ -204,29 +210,67 @@ class _Recorder:
         return lambda **arguments: self.calls.append((self.kernel, arguments))
 
 
+CHANNEL_KERNELS = (
+    "channel_sums",
+    "channel_affine",
+    "super_neuron_encode",
+    "super_neuron_decode",
+    "super_neuron_sums",
+    "super_neuron_backward",
+)
+
+
 @contextmanager
 def _recorded() -> Iterator[list]:
     calls: list = []
-    before = ops._FORWARD_KERNELS, ops._BACKWARD_KERNELS, ops.sum_constants
+    before = ops._FORWARD_KERNELS, ops._BACKWARD_KERNELS, launch.sum_partials
+    others = {name: getattr(channel_ops, name) for name in CHANNEL_KERNELS}
     ops._FORWARD_KERNELS, ops._BACKWARD_KERNELS = (
         {name: _Recorder(kernel, calls) for name, kernel in kernels.items()} for kernels in before[:2]
     )
-    ops.sum_constants = _Recorder(before[2], calls)
+    launch.sum_partials = _Recorder(before[2], calls)
+    for name, kernel in others.items():
+        setattr(channel_ops, name, _Recorder(kernel, calls))
     try:
         yield calls
     finally:
-        ops._FORWARD_KERNELS, ops._BACKWARD_KERNELS, ops.sum_constants = before
+        ops._FORWARD_KERNELS, ops._BACKWARD_KERNELS, launch.sum_partials = before
+        for name, kernel in others.items():
+            setattr(channel_ops, name, kernel)
 
 
-def recorded_calls(neuron: str, dtype: torch.dtype, surrogate: int, soft_reset: bool, sums: bool, offset: int) -> list:
-    """The launches of a train step on a small tensor."""
+def recorded_calls(
+    neuron: str,
+    dtype: torch.dtype,
+    surrogate: int,
+    soft_reset: bool,
+    sums: bool,
+    offset: int,
+    affine: Tensor | None = None,
+) -> list:
+    """The launches of a train step on a small tensor of four channels."""
     x = torch.zeros(9 * 64 + offset, dtype=dtype)[offset:].view(9, 2, 4, 8)
     tau = torch.ones(4) if sums else None
     settings = (1.7, 0.9, None if soft_reset else 0.0, 0.1, 1.05, False, False, surrogate, 1.0, False, False, False)
     with _recorded() as calls:
-        *_, checkpoints = ops.forward(neuron, x, None, None, tau, tau, *settings, True, False, False)
-        ops.backward(neuron, x, None, None, None, x, None, None, checkpoints, tau, tau, *settings)
+        *_, checkpoints = ops.forward(neuron, x, None, None, tau, tau, affine, *settings, True, False, False)
+        ops.backward(neuron, x, None, None, None, x, None, None, checkpoints, tau, tau, affine, *settings)
     return calls
+
+
+def recorded_channel_calls(dtype: torch.dtype, surrogate: int, soft_reset: bool, neurons: int, offset: int) -> list:
+    """The launches of all passes around channels, but for the second stages of sums."""
+    x = torch.zeros(9 * 64 + offset, dtype=dtype)[offset:].view(9, 2, 4, 8)
+    resets = (None, 0.1) if soft_reset else (0.0, None)
+    settings = (neurons, 1.7, 0.9, *resets, 0.1, 0.1, 1.05, False, False, surrogate, 1.0, False, False)
+    with _recorded() as calls:
+        codes, _ = channel_ops.encode(x, *settings)
+        channel_ops.decode(codes, torch.ones(4, 4), x)
+        channel_ops.sums_of_codes(codes, x)
+        channel_ops.backward(x, x, codes, torch.ones(9, 4), *settings)
+        channel_ops.sums_of_channels(x)
+        channel_ops.affine_of_channels(x, x, torch.ones(3, 4))
+    return [call for call in calls if call[0].__name__ in CHANNEL_KERNELS]
 
 
 def _compile(kernel: Any, arguments: dict[str, Any], architecture: int) -> Any:
@@ -266,6 +310,32 @@ def triton_code(architecture: int, main: bool) -> Iterator[Code]:
                         continue
                     seen.add(key)
                     yield triton_kernel(neuron, kind, dtype, architecture, kernel, arguments, offset == 0)
+
+
+def triton_channel_code(architecture: int, main: bool) -> Iterator[Code]:
+    """The Triton kernels around channels, and the neurons' with an affine input."""
+    variants = [(torch.float32, 0, False, 7, 0)]
+    if not main:
+        variants += [(torch.bfloat16, 0, False, 7, 0)]
+        variants += [(torch.float32, s, s % 2 == 0, 7, s % 3) for s in range(1, len(SURROGATES))]
+        variants += [(torch.float16, 0, soft_reset, n, 0) for n in (1, 2, 4) for soft_reset in (False, True)]
+    seen = set()
+    for dtype, surrogate, soft_reset, neurons, offset in variants:
+        for kernel, arguments in recorded_channel_calls(dtype, surrogate, soft_reset, neurons, offset):
+            options = (neurons, soft_reset) if "encode" in kernel.__name__ else ()
+            options = (neurons, soft_reset, surrogate) if "backward" in kernel.__name__ else options
+            key = (kernel.__name__, dtype, arguments.get("VECTOR"), options)
+            if key not in seen:
+                seen.add(key)
+                yield triton_kernel("", kernel.__name__, dtype, architecture, kernel, arguments, False)
+        if neurons != 7 or surrogate > 1:
+            continue
+        for neuron in ("lif", "llif", "slif"):
+            calls = recorded_calls(neuron, dtype, surrogate, soft_reset, not main, offset, torch.ones(3, 4))
+            for kernel, arguments in calls:
+                if kernel is not launch.sum_partials:
+                    kind = "forward and affine" if "forward" in kernel.__name__ else "backward with sums and affine"
+                    yield triton_kernel(neuron, kind, dtype, architecture, kernel, arguments, False)
 
 
 def triton_kernel(

@@ -11,32 +11,38 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from _contenders import NEURONS, OPPONENTS
-from _report import MARKS, Result
+from _marks import MARK_SHAPE, MARKS
+from _report import Result
 from _timing import MMAP_LIMIT, bytes_per_element
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 NAMES = {"eager": "PyTorch eager", "compile": "torch.compile", "spikingjelly": "SpikingJelly LIFNode"}
-OPPONENT_COLORS = dict(zip(OPPONENTS, ("#8c9bab", "#3b6ea5", "#d08c3c"), strict=True))
+NAMES["unfused"] = "stdano's neurons and F.batch_norm"
+OPPONENT_COLORS = dict(zip(OPPONENTS, ("#8c9bab", "#3b6ea5", "#d08c3c", "#4f9a6b"), strict=True))
 NEURON_COLORS = dict(zip(NEURONS, ("#3b6ea5", "#c1543f", "#4f9a6b"), strict=True))
 
 LOWEST = 0.25  # of the axis of speed-ups
 
 
 def draw(path: Path, results: Sequence[Result], over_t: Sequence[Result], over_n: Sequence[Result], about: str) -> None:
-    """Writes the PNG; the two panels of scaling only where it was measured."""
-    panels = 1 + bool(over_t) + bool(over_n)
+    """Writes the PNG: speed-ups of the neurons, of what is composed of them, and two panels of scaling, each only
+    where it was measured."""
+    groups = [[r for r in results if (len(r.case.shape) == 2) == plain] for plain in (True, False)]
+    groups = [group for group in groups if group]
+    widths = [7.5] * len(groups) + [4.7] * (bool(over_t) + bool(over_n))
     figure, axes = plt.subplots(
         1,
-        panels,
-        figsize=(7.5 + 4.7 * (panels - 1), 4.8),
+        len(widths),
+        figsize=(sum(widths), 4.8),
         squeeze=False,
         layout="constrained",
-        width_ratios=[1.5] + [1] * (panels - 1),
+        width_ratios=widths,
     )
     remaining = list(axes[0])
-    _bars(remaining.pop(0), results)
+    for group in groups:
+        _bars(remaining.pop(0), group)
     if over_t:
         axis = remaining.pop(0)
         _lines(axis, over_t, lambda r: r.case.steps)
@@ -60,9 +66,10 @@ def _bars(axis: Axes, results: Sequence[Result]) -> None:
     size = max(r.case.elements for r in results)
     chosen = [r for r in results if r.case.dtype == first.dtype and r.case.elements == size]
     chosen = [r for r in chosen if r.case.steps == chosen[0].case.steps]
-    chosen.sort(key=lambda r: (r.case.passes != "train", NEURONS.index(r.case.neuron)))
+    chosen.sort(key=lambda r: r.case.passes != "train")  # stable: neurons stay in the order of the run
     opponents = [o for o in OPPONENTS if any(r.speed_up(o) for r in chosen)]
     with_marks = (first.dtype, first.device, chosen[0].case.steps) == ("float32", "cpu", 4)
+    with_marks &= len(first.shape) == 2 or first.shape == MARK_SHAPE
     width, highest = 0.27, 1.0
     for i, result in enumerate(chosen):
         bars = [(o, s) for o in opponents if (s := result.speed_up(o)) is not None]

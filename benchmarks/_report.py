@@ -1,4 +1,4 @@
-"""What comes of the timings: rows of a CSV, the table on the screen or in Markdown, and the marks."""
+"""What comes of the timings: rows of a CSV, and tables on the screen or in Markdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
-from _contenders import NEURONS, OPPONENTS, spikingjelly_version
+from _contenders import OPPONENTS, spikingjelly_version
+from _memory import MIB
 from _timing import BUSY, MMAP_LIMIT, Case, Timing, ratio_to_copy
 
 import stdano_kernels
@@ -67,6 +68,11 @@ class Result:
         mine = backend or min(self.backends, key=lambda t: math.inf if t.error else t.median)
         return None if other is None or other.error or mine.error else other.median / mine.median
 
+    def peak(self, implementation: str) -> int | None:
+        """The lowest peak memory of an implementation's variants."""
+        timings = [t for t in self.timings if t.contender.implementation == implementation]
+        return min((t.peak for t in timings if t.peak is not None), default=None)
+
     @property
     def disturbed(self) -> bool:
         return self.others > BUSY
@@ -101,7 +107,7 @@ def machine(device: str, threads: int) -> str:
 
 
 def csv_rows(result: Result, about: str) -> list[dict[str, str]]:
-    """One row a contender; numbers are empty where it failed."""
+    """One row a contender; numbers are empty where it failed or was not timed."""
     case = result.case
     versions = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -113,6 +119,7 @@ def csv_rows(result: Result, about: str) -> list[dict[str, str]]:
     }
     rows = []
     for timing in result.timings:
+        peak = "" if timing.peak is None else f"peak extra memory {timing.peak} bytes"
         row = versions | {
             "device": case.device,
             "neuron": case.neuron,
@@ -122,9 +129,9 @@ def csv_rows(result: Result, about: str) -> list[dict[str, str]]:
             "T": str(case.steps),
             "N": str(case.neurons),
             "elements": str(case.elements),
-            "note": result.note(timing),
+            "note": "; ".join(filter(None, (result.note(timing), peak))),
         }
-        if not timing.error:
+        if not math.isnan(timing.median):
             row |= {
                 "median_us": f"{timing.median * 1e6:.3f}",
                 "iqr_us": f"{timing.iqr * 1e6:.3f}",
@@ -158,18 +165,23 @@ def append(path: Path, rows: list[dict[str, str]]) -> None:
         file.write(text.getvalue())
 
 
-HEADER = ["neuron", "pass", "backend", "dtype", "T", "N", "ms", "±IQR", "Gelem/s", "GB/s", "x copy", "of copy"]
-HEADER += ["eager", "compile", "SpikingJelly", "note"]
+TITLES = {"eager": "eager", "compile": "compile", "spikingjelly": "SpikingJelly", "unfused": "unfused"}
+COLUMNS_BEFORE = ["neuron", "pass", "backend", "dtype", "T", "N", "ms", "±IQR", "Gelem/s", "GB/s", "x copy", "of copy"]
 
 
-def table(results: Sequence[Result]) -> list[list[str]]:
+def header(opponents: Sequence[str]) -> list[str]:
+    """Of :func:`table`."""
+    return [*COLUMNS_BEFORE, *(TITLES[o] for o in opponents), "note"]
+
+
+def table(results: Sequence[Result], opponents: Sequence[str]) -> list[list[str]]:
     """One line a case and backend; opponents as their time in ms and how many times faster the backend is."""
     lines = []
     for result in results:
         for timing in result.backends:
             case = result.case
             line = [case.neuron.upper(), case.passes, timing.contender.implementation, case.dtype, str(case.steps)]
-            line.append(f"{case.neurons:,}")
+            line.append(case.size)
             notes = [result.note(timing)]
             if timing.error:
                 line += [""] * 6
@@ -182,7 +194,7 @@ def table(results: Sequence[Result]) -> list[list[str]]:
                     f"{ratio_to_copy(timing.median, case.passes, result.one_copy):.2f}",
                     f"{1 / ratio_to_copy(timing.median, case.passes, result.one_copy):.0%}",
                 ]
-            for opponent in OPPONENTS:
+            for opponent in opponents:
                 other = result.fastest(opponent)
                 times = result.speed_up(opponent, timing)
                 if other is None:
@@ -196,47 +208,22 @@ def table(results: Sequence[Result]) -> list[list[str]]:
     return lines
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A ratio that a CPU of two cores has to reach, float32, T = 4."""
-
-    neuron: str
-    passes: str
-    opponent: str
-    wanted: float
+MEMORY_HEADER = ["train step", "backend", "dtype", "shape", "MiB", "unfused", "eager", "compile", "note"]
 
 
-MARKS = (
-    Mark("lif", "train", "compile", 2.5),
-    Mark("lif", "train", "eager", 10.0),
-    Mark("lif", "train", "spikingjelly", 15.0),
-    *(Mark(n, "train", o, w) for n in ("llif", "slif") for o, w in (("compile", 2.0), ("eager", 6.0))),
-    *(Mark(n, "forward", "compile", 1.3) for n in NEURONS),
-)
-AIM = 1.5  # every train step within this many times a copy of the same bytes
-MARK_HEADER = ["case", "wanted", "N", "measured", "reached"]
-
-
-def marks(results: Sequence[Result]) -> list[list[str]]:
-    """Every mark and the aim, at every size that was run with float32 and T = 4."""
-    fitting = [r for r in results if (r.case.dtype, r.case.steps, r.case.device) == ("float32", 4, "cpu")]
+def memory_table(results: Sequence[Result]) -> list[list[str]]:
+    """Peak extra memory, one line a case and backend; opponents as theirs and how many times more that is."""
     lines = []
-    for mark in MARKS:
-        of_mark = [r for r in fitting if (r.case.neuron, r.case.passes) == (mark.neuron, mark.passes)]
-        name, wanted = f"{mark.neuron.upper()} {mark.passes}: faster than {mark.opponent}", f"≥ {mark.wanted:g}x"
-        for result in of_mark:
-            found = result.speed_up(mark.opponent)
-            verdict = "not measured" if found is None else result.verdict(found >= mark.wanted)
-            lines.append([name, wanted, f"{result.case.neurons:,}", f"{found:.2f}x" if found else "", verdict])
-        if not of_mark:
-            lines.append([name, wanted, "", "", "not measured"])
-    for result in fitting:
-        if result.case.passes == "train":
-            best = min((t.median for t in result.backends if not t.error), default=math.nan)
-            ratio = ratio_to_copy(best, "train", result.one_copy)
-            verdict = result.verdict(ratio <= AIM)
-            name = f"aim, {result.case.neuron.upper()} train: time of copies of the same bytes"
-            lines.append([name, f"≤ {AIM:g}x", f"{result.case.neurons:,}", f"{ratio:.2f}x", verdict])
+    for result in results:
+        for timing in result.backends:
+            case, mine = result.case, timing.peak
+            line = [case.neuron.upper(), timing.contender.implementation, case.dtype, case.size]
+            line.append("" if mine is None else f"{mine / MIB:.1f}")
+            for opponent in ("unfused", "eager", "compile"):
+                other = result.peak(opponent)
+                times = f" ({other / mine:.2f}x)" if other is not None and mine else ""
+                line.append("" if other is None else f"{other / MIB:.1f}{times}")
+            lines.append([*line, timing.error])
     return lines
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from _contenders import Contender, Function
+from _memory import peak_bytes
 from torch.utils.benchmark import Timer
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -26,22 +28,40 @@ MMAP_LIMIT = 32 * 2**20  # bytes from which glibc maps a tensor anew at each all
 
 @dataclass(frozen=True)
 class Case:
-    """What is computed: a neuron's forward without grad or its train step, on ``x: [steps, neurons]``."""
+    """What is computed: a function's forward without grad or its train step, on ``x`` and further leaf tensors."""
 
-    neuron: str
+    neuron: str  # lif, llif, slif; super; bn_lif, bn_llif, bn_slif
     passes: str  # "forward" or "train"
-    dtype: str
-    steps: int
-    neurons: int
+    dtype: str  # of x; the leaves are float32 (float64 with float64), as parameters are
+    shape: tuple[int, ...]  # of x: [T, N] or [T, B, C, H, W]
     device: str = "cpu"
+    leaves: tuple[tuple[int, float], ...] = ()  # length and value of each; train steps take their gradients
+
+    @property
+    def steps(self) -> int:
+        return self.shape[0]
+
+    @property
+    def neurons(self) -> int:
+        return math.prod(self.shape[1:])
 
     @property
     def elements(self) -> int:
-        return self.steps * self.neurons
+        return math.prod(self.shape)
 
     @property
     def bytes(self) -> int:
         return self.elements * bytes_per_element(self.passes, self.dtype)
+
+    @property
+    def size(self) -> str:
+        """N, or the shape where there is more to it."""
+        return f"{self.neurons:,}" if len(self.shape) == 2 else "x".join(map(str, self.shape))
+
+
+def parameter_dtype(dtype: str) -> torch.dtype:
+    """Of weights and statistics beside x."""
+    return torch.float64 if dtype == "float64" else torch.float32
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,7 @@ class Timing:
     iqr: float
     page_faults: float
     error: str = ""
+    peak: int | None = None  # bytes, see Bench.extra_bytes; None where it was not asked for
 
 
 def bytes_per_element(passes: str, dtype: str) -> int:
@@ -141,33 +162,52 @@ class Bench:
 
     def __init__(self, case: Case, threads: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        shape = (case.steps, case.neurons)
-        x, grad = (torch.randn(shape, generator=generator).to(case.device, DTYPES[case.dtype]) for _ in range(2))
+        x, grad = (torch.randn(case.shape, generator=generator).to(case.device, DTYPES[case.dtype]) for _ in range(2))
+        dtype = parameter_dtype(case.dtype)
+        leaves = [torch.full((n,), value, dtype=dtype, device=case.device) for n, value in case.leaves]
         self.case, self.threads = case, threads
-        self.x, self.grad, self.out = x.requires_grad_(case.passes == "train"), grad, torch.empty_like(grad)
+        self.inputs = [t.requires_grad_(case.passes == "train") for t in (x, *leaves)]
+        self.grad, self.out = grad, torch.empty_like(grad)
 
     def step(self, function: Function) -> Callable[[], None]:
         """The timed work: forward without grad, or forward and backward with a fixed dense gradient."""
-        x, grad = self.x, self.grad
+        inputs, grad = self.inputs, self.grad
 
         def forward() -> None:
             with torch.no_grad():
-                function(x)
+                function(*inputs)
 
         def train() -> None:
-            x.grad = None
-            function(x).backward(grad)
+            for tensor in inputs:
+                tensor.grad = None
+            function(*inputs).backward(grad)
 
         return train if self.case.passes == "train" else forward
 
     def copy(self) -> None:
         self.out.copy_(self.grad)
 
+    def extra_bytes(self, step: Callable[[], None]) -> int:
+        """The peak memory of a train step beyond its inputs (x, leaves, the gradient of the result) and the gradients
+        that it is there to make. So the result, what is kept for the backward pass, and temporary tensors."""
+        self._drop_gradients()
+        peak = peak_bytes(step, self.case.device)
+        return peak - sum(t.grad.nbytes for t in self.inputs if t.grad is not None)
+
+    def _drop_gradients(self) -> None:
+        for tensor in self.inputs:
+            tensor.grad = None
+
     def measure(
-        self, contenders: list[Contender], rounds: int, seconds: float, wait: Callable[[], None] = lambda: None
+        self,
+        contenders: list[Contender],
+        rounds: int,
+        seconds: float,
+        wait: Callable[[], None] = lambda: None,
+        memory: bool = False,
     ) -> tuple[float, list[Timing], float]:
         """Seconds of one copy of x, the timings of all contenders, ``rounds`` times ``seconds`` for each, and the
-        cores that others kept busy meanwhile. ``wait`` is called before each round."""
+        cores that others kept busy meanwhile. ``wait`` is called before each round. ``memory``: peaks too."""
         torch.compiler.reset()  # beyond 8 graphs of one function torch.compile silently runs it in eager mode
         steps, errors = {}, {}
         for contender in contenders:
@@ -195,7 +235,8 @@ class Bench:
                 calls[contender] += count
                 times[contender] += measured
             busy.append(others.cores())
-        self.x.grad = None
+        peaks = {c: self.extra_bytes(step) for c, step in steps.items()} if memory else {}
+        self._drop_gradients()
         gc.collect()
         if self.case.device != "cpu":
             torch.cuda.empty_cache()
@@ -204,6 +245,7 @@ class Bench:
             Timing(c, nan, nan, nan, errors[c]) if c in errors else Timing(c, *spread(times[c]), faults[c] / calls[c])
             for c in contenders
         ]
+        timings = [replace(t, peak=peaks.get(t.contender)) for t in timings]
         return spread(times[None])[0], timings, max(busy)
 
     def _times(self, work: Callable[[], None], seconds: float) -> tuple[list[float], int]:

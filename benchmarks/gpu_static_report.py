@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from _gpu_code import ARCHITECTURES, Code, cuda_code, triton_code
+from _gpu_code import ARCHITECTURES, Code, cuda_code, triton_channel_code, triton_code
 
 import stdano_kernels
 
@@ -129,7 +129,8 @@ def main(argv: list[str] | None = None) -> int:
     print(shape(HEADER, lines))
     if options.all:
         print("\n## Largest numbers over all kernels\n")
-        codes = (c for a in ARCHITECTURES for source in (cuda_code, triton_code) for c in source(a, main=False))
+        sources = (cuda_code, triton_code, triton_channel_code)
+        codes = (c for a in ARCHITECTURES for source in sources for c in source(a, main=False))
         header = ["backend", "architecture", "kind", "kernels", "registers", "local", "shared", "barriers"]
         print(shape(header, limits(codes)))
     command = "python benchmarks/gpu_static_report.py" + (" --all" if options.all else "")

@@ -4,6 +4,24 @@ from stdano_kernels import __version__
 
 from .base import BaseNode
 from .convert import convert
+from .folding import fuse_conv_bn
+from .fusion import FusionReport, fuse, unfuse
 from .neurons import LIFNode, LLIFNode, SLIFNode, reset_net
+from .normalised import BatchNormNeuron
+from .super_neuron import SuperNeuron
 
-__all__ = ["BaseNode", "LIFNode", "LLIFNode", "SLIFNode", "__version__", "convert", "reset_net"]
+__all__ = [
+    "BaseNode",
+    "BatchNormNeuron",
+    "FusionReport",
+    "LIFNode",
+    "LLIFNode",
+    "SLIFNode",
+    "SuperNeuron",
+    "__version__",
+    "convert",
+    "fuse",
+    "fuse_conv_bn",
+    "reset_net",
+    "unfuse",
+]

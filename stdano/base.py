@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import stdano_kernels
 from stdano_kernels.settings import choice, flag
 
+from .link import Link
 from .recomputation import InitialStates, State, in_backward
 from .surrogates import resolve_surrogate
 
@@ -47,6 +48,7 @@ class BaseNode(nn.Module):
     _state: State
     _v_seq: list[Tensor]
     _initial_states: InitialStates
+    _link: Link | None = None  # to the BatchNorm that this neuron computes as well; see stdano.fuse
 
     def __init__(
         self,
@@ -109,8 +111,10 @@ class BaseNode(nn.Module):
     def _run(
         self, x: Tensor, state: State, v_seq: bool, backend: str
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
-        function: Callable = getattr(stdano_kernels, self.neuron)
         settings = self._settings()
+        if self._link is not None:
+            return self._link.run(self.neuron, x, state, v_seq, backend, settings)
+        function: Callable = getattr(stdano_kernels, self.neuron)
         out = function(x, **settings, state=state, return_state=True, return_v_seq=v_seq, backend=backend)
         return out[0], tuple(out[1]), out[2] if v_seq else None
 
@@ -204,6 +208,12 @@ class BaseNode(nn.Module):
         return state
 
     def _replicate_for_data_parallel(self) -> BaseNode:
+        if self._link is not None:
+            # The replica would read the norm of the first device.
+            raise RuntimeError(
+                "DataParallel cannot replicate a neuron that is fused with its norm: call unfuse() first, or use "
+                "DistributedDataParallel"
+            )
         # A replica sees a part of the batch and is thrown away after the call: it can carry no state.
         replica = super()._replicate_for_data_parallel()
         replica.reset()
@@ -212,6 +222,8 @@ class BaseNode(nn.Module):
     def extra_repr(self) -> str:
         settings = {**self._settings(), "step_mode": self.step_mode, "backend": self.backend}
         settings["store_v_seq"] = self.store_v_seq
+        if self._link is not None:
+            settings["fused_with"] = type(self._link.norm).__name__
         return ", ".join(f"{name}={_short(value)}" for name, value in settings.items())
 
 

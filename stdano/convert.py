@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from .base import BaseNode
 from .neurons import NEURONS, reset_net
+from .super_neuron import SuperNeuron
 
 DIGITS = {"0": "LIF", "1": "LLIF", "2": "SLIF"}  # the paper's configuration strings
 
@@ -37,7 +38,8 @@ def convert(
     """Replaces the spiking layers of a model, in place.
 
     Args:
-        model: any module with spiking layers: stdano's nodes, or SpikingJelly's (``neuron.BaseNode``).
+        model: any module with spiking layers: stdano's nodes and super neurons, or SpikingJelly's
+            (``neuron.BaseNode``).
         neurons: what to put in:
             ``"LIF"``, ``"LLIF"``, ``"SLIF"``: that neuron everywhere;
             a string of digits such as ``"20002000"``: one a layer, in order of execution (0 LIF, 1 LLIF, 2 SLIF);
@@ -50,14 +52,15 @@ def convert(
 
     New layers inherit the settings of the old ones, SpikingJelly's linear decay included. The reset is inherited
     between LIF and LLIF; a layer that turns into SLIF, or was SLIF, gets its default reset unless ``v_reset`` is
-    given.
+    given. What takes the place of a super neuron has the settings that it had in there. A neuron that is fused with its
+    norm (:func:`stdano.fuse`) hands the norm on to the new one.
 
     Returns:
         The model; a new layer if the model is itself a spiking layer.
 
     Raises:
-        ValueError: no spiking layers, an unknown neuron, a string of the wrong length, or an order that cannot be
-            told.
+        ValueError: no spiking layers, an unknown neuron, a string of the wrong length, an order that cannot be told,
+            or a fused neuron that something else than a neuron of stdano is to replace.
     """
     layers = spiking_layers(model)
     if not layers:
@@ -76,6 +79,7 @@ def convert(
     else:
         chosen = dict.fromkeys(layers.values(), neurons)
     new = {id(old): _replace(old, how, settings) for old, how in chosen.items()}
+    _hand_links_on([(old, new[id(old)]) for old in chosen])
     _invalidate_spikingjelly_cache(model)
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):  # named_children() hides the second use of a layer
@@ -85,8 +89,8 @@ def convert(
 
 
 def is_spiking(module: nn.Module) -> bool:
-    """Whether a module is a spiking neuron of stdano or of SpikingJelly."""
-    return isinstance(module, BaseNode) or any(
+    """Whether a module is a spiking neuron of stdano, super neurons included, or of SpikingJelly."""
+    return isinstance(module, (BaseNode, SuperNeuron)) or any(
         base.__name__ in ("BaseNode", "SimpleBaseNode") and base.__module__.startswith("spikingjelly.")
         for base in type(module).__mro__
     )
@@ -179,7 +183,25 @@ def _replace(old: nn.Module, how: Replacement, settings: dict[str, Any]) -> nn.M
     return new
 
 
+def _hand_links_on(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
+    """What was fused with a norm stays so; all pairs are checked before any is changed."""
+    fused = [(old, new) for old, new in pairs if isinstance(old, BaseNode) and old._link is not None and new is not old]
+    for old, new in fused:
+        if not isinstance(new, BaseNode):
+            raise ValueError(
+                f"a {type(old).__name__} that is fused with its norm can only become a neuron of stdano, not a "
+                f"{type(new).__name__}: call unfuse() first"
+            )
+    if len({id(new) for _, new in fused}) < len(fused) or any(new._link is not None for _, new in fused):
+        raise ValueError("each neuron that is fused with a norm must become another one without a norm; unfuse() first")
+    for old, new in fused:
+        assert isinstance(old, BaseNode) and isinstance(new, BaseNode)
+        new._link, old._link = old._link, None
+
+
 def _inherited(old: nn.Module, kind: str) -> dict[str, Any]:
+    if isinstance(old, SuperNeuron):
+        return old.settings_of(kind)
     values = {name: getattr(old, name) for name in _INHERITED if hasattr(old, name)}
     if "SLIF" in (kind, _kind(old)) and kind != _kind(old):
         values.pop("v_reset", None)

@@ -7,13 +7,13 @@ which theirs follows; a last pass adds that. Kept for backward: x and three numb
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import registration
 from .backends import NAMES, select
@@ -21,7 +21,10 @@ from .checks import check_channels, check_input
 from .functional import Output, lif, llif, slif
 from .moments import (
     Moments,
+    check_fraction,
+    check_process_group,
     check_running,
+    check_tensor,
     total,
     total_with_count,
     update_running,
@@ -29,7 +32,7 @@ from .moments import (
 )
 from .settings import choice, compute_dtype, flag, number
 
-FUNCTIONS = {"lif": lif, "llif": llif, "slif": slif}
+FUNCTIONS: dict[str, Callable[..., Any]] = {"lif": lif, "llif": llif, "slif": slif}
 
 
 def bn_neuron(
@@ -75,12 +78,12 @@ def bn_neuron(
     check_input(x)
     channels = check_channels(x)
     flag("training", training)
-    momentum, eps = number("momentum", momentum), number("eps", eps)
+    momentum, eps = check_fraction("momentum", momentum), number("eps", eps, above=0.0)
+    check_process_group(process_group)
     check_running(running_mean, running_var, (channels,), training, x)
     for name, value in (("weight", weight), ("bias", bias)):
-        if value is not None and (not isinstance(value, Tensor) or tuple(value.shape) != (channels,)):
-            got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"{name} must be None or a tensor of shape [{channels}], got {got}")
+        if value is not None:
+            check_tensor(name, value, (channels,), x, none="None or ")
     if settings.get("affine") is not None:
         raise ValueError("affine must be left out: it is made from weight, bias and the statistics")
     choice("backend", backend, ("auto", *NAMES))
@@ -94,16 +97,21 @@ def bn_neuron(
         return FUNCTIONS[neuron](normalised.unflatten(0, x.shape[:2]), backend=chosen, **settings)
     if not training:
         assert running_mean is not None and running_var is not None
-        scale = torch.rsqrt(running_var + eps) if weight is None else weight * torch.rsqrt(running_var + eps)
-        shift = torch.zeros_like(running_mean) if bias is None else bias
-        affine = torch.stack((running_mean, scale, shift))
+        # In double, as in training: running statistics may be kept in half precision.
+        inverse = torch.rsqrt(running_var.double() + eps)
+        scale = inverse if weight is None else weight * inverse
+        shift = torch.zeros_like(inverse) if bias is None else bias
+        affine = torch.stack((running_mean.double(), scale.double(), shift.double())).to(compute_dtype(x))
         return FUNCTIONS[neuron](x, affine=affine, backend=chosen, **settings)
     count = values_per_channel(x, training, process_group)
     registration.refuse_transforms(x, weight, bias)
+    registration.refuse_vmap(x, weight, bias)
     namespace = registration.NAMESPACES[chosen]
     x, affine, mean, variance, all_values = _Normalise.apply(x, weight, bias, eps, count, process_group, namespace)
+    out = FUNCTIONS[neuron](x, affine=affine, backend=chosen, **settings)
+    # Last, so that a call with a wrong setting of the neuron changes nothing.
     update_running(running_mean, running_var, Moments(mean, variance, all_values), momentum)
-    return FUNCTIONS[neuron](x, affine=affine, backend=chosen, **settings)
+    return out
 
 
 class _Normalise(torch.autograd.Function):
@@ -138,7 +146,7 @@ class _Normalise(torch.autograd.Function):
         return x.view_as(x), affine, mean, variance, all_values
 
     @staticmethod
-    @once_differentiable
+    @registration.differentiable_once
     def backward(ctx: Any, grad_x: Tensor | None, grad_affine: Tensor, *_: Any) -> tuple:
         x, mean, inverse, scale, centre = ctx.saved_tensors
         of_scale, of_shift = grad_affine[1].double(), grad_affine[2].double()

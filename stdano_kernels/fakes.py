@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ def _encode(x: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
 
 
 # What the super neuron and BatchNorm are made of (csrc/channel_operators.h).
-CHANNEL_OPERATORS = {
+CHANNEL_OPERATORS: dict[str, Callable[..., Any]] = {
     "channel_sums": lambda x: _sums(2, x),
     "channel_affine": lambda grad, x, table: torch.empty_like(x),
     "super_neuron_encode": _encode,

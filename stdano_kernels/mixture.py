@@ -15,14 +15,23 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import registration
 from .backends import NAMES, select
 from .batch_norm import FUNCTIONS
-from .checks import DTYPES, check_channels, check_constant, check_input
+from .checks import check_channels, check_constant, check_input
 from .fakes import NEURONS
-from .moments import Moments, check_running, total, total_with_count, update_running, values_per_channel
+from .moments import (
+    Moments,
+    check_fraction,
+    check_process_group,
+    check_running,
+    check_tensor,
+    total,
+    total_with_count,
+    update_running,
+    values_per_channel,
+)
 from .settings import LARGEST, SMALLEST, Settings, choice, compute_dtype, flag, make_settings, number
 
 
@@ -87,11 +96,12 @@ def super_neuron(
     check_input(x)
     channels = check_channels(x)
     order = _check_neurons(neurons)
-    _check_weights(weights, len(order), x)
+    check_tensor("weights", weights, (len(order),), x)
     flag("training", training)
-    momentum, eps = number("momentum", momentum), number("eps", eps)
+    momentum, eps = check_fraction("momentum", momentum), number("eps", eps, above=0.0)
+    check_process_group(process_group)
     check_running(running_mean, running_var, (len(order), channels), training, x)
-    common = dict(
+    common: dict[str, Any] = dict(
         decay=decay,
         decay_input=decay_input,
         surrogate=surrogate,
@@ -102,6 +112,8 @@ def super_neuron(
         detach_adapt=detach_adapt,
     )
     settings = make_settings(v_reset=v_reset, rate=gamma, rate_name="gamma", **common)
+    if slif_v_reset is not None:
+        number("slif_v_reset", slif_v_reset)
     slif_settings = make_settings(v_reset=slif_v_reset, rate=beta, rate_name="beta", **common)
     tau = _number("tau", tau, x, above=1.0 if settings.linear_decay else 0.0)
     v_threshold = _number("v_threshold", v_threshold, x)
@@ -121,6 +133,7 @@ def super_neuron(
         return _compose(outputs, weights, running_mean, running_var, training, momentum, eps)
 
     registration.refuse_transforms(x, weights)
+    registration.refuse_vmap(x, weights)
     call = _Call(
         order,
         _operator_settings(order, tau, v_threshold, settings, slif_settings),
@@ -138,18 +151,10 @@ def super_neuron(
 
 
 def _check_neurons(neurons: Sequence[str]) -> tuple[int, ...]:
-    names = tuple(neurons) if not isinstance(neurons, str) else ()
-    if not names or len(set(names)) != len(names) or not set(names) <= set(NEURONS):
+    names = tuple(neurons) if isinstance(neurons, Sequence) and not isinstance(neurons, str) else ()
+    if not names or any(name not in NEURONS for name in names) or len(set(names)) != len(names):
         raise ValueError(f"neurons must be one to three different ones of {', '.join(NEURONS)}, got {neurons!r}")
     return tuple(NEURONS.index(name) for name in names)
-
-
-def _check_weights(weights: Tensor, count: int, x: Tensor) -> None:
-    if not isinstance(weights, Tensor) or weights.dtype not in DTYPES or tuple(weights.shape) != (count,):
-        got = f"{weights.dtype} {list(weights.shape)}" if isinstance(weights, Tensor) else type(weights).__name__
-        raise ValueError(f"weights must be a floating-point tensor of shape [{count}], one a neuron, got {got}")
-    if weights.device != x.device:
-        raise ValueError(f"weights must be on the device of x, {x.device}, got a tensor on {weights.device}")
 
 
 def _number(name: str, value: object, x: Tensor, above: float | None = None) -> float:
@@ -197,7 +202,7 @@ class _Call(NamedTuple):
 
     order: tuple[int, ...]  # of each weight, the neuron's number: 0 LIF, 1 LLIF, 2 SLIF
     settings: tuple
-    count: int
+    values: int  # of each channel, in this process
     eps: float
     process_group: dist.ProcessGroup | None
     namespace: str
@@ -226,9 +231,9 @@ class _SuperNeuron(torch.autograd.Function):
         ctx: Any, x: Tensor, weights: Tensor, running_mean: Tensor | None, running_var: Tensor | None, call: _Call
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | int]:
         codes, counts = call.operator("super_neuron_encode")(x, *call.settings)
-        all_values: Tensor | int = call.count
+        all_values: Tensor | int = call.values
         if running_mean is None or running_var is None:
-            counts, all_values = total_with_count(counts, call.count, call.process_group)
+            counts, all_values = total_with_count(counts, call.values, call.process_group)
             mean = call.pick(counts, 0) / all_values
             variance = mean * (1 - mean)
         else:
@@ -245,7 +250,7 @@ class _SuperNeuron(torch.autograd.Function):
         return y, mean, variance, all_values
 
     @staticmethod
-    @once_differentiable
+    @registration.differentiable_once
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple:
         call: _Call = ctx.call
         x, codes, mean, inverse, scale = ctx.saved_tensors

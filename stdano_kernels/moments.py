@@ -9,16 +9,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .checks import DTYPES
+from .settings import number
+
 
 class Moments(NamedTuple):
     """Mean and biased variance of each channel (float64), and the number of values behind them."""
 
     mean: Tensor
     variance: Tensor
-    count: Tensor | int
+    values: Tensor | int
 
     def unbiased(self) -> Tensor:
-        return self.variance * (self.count / (self.count - 1))
+        return self.variance * (self.values / (self.values - 1))
 
 
 def total(sums: Tensor, process_group: dist.ProcessGroup | None) -> Tensor:
@@ -55,6 +58,29 @@ def update_running(running_mean: Tensor | None, running_var: Tensor | None, mome
         running_var.lerp_(moments.unbiased().to(running_var.dtype), momentum)
 
 
+def check_fraction(name: str, value: object) -> float:
+    fraction = number(name, value)
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
+    return fraction
+
+
+def check_tensor(name: str, value: object, shape: tuple[int, ...], x: Tensor, none: str = "") -> None:
+    """``value`` is a floating-point tensor of this shape on x's device; ``none`` is what else is allowed."""
+    if not isinstance(value, Tensor) or value.dtype not in DTYPES or tuple(value.shape) != shape:
+        got = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{name} must be {none}a floating-point tensor of shape {list(shape)}, got {got}")
+    if value.device != x.device:
+        raise ValueError(f"{name} must be on the device of x, {x.device}, got a tensor on {value.device}")
+
+
+def check_process_group(process_group: object) -> None:
+    if process_group is not None and not (dist.is_available() and isinstance(process_group, dist.ProcessGroup)):
+        raise TypeError(
+            f"process_group must be None or a torch.distributed.ProcessGroup, got {type(process_group).__name__}"
+        )
+
+
 def check_running(
     running_mean: Tensor | None, running_var: Tensor | None, shape: tuple[int, ...], training: bool, x: Tensor
 ) -> None:
@@ -66,8 +92,4 @@ def check_running(
             raise ValueError("running_mean and running_var must be given where training is False")
         return
     for name, value in (("running_mean", running_mean), ("running_var", running_var)):
-        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
-            got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"{name} must be a tensor of shape {list(shape)}, got {got}")
-        if value.device != x.device:
-            raise ValueError(f"{name} must be on the device of x, {x.device}, got a tensor on {value.device}")
+        check_tensor(name, value, shape, x)

@@ -5,6 +5,8 @@ Schemas stand in csrc/ops.cpp. All neurons share one, with ``adapt`` for the sec
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -94,6 +96,14 @@ def refuse_transforms(*values: object) -> None:
         raise RuntimeError("stdano: the kernels have no forward-mode derivative (jvp, jacfwd); use reverse mode")
 
 
+def refuse_vmap(*values: object) -> None:
+    """For functions that a batch's statistics or several operators stand behind; one operator alone can be mapped."""
+    if not torch.compiler.is_compiling() and any(
+        isinstance(t, Tensor) and torch._C._functorch.is_batchedtensor(t) for t in values
+    ):
+        raise RuntimeError("stdano: BatchNorm and the super neuron do not take part in torch.vmap; use a loop")
+
+
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.set_materialize_grads(False)
     ctx.arguments = inputs[_INPUTS:_LAST]
@@ -129,6 +139,32 @@ def no_double_backward(ctx: Any, *grads: Tensor | None) -> None:
         "stdano: the kernels have no second derivative. Leave out create_graph=True, or compute with "
         'backend="reference", which can be differentiated twice.'
     )
+
+
+class _RefuseSecondDerivative(torch.autograd.Function):
+    """A gradient as it is, which depends on ``anchor`` and so on something that cannot be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, anchor: Tensor) -> Tensor:
+        return grad.view_as(grad)
+
+    backward = staticmethod(no_double_backward)
+
+
+def differentiable_once(backward: Callable) -> Callable:
+    """torch.autograd.function.once_differentiable with an error that says what to do, and that also comes where the
+    incoming gradient is a constant: the result depends on the saved tensors all the same."""
+
+    @wraps(backward)
+    def wrapped(ctx: Any, *grads: Any) -> tuple:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return backward(ctx, *grads)
+        with torch.no_grad():
+            out = backward(ctx, *grads)
+        anchor = torch.zeros((), requires_grad=True)
+        return tuple(t if t is None else _RefuseSecondDerivative.apply(t, anchor) for t in out)
+
+    return wrapped
 
 
 def register(namespace: str) -> None:

@@ -51,7 +51,7 @@ def number(name: str, value: object, *, above: float | None = None) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
     limit = "" if above is None else f" above {above:g}"
-    if not math.isfinite(value) or (above is not None and not value > above):
+    if not -math.inf < value < math.inf or (above is not None and not value > above):
         raise ValueError(f"{name} must be a finite number{limit}, got {value!r}")
     return float(value)
 

@@ -121,7 +121,26 @@ def one_thread():
         torch.set_num_threads(before)
 
 
-def run(neuron, x, *, backend="cpu", state=None, cotangents=None, gradients=True, tau=2.0, v_threshold=1.0, **settings):
+def make_affine(x, seed=5):
+    """Centre, scale and shift for each channel of x, under which neurons still fire now and then."""
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.rand(3, x.shape[2], generator=generator, dtype=compute_dtype(x.dtype))
+    return spread + torch.tensor([[-0.3], [0.6], [-0.2]], dtype=spread.dtype)
+
+
+def run(
+    neuron,
+    x,
+    *,
+    backend="cpu",
+    state=None,
+    cotangents=None,
+    gradients=True,
+    tau=2.0,
+    v_threshold=1.0,
+    affine=None,
+    **settings,
+):
     """One call with everything asked for: outputs by name, and "grad NAME" of every tensor that went in.
 
     A gradient that autograd leaves out counts as zero.
@@ -130,12 +149,13 @@ def run(neuron, x, *, backend="cpu", state=None, cotangents=None, gradients=True
     def leaf(t):
         return t.detach().requires_grad_(gradients) if isinstance(t, torch.Tensor) else t
 
-    x, tau, v_threshold = leaf(x), leaf(tau), leaf(v_threshold)
+    x, tau, v_threshold, affine = leaf(x), leaf(tau), leaf(v_threshold), leaf(affine)
     state = None if state is None else tuple(leaf(t) for t in state)
     spikes, final, v_seq = FUNCTIONS[neuron](
         x,
         tau=tau,
         v_threshold=v_threshold,
+        affine=affine,
         state=state,
         return_state=True,
         return_v_seq=True,
@@ -143,7 +163,13 @@ def run(neuron, x, *, backend="cpu", state=None, cotangents=None, gradients=True
         **settings,
     )
     out = {"spikes": spikes, **dict(zip(("v", "adapt"), final, strict=False)), "v_seq": v_seq}
-    leaves = {"x": x, **dict(zip(("v", "adapt"), state or (), strict=False)), "tau": tau, "v_threshold": v_threshold}
+    leaves = {
+        "x": x,
+        **dict(zip(("v", "adapt"), state or (), strict=False)),
+        "tau": tau,
+        "v_threshold": v_threshold,
+        "affine": affine,
+    }
     leaves = {k: t for k, t in leaves.items() if isinstance(t, torch.Tensor)}
     result = {k: t.detach() for k, t in out.items()}
     if gradients:

@@ -212,20 +212,23 @@ def test_operators_check_again_what_would_read_foreign_memory(neuron):
     """torch.ops can be called by anyone: sizes and dtypes are looked at in C++ too."""
     operator = getattr(torch.ops.stdano, f"{neuron}_forward")
     settings = (2.0, 1.0, 0.0, 0.1, 1.05, False, False, 0, 1.0, False, False, False, False, False, False)
-    good = operator(X, None, None, None, None, *settings)
+    good = operator(X, None, None, None, None, None, *settings)
     assert good[0].shape == X.shape
     for arguments in (
-        (X.long(), None, None, None, None),
-        (X, STATE[:1].clone(), None, None, None),
-        (X, STATE.double(), None, None, None),
-        (X, None, None, torch.ones(3), None),
-        (X, None, None, torch.ones(8)[::2], None),
-        (X, None, None, None, torch.ones(4).double()),
+        (X.long(), None, None, None, None, None),
+        (X, STATE[:1].clone(), None, None, None, None),
+        (X, STATE.double(), None, None, None, None),
+        (X, None, None, torch.ones(3), None, None),
+        (X, None, None, torch.ones(8)[::2], None, None),
+        (X, None, None, None, torch.ones(4).double(), None),
+        (X, None, None, None, None, torch.ones(3, 3)),
+        (X, None, None, None, None, torch.ones(3, 4).double()),
+        (X, None, None, None, None, torch.ones(4, 3).mT),
     ):
         with pytest.raises(RuntimeError, match="stdano: "):
             operator(*arguments, *settings)
     with pytest.raises(RuntimeError, match="stdano: surrogate"):
-        operator(X, None, None, None, None, *settings[:7], 6, *settings[8:])
+        operator(X, None, None, None, None, None, *settings[:7], 6, *settings[8:])
 
 
 # --- NaN and infinity are input like any other ---

@@ -79,6 +79,24 @@ def test_triton_kernels_with_other_options(neuron):
             check(triton_kernel(neuron, kind, torch.float32, 86, kernel, arguments, not unaligned))
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_triton_kernels_around_channels(architecture):
+    """The super neuron's passes, BatchNorm's, and neurons with an affine input, whose sums take registers. Nothing is
+    spilled. Where double sums leave a thread of four neighbours, they change places through 4 KiB of shared memory."""
+    from _gpu_code import CHANNEL_KERNELS, triton_channel_code
+
+    codes = list(triton_channel_code(architecture, main=architecture != 86))
+    assert {c.kind for c in codes} == {*CHANNEL_KERNELS, "forward and affine", "backward with sums and affine"}
+    for code in codes:
+        assert code.local == 0 and not any(name.startswith(("LDL", "STL")) for _, name, _ in code.opcodes), code
+        assert code.registers <= (64 if "affine" in code.kind and "backward" not in code.kind else 96), code
+        sums = code.kind in ("super_neuron_encode", "super_neuron_sums", "channel_sums")
+        assert code.shared == 0 or (sums and code.shared == 4096), code
+    for code in codes[: len(CHANNEL_KERNELS)]:  # float32, aligned
+        widths = {name for _, name, _ in code.opcodes if name.startswith("LDG")}
+        assert "backward" in code.kind or any(".128" in name for name in widths) or "decode" in code.kind, code
+
+
 def test_the_report_says_what_it_is():
     """A table that nobody can take for a measurement."""
     import gpu_static_report

@@ -4,7 +4,7 @@ import pytest
 import torch
 from kernels_common import FUNCTIONS, by_dtype, compute_dtype, every_neuron, make_state, make_x
 
-from stdano_kernels.registration import CHECKPOINT_STEPS
+from stdano_kernels.fakes import CHECKPOINT_STEPS
 
 
 def saved_by(function):

@@ -126,11 +126,17 @@ def build_kernels(tree, unchanged):
     subprocess.run(command, check=True, timeout=300)
 
 
-def run_subset(tree):
+def run_subset(tree, files=SUBSET, selection=SELECTION):
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", SELECTION]
-    files = [str(tree / "tests" / name) for name in SUBSET]
-    return subprocess.run([*command, *files], env=environment, cwd=tree, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", selection]
+    return subprocess.run(
+        [*command, *(str(tree / "tests" / name) for name in files)],
+        env=environment,
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +151,8 @@ def unchanged_objects(tmp_path_factory):
     return [tree / f"{name}.o" for name in sources]
 
 
-@pytest.fixture(scope="module")
-def passing_build(unchanged_objects, tmp_path_factory):
+def build_without_mutation(unchanged_objects, tree, **subset):
     """The same build without a mutation passes the subset; otherwise a failure below would mean nothing."""
-    tree = tmp_path_factory.mktemp("passing")
     copy_tree(tree)
     build_kernels(tree, unchanged_objects)
     # That the subset runs against the copy, not against what is installed.
@@ -158,9 +162,27 @@ def passing_build(unchanged_objects, tmp_path_factory):
         [sys.executable, "-c", where], env=environment, cwd=tree, check=True, capture_output=True, text=True
     ).stdout
     assert imported.startswith(str(tree)) and "available=True" in imported, imported
-    result = run_subset(tree)
+    result = run_subset(tree, **subset)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return result.stdout
+
+
+@pytest.fixture(scope="module")
+def passing_build(unchanged_objects, tmp_path_factory):
+    return build_without_mutation(unchanged_objects, tmp_path_factory.mktemp("passing"))
+
+
+def assert_caught(mutation, unchanged_objects, tree, **subset):
+    """The mutation applies, its build loads, and some test of the subset fails."""
+    file, text, replacement = mutation
+    copy_tree(tree)
+    source = (tree / file).read_text()
+    assert source.count(text) == 1, "the mutation must apply exactly once"
+    (tree / file).write_text(source.replace(text, replacement))
+    build_kernels(tree, unchanged_objects)
+    result = run_subset(tree, **subset)
+    assert "is not available here" not in result.stdout, "the mutated library does not load"
+    assert result.returncode == 1, "no test noticed: " + result.stdout[-3000:] + result.stderr[-3000:]
 
 
 def test_the_unchanged_build_passes(passing_build):
@@ -169,12 +191,4 @@ def test_the_unchanged_build_passes(passing_build):
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_mutation_is_caught(mutation, passing_build, unchanged_objects, tmp_path):
-    file, text, replacement = MUTATIONS[mutation]
-    copy_tree(tmp_path)
-    source = (tmp_path / file).read_text()
-    assert source.count(text) == 1, "the mutation must apply exactly once"
-    (tmp_path / file).write_text(source.replace(text, replacement))
-    build_kernels(tmp_path, unchanged_objects)
-    result = run_subset(tmp_path)
-    assert "is not available here" not in result.stdout, "the mutated library does not load"
-    assert result.returncode == 1, "no test noticed: " + result.stdout[-3000:] + result.stderr[-3000:]
+    assert_caught(MUTATIONS[mutation], unchanged_objects, tmp_path)

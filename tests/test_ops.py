@@ -18,7 +18,7 @@ from kernels_common import (
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stdano_kernels.registration import CHECKPOINT_STEPS
+from stdano_kernels.fakes import CHECKPOINT_STEPS
 
 # tau, v_threshold, v_reset, rate, tau_min, linear, decay_input, surrogate, alpha, soft spike, detach x 2
 SETTINGS = (1.7, 0.9, None, 0.1, 1.05, False, True, 2, 1.5, False, False, False)
@@ -31,13 +31,25 @@ CASES = {
     "channels, channels last": dict(shape=(18, 2, 3, 5), constants=(3,), outputs=True, state=True, last=True),
     "bfloat16": dict(shape=(3, 2, 4), dtype=torch.bfloat16, constants=(4,), outputs=True),
     "float64": dict(shape=(17, 2, 2), dtype=torch.float64, outputs=True),
+    "affine": dict(shape=(4, 2, 3, 5), affine=True),
+    "affine, all outputs": dict(shape=(18, 2, 3, 5), constants=(3,), outputs=True, state=True, last=True, affine=True),
+    "affine, bfloat16": dict(shape=(3, 2, 4), dtype=torch.bfloat16, affine=True),
+    "affine, no neurons": dict(shape=(3, 0, 4), affine=True),
     "no steps": dict(shape=(0, 2, 4), outputs=True),
     "no neurons": dict(shape=(3, 0, 4), outputs=True),
 }
 
 
 def operator_arguments(
-    neuron, shape, dtype=torch.float32, constants=None, outputs=False, state=False, last=False, grad=True
+    neuron,
+    shape,
+    dtype=torch.float32,
+    constants=None,
+    outputs=False,
+    state=False,
+    last=False,
+    grad=True,
+    affine=False,
 ):
     x = make_x(shape, dtype)
     if last:
@@ -45,7 +57,8 @@ def operator_arguments(
     real = torch.float64 if dtype == torch.float64 else torch.float32
     states = (*make_state(neuron, x), None)[:2] if state else (None, None)
     constants = (None, None) if constants is None else [torch.full(constants, c, dtype=real) for c in (1.7, 0.9)]
-    tensors = [t if t is None else t.requires_grad_(grad) for t in (x, *states, *constants)]
+    affine = torch.tensor([[0.1], [0.9], [0.2]], dtype=real).repeat(1, shape[2]) if affine else None
+    tensors = [t if t is None else t.requires_grad_(grad) for t in (x, *states, *constants, affine)]
     return (*tensors, *SETTINGS, grad and x.shape[0] > CHECKPOINT_STEPS, outputs, outputs)
 
 
@@ -61,7 +74,7 @@ def test_opcheck_forward(neuron, case, grad):
 @pytest.mark.parametrize("case", CASES)
 def test_opcheck_backward(neuron, case):
     arguments = operator_arguments(neuron, **CASES[case], grad=False)
-    x, v, adapt, tau, threshold, *settings = arguments[:-3]
+    x, v, adapt, tau, threshold, affine, *settings = arguments[:-3]
     forward = getattr(torch.ops.stdano, f"{neuron}_forward")
     *_, checkpoints = forward(*arguments[:-3], x.shape[0] > CHECKPOINT_STEPS, False, False)
     state_grads = (torch.ones(x.shape[1:], dtype=checkpoints.dtype),) * 2 if arguments[-1] else (None, None)
@@ -69,7 +82,7 @@ def test_opcheck_backward(neuron, case):
         state_grads = (state_grads[0], None)
     grads = (torch.ones_like(x), *state_grads, torch.ones_like(x) if arguments[-1] else None)
     operator = getattr(torch.ops.stdano, f"{neuron}_backward").default
-    torch.library.opcheck(operator, (*grads, x, v, adapt, checkpoints, tau, threshold, *settings))
+    torch.library.opcheck(operator, (*grads, x, v, adapt, checkpoints, tau, threshold, affine, *settings))
 
 
 # --- torch.compile ---

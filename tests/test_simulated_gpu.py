@@ -39,6 +39,10 @@ def simulate(*command, folder=ROOT, **environment):
 SELECTIONS = {
     "kernels, CUDA": ("test_gpu_kernels.py", "not triton"),
     "kernels, Triton": ("test_gpu_kernels.py", "triton"),
+    "channels, CUDA": ("test_gpu_channels.py", "not triton"),
+    "channels, Triton": ("test_gpu_channels.py", "triton"),
+    "super neuron, CUDA": ("test_gpu_super.py", "not triton"),
+    "super neuron, Triton": ("test_gpu_super.py", "triton"),
     "launches and bytes": ("test_gpu_launches.py", ""),
     "PyTorch": ("test_gpu_pytorch.py", ""),
 }
@@ -67,12 +71,24 @@ MUTATIONS = {
         "v = load(checkpoints_ptr, (first // K - 1)",
         "v = load(checkpoints_ptr, (first // K * 0)",
     ),
+    "a sum of the wrong channel": ("common.py", "channel * width + e % width", "e % width"),
+    "affine's gradient without the centre": ("lif.py", "gscale += gx * x[k]", "gscale += gx * (x[k] + affine[0])"),
+    "a later chunk from the zero state": (
+        "super_backward.py",
+        "for earlier in range(0, first, AHEAD):",
+        "for earlier in range(0, first - K, AHEAD):",
+    ),
+    "SLIF's adjoint with LIF's reset": (
+        "super_backward.py",
+        "tau_0, theta, _a, _c, _r, r, _gamma, beta, tau_min = constants",
+        "tau_0, theta, _a, _c, r, _r, _gamma, beta, tau_min = constants",
+    ),
 }
 MUTANT = """
 import sys
 sys.path.insert(0, "tests/gpu"), sys.path.insert(0, "tests")
 from gpu_common import assert_equals_cpu
-from kernels_common import make_x
+from kernels_common import make_affine, make_x
 import torch, stdano_kernels
 assert stdano_kernels.__file__.startswith(sys.argv[1]), stdano_kernels.__file__
 x = make_x((25, 3, 37))
@@ -81,6 +97,10 @@ assert_equals_cpu("lif", x, backend="triton")
 y = make_x((4 * 64 + 1,))[1:].view(4, 64)
 device = torch.cat([torch.zeros(1), y.flatten()]).cuda()[1:].view(4, 64)
 assert torch.equal(stdano_kernels.lif(device, backend="triton").cpu(), stdano_kernels.lif(y))
+x = make_x((9, 2, 3, 5))
+assert_equals_cpu("lif", x, backend="triton", affine=make_affine(x))
+import test_gpu_super
+test_gpu_super.assert_equals_cpu("triton", x, v_reset=0.1)
 print("fine")
 """
 

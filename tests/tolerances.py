@@ -52,3 +52,15 @@ ULP = {"tanh": 3.0, "exp": 1.1, "reciprocal": 1.0, "atan": 2.0}
 # Central differences of a primitive in float64 with a step of 1e-6: truncation 1e-12 times its third derivative
 # (up to alpha^3), rounding 1e-16/1e-6.
 NUMERICAL_DERIVATIVE = Tolerance(rtol=1e-6, atol=1e-8)
+
+# One rounding to a dtype of half precision, relative: half a unit of its last place.
+ROUNDING = {torch.bfloat16: 2**-8, torch.float16: 2**-11}
+
+# BatchNorm where the mean is 1000 deviations from 0. The variance is the difference of two numbers of order 1e6: in
+# float64 it and all that follows is good to 1e6 * 2.2e-16 times the rounding errors of a sum over a few hundred terms
+# (at most their number), on both sides. In float32, centred exactly (the mean's own rounding is made good), the usual
+# errors remain.
+LARGE_MEAN = {
+    torch.float64: Tolerance(rtol=1e-7, atol=1e-7),
+    torch.float32: Tolerance(rtol=1e-4, atol=2e-5),
+}

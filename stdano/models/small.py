@@ -91,7 +91,7 @@ class SmallConvNet(nn.Module):
     ) -> Tensor:  # [T, B, classes]
         """The logits of every time step; their sum over T is the prediction."""
         current = self.first.current(images)
-        x = self.first.neuron(current.expand(self.T, *current.shape))
+        x = self.first.neuron(current.expand(self.T, -1, -1, -1, -1))
         for number, block in enumerate(self.others, start=1):
             if number % 2 == 0:
                 x = merged(self.pool, x)

@@ -84,6 +84,40 @@ def load_steps(pointer, where, first, T, inner, mask, STEPS: tl.constexpr, VECTO
 
 
 @triton.jit
+def table_entry(table_ptr, row: tl.constexpr, m, channels, channel_stride, PER_CHANNEL: tl.constexpr):
+    """The neuron's entry in a row of a table, [rows][channels]."""
+    if PER_CHANNEL:
+        return tl.load(table_ptr + (m // channel_stride % channels + row * channels))
+    else:
+        return tl.load(table_ptr + row)
+
+
+@triton.jit
+def affine_of(affine_ptr, m, channels, channel_stride, PER_CHANNEL: tl.constexpr):
+    """(centre, scale, shift) of the neuron's input; None where that is x itself."""
+    if affine_ptr is not None:
+        centre = table_entry(affine_ptr, 0, m, channels, channel_stride, PER_CHANNEL)
+        scale = table_entry(affine_ptr, 1, m, channels, channel_stride, PER_CHANNEL)
+        shift = table_entry(affine_ptr, 2, m, channels, channel_stride, PER_CHANNEL)
+        return (centre, scale, shift)
+    else:
+        return None
+
+
+@triton.jit
+def load_input(pointer, where, first, T, inner, mask, affine, STEPS: tl.constexpr, VECTOR: tl.constexpr):
+    """load_steps of x, from which affine's centre is taken away; see steps.transformed for the rest of it."""
+    x = load_steps(pointer, where, first, T, inner, mask, STEPS, VECTOR)
+    if affine is None:
+        return x
+    else:
+        deviations = ()
+        for k in tl.static_range(STEPS):
+            deviations = deviations + (x[k] - affine[0],)
+        return deviations
+
+
+@triton.jit
 def constant(value, m, channels, channel_stride, PER_CHANNEL: tl.constexpr):
     """A number, or the neuron's entry in a tensor of one element or one a channel."""
     if tl.constexpr(not value.dtype.is_ptr()):
@@ -113,51 +147,59 @@ def slab_thread(q, columns, rows_per_slab, SUMS: tl.constexpr):
 
 
 @triton.jit
-def slab_neuron(column, row, columns, rows, N, SUMS: tl.constexpr):
+def slab_neuron(column, row, columns, rows, N, SUMS: tl.constexpr, VECTOR: tl.constexpr):
     """(neuron, whether there is one) of a column in a row."""
     if SUMS:
         m = row * columns + column
-        return m, (row < rows) & (m < N)
+        return m, tl.max_constancy((row < rows) & (m < N), VECTOR)
     else:
         return column, column < N
 
 
 @triton.jit
-def store_sums(partial_ptr, q, entries, tau, v_threshold):
-    """A thread's part of the gradients of the constants, into float64 [2][entries]."""
-    tl.store(partial_ptr + q, tau, q < entries)
-    tl.store(partial_ptr + entries.to(tl.int64) + q, v_threshold, q < entries)
+def store_sum(partial_ptr, which: tl.constexpr, q, entries, value, VECTOR: tl.constexpr):
+    """A thread's part of a sum, into float64 [sums][entries]."""
+    mask = tl.max_constancy(q < entries, VECTOR)
+    tl.store(at(partial_ptr + which * entries.to(tl.int64), q, VECTOR), value.to(tl.float64), mask)
 
 
-@triton.jit
-def sum_channel(partial_ptr, out_ptr, slabs, columns, size, BLOCK: tl.constexpr):
-    """One of `size` channels: the sum of its entries of [slabs][size][columns // size], in a fixed order."""
+@kernel
+def sum_partials(
+    partial_ptr,  # float64 [sums][slabs][columns], those of tau and v_threshold first where one of these is wanted
+    tau_ptr,  # float32 [tau_size], or None: not wanted
+    v_threshold_ptr,
+    sums_ptr,  # float64 [the other sums][channels], or None
+    slabs,
+    columns,
+    tau_size,
+    v_threshold_size,
+    channels,
+    CONSTANTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One sum of one channel: its entries of [slabs][channels][columns // channels], in a fixed order."""
     channel = tl.program_id(0)
+    which = tl.program_id(1)
+    size = channels
+    if CONSTANTS:
+        size = tl.where(which == 0, tau_size, tl.where(which == 1, v_threshold_size, channels))
     if channel < size:
+        partial_ptr += which * slabs.to(tl.int64) * columns
         width = columns // size
         total = tl.zeros([BLOCK], tl.float64)
         for first in range(0, slabs * width, BLOCK):
             e = first + tl.arange(0, BLOCK)
             where = e // width * columns + channel * width + e % width
             total += tl.load(partial_ptr + where, e < slabs * width, 0.0)
-        tl.store(out_ptr + channel, tl.sum(total).to(tl.float32))
-
-
-@kernel
-def sum_constants(
-    partial_ptr,  # float64 [2][slabs][columns]: tau, v_threshold
-    tau_ptr,  # float32 [tau_size], or None: a number
-    v_threshold_ptr,
-    slabs,
-    columns,
-    tau_size,
-    v_threshold_size,
-    BLOCK: tl.constexpr,
-):
-    if tl.program_id(1) == 0:
-        if tau_ptr is not None:
-            sum_channel(partial_ptr, tau_ptr, slabs, columns, tau_size, BLOCK)
-    else:
-        if v_threshold_ptr is not None:
-            entries = slabs.to(tl.int64) * columns
-            sum_channel(partial_ptr + entries, v_threshold_ptr, slabs, columns, v_threshold_size, BLOCK)
+        result = tl.sum(total)
+        if CONSTANTS:
+            if tau_ptr is not None:  # noqa: SIM102 (settled at compile time, the inner one at run time)
+                if which == 0:
+                    tl.store(tau_ptr + channel, result.to(tl.float32))
+            if v_threshold_ptr is not None:  # noqa: SIM102
+                if which == 1:
+                    tl.store(v_threshold_ptr + channel, result.to(tl.float32))
+            which -= 2
+        if sums_ptr is not None:  # noqa: SIM102
+            if which >= 0:
+                tl.store(sums_ptr + which * channels + channel, result)

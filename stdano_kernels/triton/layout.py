@@ -44,10 +44,20 @@ def with_layout_of(t: Tensor | None, like: Tensor, name: str) -> Tensor | None:
         return None
     if t.dim() != like.dim() or t.numel() != like.numel() or t.dtype != like.dtype or t.device != like.device:
         raise ValueError(f"stdano: {name} must have the shape, dtype and device that x requires")
-    strides = zip(t.stride(), like.stride(), like.shape, strict=True)
-    if t.numel() == 0 or all(a == b or n == 1 for a, b, n in strides):
+    return in_layout_of(t, like, name)
+
+
+def same_layout(a: Tensor, b: Tensor) -> bool:
+    return all(s == t or n == 1 for s, t, n in zip(a.stride(), b.stride(), b.shape, strict=True))
+
+
+def in_layout_of(t: Tensor, like: Tensor, name: str) -> Tensor:
+    """with_layout_of for a tensor that may be of another dtype."""
+    if t.dim() != like.dim() or t.numel() != like.numel() or t.device != like.device:
+        raise ValueError(f"stdano: {name} must have the shape and device that x requires")
+    if t.numel() == 0 or same_layout(t, like):
         return t
-    return torch.empty_like(like).copy_(t)
+    return torch.empty_like(like, dtype=t.dtype).copy_(t)
 
 
 def empty_state(x: Tensor) -> Tensor:

@@ -13,31 +13,32 @@ import triton.language as tl
 from .common import (
     AHEAD,
     K,
+    affine_of,
     constant,
     kernel,
     load,
+    load_input,
     load_or,
-    load_steps,
     offsets,
     slab_neuron,
     slab_thread,
     store,
-    store_sums,
+    store_sum,
     threads,
     time_constant,
 )
 from .steps import (
+    adjoint_of_spike,
+    before_transform,
     charge,
     charge_slope,
     decay_and_gain,
     fire,
-    past_reset,
     reset,
-    spike_gradient,
     times,
+    transformed,
     weighted,
 )
-from .surrogates import derivative
 
 
 @kernel
@@ -50,6 +51,7 @@ def lif_forward(
     checkpoints_ptr,  # [(T - 1)//K][1][N] or None
     tau,  # number, or tensor of one element or one a channel
     v_threshold,
+    affine_ptr,  # [3][channels]: centre, scale, shift of the neuron's input; or None: it is x
     N,
     T,
     inner,
@@ -73,17 +75,19 @@ def lif_forward(
     where = offsets(m, T, inner, FLAT)
     tau_0 = time_constant(tau, m, channels, channel_stride, PER_CHANNEL)
     theta = constant(v_threshold, m, channels, channel_stride, PER_CHANNEL)
+    affine = affine_of(affine_ptr, m, channels, channel_stride, PER_CHANNEL)
     _inverse_tau, a, c = decay_and_gain(tau_0, LINEAR_DECAY, DECAY_INPUT)
     v = load_or(v0_ptr, m, r, live, VECTOR)
     for first in range(0, T, AHEAD):
         if checkpoints_ptr is not None:  # noqa: SIM102 (settled at compile time, the inner one at run time)
             if (first > 0) & (first % K == 0):
                 store(checkpoints_ptr, (first // K - 1).to(tl.int64) * N + m, v, live, VECTOR)
-        x = load_steps(x_ptr, where, first, T, inner, live, AHEAD, VECTOR)
+        x = load_input(x_ptr, where, first, T, inner, live, affine, AHEAD, VECTOR)
         for k in tl.static_range(AHEAD):
             t = first + k
             if t < T:
-                h = charge(x[k], v, a, c, r)
+                xn = transformed(x[k], affine)
+                h = charge(xn, v, a, c, r)
                 s = fire(h - theta, alpha, SURROGATE, SOFT_SPIKE)
                 v = reset(s, h, theta, r, SOFT_RESET)
                 now = t.to(tl.int64) * inner
@@ -104,9 +108,10 @@ def lif_backward(
     checkpoints_ptr,
     gx_ptr,  # like x
     gv0_ptr,  # [N], or None: not wanted
-    partial_ptr,  # float64 [2][slabs][columns], or None
+    partial_ptr,  # float64 [sums][slabs][columns], or None: for tau and v_threshold, for shift and scale
     tau,
     v_threshold,
+    affine_ptr,
     N,
     T,
     inner,
@@ -125,27 +130,33 @@ def lif_backward(
     SOFT_SPIKE: tl.constexpr,
     DETACH_RESET: tl.constexpr,
     PER_CHANNEL: tl.constexpr,
-    SUMS: tl.constexpr,
+    CONSTANTS: tl.constexpr,
     FLAT: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    SUMS: tl.constexpr = partial_ptr is not None
     thread = threads(BLOCK, WIDE)
     column, first_row = slab_thread(thread, columns, rows_per_slab, SUMS)
     tau_0 = time_constant(tau, column, channels, channel_stride, PER_CHANNEL)
     theta = constant(v_threshold, column, channels, channel_stride, PER_CHANNEL)
+    affine = affine_of(affine_ptr, column, channels, channel_stride, PER_CHANNEL)
     inverse_tau, a, c = decay_and_gain(tau_0, LINEAR_DECAY, DECAY_INPUT)
     tau_sum = tl.zeros([BLOCK], tl.float64)
     theta_sum = tl.zeros([BLOCK], tl.float64)
+    shift_sum = tl.zeros([BLOCK], tl.float64)
+    scale_sum = tl.zeros([BLOCK], tl.float64)
     for row in range(rows_per_slab):
-        m, live = slab_neuron(column, first_row + row, columns, rows, N, SUMS)
+        m, live = slab_neuron(column, first_row + row, columns, rows, N, SUMS, 1)
         where = offsets(m, T, inner, FLAT)
         gv = load_or(gv_ptr, m, 0.0, live, 1)
         gtau = tl.zeros([BLOCK], tl.float32)
         gtheta = tl.zeros([BLOCK], tl.float32)
+        gshift = tl.zeros([BLOCK], tl.float32)
+        gscale = tl.zeros([BLOCK], tl.float32)
         now = ((T - 1) // K * K + K).to(tl.int64) * inner  # carried along: eight products would take 16 registers
         for first in range((T - 1) // K * K, -1, -K):
-            x = load_steps(x_ptr, where, first, T, inner, live, K, 1)
+            x = load_input(x_ptr, where, first, T, inner, live, affine, K, 1)
             v = load_or(v0_ptr, m, r, live & (first == 0), 1)
             if first > 0:
                 v = load(checkpoints_ptr, (first // K - 1).to(tl.int64) * N + m, live, 1)
@@ -155,7 +166,8 @@ def lif_backward(
             for k in tl.static_range(K):
                 charged = v
                 if first + k < T:
-                    charged = charge(x[k], v, a, c, r)
+                    xn = transformed(x[k], affine)
+                    charged = charge(xn, v, a, c, r)
                     s = fire(charged - theta, alpha, SURROGATE, SOFT_SPIKE)
                     v = reset(s, charged, theta, r, SOFT_RESET)
                 h = h + (charged,)
@@ -166,25 +178,35 @@ def lif_backward(
                     gs = load(gs_ptr + now, where, live, 1)
                     if gv_seq_ptr is not None:
                         gv += load(gv_seq_ptr + now, where, live, 1)
-                    u = h[k] - theta
-                    s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
-                    sigma = derivative(u, alpha, SURROGATE)
-                    q_sigma = weighted(sigma, spike_gradient(gs, gv, h[k], theta, r, SOFT_RESET, DETACH_RESET))
-                    gh = past_reset(s, gv, SOFT_RESET) + q_sigma
-                    store(gx_ptr + now, where, c * gh, live, 1)
-                    if SUMS:
+                    s, q_sigma, gh = adjoint_of_spike(
+                        gs, gv, h[k], theta, r, alpha, SOFT_RESET, SURROGATE, SOFT_SPIKE, DETACH_RESET
+                    )
+                    gx = c * gh
+                    store(gx_ptr + now, where, before_transform(gx, affine), live, 1)
+                    if affine_ptr is not None:
+                        gshift += gx
+                        gscale += gx * x[k]
+                    if CONSTANTS:
                         before = v_first
                         if k > 0:
                             s_before = fire(h[k - 1] - theta, alpha, SURROGATE, SOFT_SPIKE)
                             before = reset(s_before, h[k - 1], theta, r, SOFT_RESET)
-                        slope = charge_slope(x[k], before, a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
+                        xn = transformed(x[k], affine)
+                        slope = charge_slope(xn, before, a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
                         gtau += weighted(gh, slope)
                         gtheta += -q_sigma - times(s, gv) if SOFT_RESET else -q_sigma
                     gv = a * gh
         if gv0_ptr is not None:
             store(gv0_ptr, m, gv, live, 1)
-        if SUMS:
+        if CONSTANTS:
             tau_sum += tl.where(live, gtau, 0.0).to(tl.float64)
             theta_sum += tl.where(live, gtheta, 0.0).to(tl.float64)
-    if SUMS:
-        store_sums(partial_ptr, thread, slabs * columns, tau_sum, theta_sum)
+        if affine_ptr is not None:
+            shift_sum += tl.where(live, gshift, 0.0).to(tl.float64)
+            scale_sum += tl.where(live, gscale, 0.0).to(tl.float64)
+    if CONSTANTS:
+        store_sum(partial_ptr, 0, thread, slabs * columns, tau_sum, 1)
+        store_sum(partial_ptr, 1, thread, slabs * columns, theta_sum, 1)
+    if affine_ptr is not None:
+        store_sum(partial_ptr, 2 if CONSTANTS else 0, thread, slabs * columns, shift_sum, 1)
+        store_sum(partial_ptr, 3 if CONSTANTS else 1, thread, slabs * columns, scale_sum, 1)

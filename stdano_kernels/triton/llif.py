@@ -12,37 +12,72 @@ import triton.language as tl
 from .common import (
     AHEAD,
     K,
+    affine_of,
     constant,
     kernel,
     load,
+    load_input,
     load_or,
     load_steps,
     offsets,
     slab_neuron,
     slab_thread,
     store,
-    store_sums,
+    store_sum,
     threads,
     time_constant,
 )
 from .math import tanh
 from .steps import (
+    adjoint_of_spike,
+    before_transform,
     charge,
     charge_slope,
     decay_and_gain,
     fire,
-    past_reset,
     reset,
-    spike_gradient,
     times,
+    transformed,
     weighted,
 )
-from .surrogates import derivative
 
 
 @triton.jit
 def tanh_inhibition(x):
     return tanh(tl.where(x > 0, 0.0, -x))  # not max(x, 0) - x: that is NaN at infinity
+
+
+@triton.jit
+def llif_adjoint(
+    gs,
+    gv,
+    gtheta,
+    x,
+    h,
+    theta,
+    c,
+    r,
+    gamma,
+    alpha,
+    SOFT_RESET: tl.constexpr,
+    SURROGATE: tl.constexpr,
+    SOFT_SPIKE: tl.constexpr,
+    DETACH_RESET: tl.constexpr,
+    DETACH_ADAPT: tl.constexpr,
+):
+    """(gx, gh, gtheta of the step before)."""
+    s, q_sigma, gh = adjoint_of_spike(gs, gv, h, theta, r, alpha, SOFT_RESET, SURROGATE, SOFT_SPIKE, DETACH_RESET)
+    gx = c * gh
+    if DETACH_ADAPT:
+        gtheta = tl.zeros_like(gh)
+    else:
+        tanh_i = tanh_inhibition(x)  # computed again: kept, eight more registers
+        through_theta = gtheta * (gamma * tl.fma(-tanh_i, tanh_i, 1.0))
+        gx -= tl.where(x <= 0, through_theta, 0.0)
+        gtheta -= q_sigma
+        if SOFT_RESET:
+            gtheta -= times(s, gv)
+    return gx, gh, gtheta
 
 
 @kernel
@@ -57,6 +92,7 @@ def llif_forward(
     checkpoints_ptr,  # [(T - 1)//K][2][N] or None
     tau,  # number, or tensor of one element or one a channel
     v_threshold,
+    affine_ptr,  # [3][channels]: centre, scale, shift of the neuron's input; or None: it is x
     N,
     T,
     inner,
@@ -81,6 +117,7 @@ def llif_forward(
     where = offsets(m, T, inner, FLAT)
     tau_0 = time_constant(tau, m, channels, channel_stride, PER_CHANNEL)
     threshold = constant(v_threshold, m, channels, channel_stride, PER_CHANNEL)
+    affine = affine_of(affine_ptr, m, channels, channel_stride, PER_CHANNEL)
     _inverse_tau, a, c = decay_and_gain(tau_0, LINEAR_DECAY, DECAY_INPUT)
     v = load_or(v0_ptr, m, r, live, VECTOR)
     theta = load_or(theta0_ptr, m, threshold, live, VECTOR)
@@ -90,14 +127,15 @@ def llif_forward(
                 saved = (first // K - 1).to(tl.int64) * 2 * N + m
                 store(checkpoints_ptr, saved, v, live, VECTOR)
                 store(checkpoints_ptr, saved + N, theta, live, VECTOR)
-        x = load_steps(x_ptr, where, first, T, inner, live, AHEAD, VECTOR)
+        x = load_input(x_ptr, where, first, T, inner, live, affine, AHEAD, VECTOR)
         for k in tl.static_range(AHEAD):
             t = first + k
             if t < T:
-                h = charge(x[k], v, a, c, r)
+                xn = transformed(x[k], affine)
+                h = charge(xn, v, a, c, r)
                 s = fire(h - theta, alpha, SURROGATE, SOFT_SPIKE)
                 v = reset(s, h, theta, r, SOFT_RESET)
-                theta = tl.fma(gamma, tanh_inhibition(x[k]), theta)
+                theta = tl.fma(gamma, tanh_inhibition(xn), theta)
                 now = t.to(tl.int64) * inner
                 store(s_ptr + now, where, s.to(tl.float32), live, VECTOR)
                 if v_seq_ptr is not None:
@@ -121,9 +159,10 @@ def llif_backward(
     gx_ptr,  # like x
     gv0_ptr,  # [N], or None: not wanted
     gtheta0_ptr,
-    partial_ptr,  # float64 [2][slabs][columns], or None
+    partial_ptr,  # float64 [sums][slabs][columns], or None: for tau and v_threshold, for shift and scale
     tau,
     v_threshold,
+    affine_ptr,
     N,
     T,
     inner,
@@ -144,27 +183,33 @@ def llif_backward(
     DETACH_RESET: tl.constexpr,
     DETACH_ADAPT: tl.constexpr,
     PER_CHANNEL: tl.constexpr,
-    SUMS: tl.constexpr,
+    CONSTANTS: tl.constexpr,
     FLAT: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    SUMS: tl.constexpr = partial_ptr is not None
     thread = threads(BLOCK, WIDE)
     column, first_row = slab_thread(thread, columns, rows_per_slab, SUMS)
     tau_0 = time_constant(tau, column, channels, channel_stride, PER_CHANNEL)
     threshold = constant(v_threshold, column, channels, channel_stride, PER_CHANNEL)
+    affine = affine_of(affine_ptr, column, channels, channel_stride, PER_CHANNEL)
     inverse_tau, a, c = decay_and_gain(tau_0, LINEAR_DECAY, DECAY_INPUT)
     tau_sum = tl.zeros([BLOCK], tl.float64)
     theta_sum = tl.zeros([BLOCK], tl.float64)
+    shift_sum = tl.zeros([BLOCK], tl.float64)
+    scale_sum = tl.zeros([BLOCK], tl.float64)
     for row in range(rows_per_slab):
-        m, live = slab_neuron(column, first_row + row, columns, rows, N, SUMS)
+        m, live = slab_neuron(column, first_row + row, columns, rows, N, SUMS, 1)
         where = offsets(m, T, inner, FLAT)
         gv = load_or(gv_ptr, m, 0.0, live, 1)
         gtheta = load_or(gtheta_ptr, m, 0.0, live, 1)
         gtau = tl.zeros([BLOCK], tl.float32)
+        gshift = tl.zeros([BLOCK], tl.float32)
+        gscale = tl.zeros([BLOCK], tl.float32)
         now = ((T - 1) // K * K + K).to(tl.int64) * inner  # carried along: eight products would take 16 registers
         for first in range((T - 1) // K * K, -1, -K):
-            x = load_steps(x_ptr, where, first, T, inner, live, K, 1)
+            x = load_input(x_ptr, where, first, T, inner, live, affine, K, 1)
             gs = load_steps(gs_ptr, where, first, T, inner, live, K, 1)
             v = load_or(v0_ptr, m, r, live & (first == 0), 1)
             theta = load_or(theta0_ptr, m, threshold, live & (first == 0), 1)
@@ -180,10 +225,11 @@ def llif_backward(
                 theta_before = theta_before + (theta,)
                 charged = v
                 if first + k < T:
-                    charged = charge(x[k], v, a, c, r)
+                    xn = transformed(x[k], affine)
+                    charged = charge(xn, v, a, c, r)
                     s = fire(charged - theta, alpha, SURROGATE, SOFT_SPIKE)
                     v = reset(s, charged, theta, r, SOFT_RESET)
-                    theta = tl.fma(gamma, tanh_inhibition(x[k]), theta)
+                    theta = tl.fma(gamma, tanh_inhibition(xn), theta)
                 h = h + (charged,)
 
             for k in tl.static_range(K - 1, -1, -1):
@@ -191,40 +237,50 @@ def llif_backward(
                 if first + k < T:
                     if gv_seq_ptr is not None:
                         gv += load(gv_seq_ptr + now, where, live, 1)
-                    u = h[k] - theta_before[k]
-                    s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
-                    sigma = derivative(u, alpha, SURROGATE)
-                    q_sigma = weighted(
-                        sigma, spike_gradient(gs[k], gv, h[k], theta_before[k], r, SOFT_RESET, DETACH_RESET)
+                    xn = transformed(x[k], affine)
+                    gx, gh, gtheta = llif_adjoint(
+                        gs[k],
+                        gv,
+                        gtheta,
+                        xn,
+                        h[k],
+                        theta_before[k],
+                        c,
+                        r,
+                        gamma,
+                        alpha,
+                        SOFT_RESET,
+                        SURROGATE,
+                        SOFT_SPIKE,
+                        DETACH_RESET,
+                        DETACH_ADAPT,
                     )
-                    gh = past_reset(s, gv, SOFT_RESET) + q_sigma
-                    gx = c * gh
-                    if not DETACH_ADAPT:
-                        tanh_i = tanh_inhibition(x[k])  # computed again: kept, eight more registers
-                        through_theta = gtheta * (gamma * tl.fma(-tanh_i, tanh_i, 1.0))
-                        gx -= tl.where(x[k] <= 0, through_theta, 0.0)
-                    store(gx_ptr + now, where, gx, live, 1)
-                    if SUMS:
+                    store(gx_ptr + now, where, before_transform(gx, affine), live, 1)
+                    if affine_ptr is not None:
+                        gshift += gx
+                        gscale += gx * x[k]
+                    if CONSTANTS:
                         before = v_first
                         if k > 0:
                             s_before = fire(h[k - 1] - theta_before[k - 1], alpha, SURROGATE, SOFT_SPIKE)
                             before = reset(s_before, h[k - 1], theta_before[k - 1], r, SOFT_RESET)
-                        slope = charge_slope(x[k], before, a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
+                        slope = charge_slope(xn, before, a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
                         gtau += weighted(gh, slope)
-                    if DETACH_ADAPT:
-                        gtheta = tl.zeros([BLOCK], tl.float32)
-                    elif SOFT_RESET:
-                        gtheta = gtheta - q_sigma - times(s, gv)
-                    else:
-                        gtheta = gtheta - q_sigma
                     gv = a * gh
         if gv0_ptr is not None:
             store(gv0_ptr, m, gv, live, 1)
         if gtheta0_ptr is not None:
             store(gtheta0_ptr, m, gtheta, live, 1)
-        if SUMS:
+        if CONSTANTS:
             tau_sum += tl.where(live, gtau, 0.0).to(tl.float64)
             if theta0_ptr is None:  # theta started at v_threshold
                 theta_sum += tl.where(live, gtheta, 0.0).to(tl.float64)
-    if SUMS:
-        store_sums(partial_ptr, thread, slabs * columns, tau_sum, theta_sum)
+        if affine_ptr is not None:
+            shift_sum += tl.where(live, gshift, 0.0).to(tl.float64)
+            scale_sum += tl.where(live, gscale, 0.0).to(tl.float64)
+    if CONSTANTS:
+        store_sum(partial_ptr, 0, thread, slabs * columns, tau_sum, 1)
+        store_sum(partial_ptr, 1, thread, slabs * columns, theta_sum, 1)
+    if affine_ptr is not None:
+        store_sum(partial_ptr, 2 if CONSTANTS else 0, thread, slabs * columns, shift_sum, 1)
+        store_sum(partial_ptr, 3 if CONSTANTS else 1, thread, slabs * columns, scale_sum, 1)

@@ -4,14 +4,28 @@ but for the distance of checkpoints (``common.CHECKPOINT_STEPS``) and float64, w
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..surrogate import SURROGATES
-from .common import CHECKPOINT_STEPS, sum_constants
+from .channel_ops import OPERATORS as CHANNEL_OPERATORS
+from .common import CHECKPOINT_STEPS
+from .launch import (
+    COMPILER,
+    THREADS,
+    VECTOR,
+    add_up,
+    blocks,
+    channel_place,
+    check_dtype,
+    check_table,
+    device_of,
+    make_slabs,
+    place,
+    vector,
+)
 from .layout import Geometry, dense, empty_state, make_geometry, with_layout_of
 from .lif import lif_backward, lif_forward
 from .llif import llif_backward, llif_forward
@@ -23,22 +37,9 @@ _ADAPT = {"lif": None, "llif": "theta", "slif": "p"}
 _FORWARD_KERNELS = {"lif": lif_forward, "llif": llif_forward, "slif": slif_forward}
 _BACKWARD_KERNELS = {"lif": lif_backward, "llif": llif_backward, "slif": slif_backward}
 
-# One neuron a thread in backward, which keeps CHECKPOINT_STEPS steps in registers, and several in forward, for
-# accesses of up to 128 bits.
-_WARPS = 4
-_THREADS = 128
-_VECTOR = 4
-_COMPILER = dict(num_warps=_WARPS, num_stages=1, enable_fp_fusion=False)
 # Registers of a backward thread (see _register_limit).
 _REGISTERS = 64
 _MORE_REGISTERS = {"llif": 96, "slif": 80}
-
-# Sums for the gradients of constants: entries of a row, and of all slabs.
-_LONGEST_ROW = 65536
-_ENTRIES = 131072
-_SUM_BLOCK = 4096
-# From here on, numbers of neurons and threads are 64-bit in the kernels.
-_WIDE = 2**30
 
 
 class _Settings(NamedTuple):
@@ -46,6 +47,7 @@ class _Settings(NamedTuple):
 
     tau: Tensor | None
     v_threshold: Tensor | None
+    affine: Tensor | None
     tau_value: float
     v_threshold_value: float
     v_reset: float | None
@@ -61,8 +63,7 @@ class _Settings(NamedTuple):
 
 
 def _check(x: Tensor, settings: _Settings) -> None:
-    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise TypeError(f"stdano: the Triton kernels take x in float32, float16 or bfloat16, got {x.dtype}")
+    check_dtype("x", x)
     if x.dim() < 1:
         raise ValueError("stdano: x must have a time dimension, [T, ...]; got a tensor of shape ()")
     for name, t in (("tau", settings.tau), ("v_threshold", settings.v_threshold)):
@@ -75,14 +76,13 @@ def _check(x: Tensor, settings: _Settings) -> None:
                 f"stdano: {name} must have one element, or one for each channel (dimension 2 of x), got {t.numel()} "
                 f"with x of shape {list(x.shape)}"
             )
-
-
-def _device(x: Tensor) -> AbstractContextManager:
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+    if settings.affine is not None:
+        check_table("affine", settings.affine, 3, x)
 
 
 def _channels(settings: _Settings) -> int:
-    return max(t.numel() if t is not None else 1 for t in settings[:2])
+    sizes = [1 if t is None else t.numel() for t in settings[:2]]
+    return max(*sizes, 1 if settings.affine is None else settings.affine.shape[1])
 
 
 def _expanded(t: Tensor | None, value: float, channels: int) -> Tensor | float:
@@ -102,11 +102,7 @@ def _arguments(neuron: str, settings: _Settings, g: Geometry) -> dict[str, Any]:
     return dict(
         tau=_expanded(settings.tau, settings.tau_value, g.channels),
         v_threshold=_expanded(settings.v_threshold, settings.v_threshold_value, g.channels),
-        N=g.N,
-        T=g.T,
-        inner=g.inner,
-        channels=g.channels,
-        channel_stride=g.channel_stride,
+        affine_ptr=settings.affine,
         r=0.0 if settings.v_reset is None else settings.v_reset,
         alpha=settings.alpha,
         SOFT_RESET=settings.v_reset is None,
@@ -114,11 +110,10 @@ def _arguments(neuron: str, settings: _Settings, g: Geometry) -> dict[str, Any]:
         DECAY_INPUT=settings.decay_input,
         SURROGATE=SURROGATES[settings.surrogate],
         SOFT_SPIKE=settings.soft_spike,
-        PER_CHANNEL=g.channels > 1,
-        FLAT=g.inner == g.N,
-        WIDE=g.N >= _WIDE,
+        **place(g),
+        **channel_place(g),
         **own[neuron],
-        **_COMPILER,
+        **COMPILER,
     )
 
 
@@ -131,14 +126,6 @@ def _register_limit(neuron: str, plain: bool) -> dict[str, int]:
     if torch.version.hip or neuron == "lif":  # AMD's compiler does not have the option
         return {}
     return {"maxnreg": _REGISTERS if plain else _MORE_REGISTERS[neuron]}
-
-
-def _vector(g: Geometry, *tensors: Tensor | None) -> int:
-    """Neurons that lie together and aligned in every tensor: 4, or 1 where not even one tensor's start is."""
-    if g.inner % _VECTOR:
-        return 1
-    aligned = all(t is None or t.data_ptr() % (_VECTOR * t.element_size()) == 0 for t in tensors)
-    return _VECTOR if aligned else 1
 
 
 def forward(
@@ -179,32 +166,12 @@ def forward(
         if adapt_name:
             tensors[f"{adapt_name}0_ptr"] = adapt
             tensors[f"{adapt_name}_ptr"] = adapt_out if return_state else None
-        vector = _vector(g, *tensors.values())
-        block = _THREADS * _VECTOR
-        with _device(x):
-            _FORWARD_KERNELS[neuron][(-(-g.N // block),)](
-                **tensors, **_arguments(neuron, settings, g), VECTOR=vector, BLOCK=block
+        block = THREADS * VECTOR
+        with device_of(x):
+            _FORWARD_KERNELS[neuron][blocks(g.N, block)](
+                **tensors, **_arguments(neuron, settings, g), VECTOR=vector(g, *tensors.values()), BLOCK=block
             )
     return spikes, v_out, adapt_out, v_seq, checkpoints
-
-
-class _Slabs(NamedTuple):
-    """How threads divide the neurons where gradients of constants are summed: as [rows][columns] with all neurons of a
-    column in one channel, cut into slabs of rows. A thread walks a column of its slab."""
-
-    rows: int
-    columns: int
-    rows_per_slab: int
-    slabs: int
-
-
-def _slabs(g: Geometry, sums: bool) -> _Slabs:
-    if not sums:
-        return _Slabs(1, g.N, 1, 1)
-    columns = g.channels * g.channel_stride if g.channels > 1 else min(g.N, _LONGEST_ROW)
-    rows = -(-g.N // columns)
-    slabs = max(1, min(_ENTRIES // columns, rows))
-    return _Slabs(rows, columns, -(-rows // slabs), slabs)
 
 
 def backward(
@@ -218,8 +185,8 @@ def backward(
     adapt: Tensor | None,
     checkpoints: Tensor,
     *rest: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, v, adapt, tau and v_threshold; empty for what was not a tensor."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, v, adapt, tau and v_threshold, and the sums for affine; empty for what was not a tensor."""
     settings = _Settings(*rest)
     _check(x, settings)
     adapt_name = _ADAPT[neuron]
@@ -240,17 +207,26 @@ def backward(
     grad_x = torch.empty_like(x)
     grad_v0 = none if v is None else torch.empty_like(layout)
     grad_adapt0 = torch.empty_like(layout) if adapt_name and adapt is not None else x.new_empty(0, dtype=torch.float32)
-    tau, v_threshold = settings[:2]
-    grad_tau, grad_v_threshold = (
-        x.new_empty(0, dtype=torch.float32) if t is None else torch.empty_like(t) for t in (tau, v_threshold)
+    tau, v_threshold, affine = settings[:3]
+    grad_tau, grad_v_threshold = (None if t is None else torch.empty_like(t) for t in (tau, v_threshold))
+    affine_sums = None if affine is None else x.new_empty(2, affine.shape[1], dtype=torch.float64)
+    outputs = (
+        grad_x,
+        grad_v0,
+        grad_adapt0,
+        x.new_empty(0, dtype=torch.float32) if grad_tau is None else grad_tau,
+        x.new_empty(0, dtype=torch.float32) if grad_v_threshold is None else grad_v_threshold,
+        x.new_empty(0, 1, dtype=torch.float64) if affine_sums is None else affine_sums,
     )
     if g.N == 0:
-        return grad_x, grad_v0, grad_adapt0, grad_tau.zero_(), grad_v_threshold.zero_()
+        for t in outputs[3:]:
+            t.zero_()
+        return outputs
 
-    sums = tau is not None or v_threshold is not None
-    slabs = _slabs(g, sums)
-    entries, flat = slabs.slabs * slabs.columns, g.inner == g.N
-    partials = x.new_empty(2, slabs.slabs, slabs.columns, dtype=torch.float64) if sums else None
+    constants = tau is not None or v_threshold is not None
+    count = 2 * constants + 2 * (affine is not None)
+    slabs, flat = make_slabs(g, count > 0), g.inner == g.N
+    partials = x.new_empty(count, slabs.slabs, slabs.columns, dtype=torch.float64) if count else None
     tensors = dict(
         gs_ptr=grad_spikes,
         gv_ptr=grad_v,
@@ -266,32 +242,21 @@ def backward(
         tensors[f"{adapt_name}0_ptr"] = adapt
         tensors[f"g{adapt_name}_ptr"] = grad_adapt
         tensors[f"g{adapt_name}0_ptr"] = None if adapt is None else grad_adapt0
-    with _device(x):
-        _BACKWARD_KERNELS[neuron][(-(-entries // _THREADS),)](
+    with device_of(x):
+        _BACKWARD_KERNELS[neuron][blocks(slabs.entries, THREADS)](
             **tensors,
             **slabs._asdict(),
             # Where the simple way to find a neuron's place makes ptxas take 92 registers, the general one takes 48.
-            **{**_arguments(neuron, settings, g), "FLAT": flat and not (sums and neuron == "lif")},
+            **{**_arguments(neuron, settings, g), "FLAT": flat and not (constants and neuron == "lif")},
             **({"DETACH_ADAPT": settings.detach_adapt} if adapt_name else {}),
             DETACH_RESET=settings.detach_reset,
-            SUMS=sums,
-            BLOCK=_THREADS,
-            **_register_limit(neuron, flat and not sums),
+            CONSTANTS=constants,
+            BLOCK=THREADS,
+            **_register_limit(neuron, flat and not count),
         )
-        if sums:
-            sizes = [0 if t is None else t.numel() for t in (tau, v_threshold)]
-            sum_constants[(max(sizes), 2)](
-                partial_ptr=partials,
-                tau_ptr=None if tau is None else grad_tau,
-                v_threshold_ptr=None if v_threshold is None else grad_v_threshold,
-                slabs=slabs.slabs,
-                columns=slabs.columns,
-                tau_size=sizes[0],
-                v_threshold_size=sizes[1],
-                BLOCK=_SUM_BLOCK,
-                **{**_COMPILER, "num_warps": 8},
-            )
-    return grad_x, grad_v0, grad_adapt0, grad_tau, grad_v_threshold
+        if partials is not None:
+            add_up(partials, slabs, affine_sums, grad_tau, grad_v_threshold)
+    return outputs
 
 
-_LIBRARY = define(forward, backward)  # the operators exist as long as this does
+_LIBRARY = define(forward, backward, CHANNEL_OPERATORS)  # the operators exist as long as this does

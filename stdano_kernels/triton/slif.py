@@ -13,21 +13,24 @@ import triton.language as tl
 from .common import (
     AHEAD,
     K,
+    affine_of,
     constant,
     kernel,
     load,
+    load_input,
     load_or,
     load_steps,
     offsets,
     slab_neuron,
     slab_thread,
     store,
-    store_sums,
+    store_sum,
     threads,
     time_constant,
 )
 from .math import tanh
 from .steps import (
+    before_transform,
     charge,
     charge_slope,
     decay_and_gain,
@@ -36,6 +39,7 @@ from .steps import (
     reset,
     spike_gradient,
     times,
+    transformed,
     weighted,
 )
 from .surrogates import derivative
@@ -50,6 +54,56 @@ def shortened(tanh_p, tau_0, beta, tau_min, LINEAR_DECAY: tl.constexpr, DECAY_IN
     return free, inverse_tau, a, c
 
 
+@triton.jit
+def state_after(h, theta, r, alpha, SOFT_RESET: tl.constexpr, SURROGATE: tl.constexpr, SOFT_SPIKE: tl.constexpr):
+    """(v, p) of the step that charged to h."""
+    u = h - theta
+    s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
+    return reset(s, h, theta, r, SOFT_RESET), times(s, u)
+
+
+@triton.jit
+def slif_adjoint(
+    gs,
+    gv,
+    gp,
+    x,
+    h,
+    before,  # v and p of the step before
+    p_before,
+    tau_0,
+    theta,
+    r,
+    beta,
+    tau_min,
+    alpha,
+    SOFT_RESET: tl.constexpr,
+    LINEAR_DECAY: tl.constexpr,
+    DECAY_INPUT: tl.constexpr,
+    SURROGATE: tl.constexpr,
+    SOFT_SPIKE: tl.constexpr,
+    DETACH_RESET: tl.constexpr,
+    DETACH_ADAPT: tl.constexpr,
+):
+    """gx, gv and gp of the step before, and what the step adds to gtau_0 and gtheta."""
+    u = h - theta
+    s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
+    sigma = derivative(u, alpha, SURROGATE)
+    tanh_p = tanh(p_before)
+    free, inverse_tau, a, c = shortened(tanh_p, tau_0, beta, tau_min, LINEAR_DECAY, DECAY_INPUT)
+    if DETACH_ADAPT:
+        gp = tl.zeros_like(gp)
+    through_spike = tl.fma(gp, u, spike_gradient(gs, gv, h, theta, r, SOFT_RESET, DETACH_RESET))
+    gu = weighted(sigma, through_spike) + times(s, gp)
+    gh = past_reset(s, gv, SOFT_RESET) + gu
+    slope = charge_slope(x, before, a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
+    gtau = tl.where(free, weighted(gh, slope), 0.0)
+    gtheta = -gu - times(s, gv) if SOFT_RESET else -gu
+    if not DETACH_ADAPT:
+        gp = weighted(-beta * tl.fma(-tanh_p, tanh_p, 1.0), gtau)
+    return c * gh, a * gh, gp, gtau, gtheta
+
+
 @kernel
 def slif_forward(
     x_ptr,  # [outer][T][inner]
@@ -62,6 +116,7 @@ def slif_forward(
     checkpoints_ptr,  # [(T - 1)//K][2][N] or None
     tau,  # number, or tensor of one element or one a channel
     v_threshold,
+    affine_ptr,  # [3][channels]: centre, scale, shift of the neuron's input; or None: it is x
     N,
     T,
     inner,
@@ -87,6 +142,7 @@ def slif_forward(
     where = offsets(m, T, inner, FLAT)
     tau_0 = time_constant(tau, m, channels, channel_stride, PER_CHANNEL)
     theta = constant(v_threshold, m, channels, channel_stride, PER_CHANNEL)
+    affine = affine_of(affine_ptr, m, channels, channel_stride, PER_CHANNEL)
     v = load_or(v0_ptr, m, r, live, VECTOR)
     p = load_or(p0_ptr, m, 0.0, live, VECTOR)
     for first in range(0, T, AHEAD):
@@ -95,12 +151,13 @@ def slif_forward(
                 saved = (first // K - 1).to(tl.int64) * 2 * N + m
                 store(checkpoints_ptr, saved, v, live, VECTOR)
                 store(checkpoints_ptr, saved + N, p, live, VECTOR)
-        x = load_steps(x_ptr, where, first, T, inner, live, AHEAD, VECTOR)
+        x = load_input(x_ptr, where, first, T, inner, live, affine, AHEAD, VECTOR)
         for k in tl.static_range(AHEAD):
             t = first + k
             if t < T:
                 _free, _inverse_tau, a, c = shortened(tanh(p), tau_0, beta, tau_min, LINEAR_DECAY, DECAY_INPUT)
-                h = charge(x[k], v, a, c, r)
+                xn = transformed(x[k], affine)
+                h = charge(xn, v, a, c, r)
                 u = h - theta
                 s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
                 v = reset(s, h, theta, r, SOFT_RESET)
@@ -128,9 +185,10 @@ def slif_backward(
     gx_ptr,  # like x
     gv0_ptr,  # [N], or None: not wanted
     gp0_ptr,
-    partial_ptr,  # float64 [2][slabs][columns], or None
+    partial_ptr,  # float64 [sums][slabs][columns], or None: for tau and v_threshold, for shift and scale
     tau,
     v_threshold,
+    affine_ptr,
     N,
     T,
     inner,
@@ -152,27 +210,33 @@ def slif_backward(
     DETACH_RESET: tl.constexpr,
     DETACH_ADAPT: tl.constexpr,
     PER_CHANNEL: tl.constexpr,
-    SUMS: tl.constexpr,
+    CONSTANTS: tl.constexpr,
     FLAT: tl.constexpr,
     WIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    SUMS: tl.constexpr = partial_ptr is not None
     thread = threads(BLOCK, WIDE)
     column, first_row = slab_thread(thread, columns, rows_per_slab, SUMS)
     tau_0 = time_constant(tau, column, channels, channel_stride, PER_CHANNEL)
     theta = constant(v_threshold, column, channels, channel_stride, PER_CHANNEL)
+    affine = affine_of(affine_ptr, column, channels, channel_stride, PER_CHANNEL)
     tau_sum = tl.zeros([BLOCK], tl.float64)
     theta_sum = tl.zeros([BLOCK], tl.float64)
+    shift_sum = tl.zeros([BLOCK], tl.float64)
+    scale_sum = tl.zeros([BLOCK], tl.float64)
     for row in range(rows_per_slab):
-        m, live = slab_neuron(column, first_row + row, columns, rows, N, SUMS)
+        m, live = slab_neuron(column, first_row + row, columns, rows, N, SUMS, 1)
         where = offsets(m, T, inner, FLAT)
         gv = load_or(gv_ptr, m, 0.0, live, 1)
         gp = load_or(gp_ptr, m, 0.0, live, 1)
         gtau_0 = tl.zeros([BLOCK], tl.float32)
         gtheta = tl.zeros([BLOCK], tl.float32)
+        gshift = tl.zeros([BLOCK], tl.float32)
+        gscale = tl.zeros([BLOCK], tl.float32)
         now = ((T - 1) // K * K + K).to(tl.int64) * inner  # carried along: eight products would take 16 registers
         for first in range((T - 1) // K * K, -1, -K):
-            x = load_steps(x_ptr, where, first, T, inner, live, K, 1)
+            x = load_input(x_ptr, where, first, T, inner, live, affine, K, 1)
             gs = load_steps(gs_ptr, where, first, T, inner, live, K, 1)
             v = load_or(v0_ptr, m, r, live & (first == 0), 1)
             p = load_or(p0_ptr, m, 0.0, live & (first == 0), 1)
@@ -188,7 +252,8 @@ def slif_backward(
                 charged = v
                 if first + k < T:
                     _free, _inverse_tau, a, c = shortened(tanh(p), tau_0, beta, tau_min, LINEAR_DECAY, DECAY_INPUT)
-                    charged = charge(x[k], v, a, c, r)
+                    xn = transformed(x[k], affine)
+                    charged = charge(xn, v, a, c, r)
                     u = charged - theta
                     s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
                     v = reset(s, charged, theta, r, SOFT_RESET)
@@ -200,38 +265,52 @@ def slif_backward(
                 if first + k < T:
                     if gv_seq_ptr is not None:
                         gv += load(gv_seq_ptr + now, where, live, 1)
-                    u = h[k] - theta
-                    s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
-                    sigma = derivative(u, alpha, SURROGATE)
                     before = v_first
                     p_before = p_first
                     if k > 0:
-                        u_before = h[k - 1] - theta
-                        s_before = fire(u_before, alpha, SURROGATE, SOFT_SPIKE)
-                        before = reset(s_before, h[k - 1], theta, r, SOFT_RESET)
-                        p_before = times(s_before, u_before)
-                    tanh_p = tanh(p_before)
-                    free, inverse_tau, a, c = shortened(tanh_p, tau_0, beta, tau_min, LINEAR_DECAY, DECAY_INPUT)
-                    if DETACH_ADAPT:
-                        gp = tl.zeros([BLOCK], tl.float32)
-                    through_spike = tl.fma(gp, u, spike_gradient(gs[k], gv, h[k], theta, r, SOFT_RESET, DETACH_RESET))
-                    gu = weighted(sigma, through_spike) + times(s, gp)
-                    gh = past_reset(s, gv, SOFT_RESET) + gu
-                    store(gx_ptr + now, where, c * gh, live, 1)
-                    slope = charge_slope(x[k], before, a, inverse_tau, r, LINEAR_DECAY, DECAY_INPUT)
-                    gtau = tl.where(free, weighted(gh, slope), 0.0)
-                    if SUMS:
+                        before, p_before = state_after(h[k - 1], theta, r, alpha, SOFT_RESET, SURROGATE, SOFT_SPIKE)
+                    gx, gv, gp, gtau, gtheta_k = slif_adjoint(
+                        gs[k],
+                        gv,
+                        gp,
+                        transformed(x[k], affine),
+                        h[k],
+                        before,
+                        p_before,
+                        tau_0,
+                        theta,
+                        r,
+                        beta,
+                        tau_min,
+                        alpha,
+                        SOFT_RESET,
+                        LINEAR_DECAY,
+                        DECAY_INPUT,
+                        SURROGATE,
+                        SOFT_SPIKE,
+                        DETACH_RESET,
+                        DETACH_ADAPT,
+                    )
+                    store(gx_ptr + now, where, before_transform(gx, affine), live, 1)
+                    if affine_ptr is not None:
+                        gshift += gx
+                        gscale += gx * x[k]
+                    if CONSTANTS:
                         gtau_0 += gtau
-                        gtheta += -gu - times(s, gv) if SOFT_RESET else -gu
-                    if not DETACH_ADAPT:
-                        gp = weighted(-beta * tl.fma(-tanh_p, tanh_p, 1.0), gtau)
-                    gv = a * gh
+                        gtheta += gtheta_k
         if gv0_ptr is not None:
             store(gv0_ptr, m, gv, live, 1)
         if gp0_ptr is not None:
             store(gp0_ptr, m, gp, live, 1)
-        if SUMS:
+        if CONSTANTS:
             tau_sum += tl.where(live, gtau_0, 0.0).to(tl.float64)
             theta_sum += tl.where(live, gtheta, 0.0).to(tl.float64)
-    if SUMS:
-        store_sums(partial_ptr, thread, slabs * columns, tau_sum, theta_sum)
+        if affine_ptr is not None:
+            shift_sum += tl.where(live, gshift, 0.0).to(tl.float64)
+            scale_sum += tl.where(live, gscale, 0.0).to(tl.float64)
+    if CONSTANTS:
+        store_sum(partial_ptr, 0, thread, slabs * columns, tau_sum, 1)
+        store_sum(partial_ptr, 1, thread, slabs * columns, theta_sum, 1)
+    if affine_ptr is not None:
+        store_sum(partial_ptr, 2 if CONSTANTS else 0, thread, slabs * columns, shift_sum, 1)
+        store_sum(partial_ptr, 3 if CONSTANTS else 1, thread, slabs * columns, scale_sum, 1)

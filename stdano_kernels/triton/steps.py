@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .math import exp_negative, reciprocal
-from .surrogates import primitive
+from .surrogates import derivative, primitive
 
 
 @triton.jit
@@ -31,6 +31,24 @@ def gain_of(inverse_tau, DECAY_INPUT: tl.constexpr):
         return inverse_tau
     else:
         return 1.0
+
+
+@triton.jit
+def transformed(x, affine):
+    """The neuron's input: x, or scale*x + shift where x is what common.load_input left of it."""
+    if affine is None:
+        return x
+    else:
+        return tl.fma(affine[1], x, affine[2])
+
+
+@triton.jit
+def before_transform(gradient, affine):
+    """The gradient of x from that of the neuron's input."""
+    if affine is None:
+        return gradient
+    else:
+        return affine[1] * gradient
 
 
 @triton.jit
@@ -96,6 +114,27 @@ def past_reset(s, gv, SOFT_RESET: tl.constexpr):
         return gv
     else:
         return times_not(s, gv)
+
+
+@triton.jit
+def adjoint_of_spike(
+    gs,
+    gv,
+    h,
+    theta,
+    r,
+    alpha,
+    SOFT_RESET: tl.constexpr,
+    SURROGATE: tl.constexpr,
+    SOFT_SPIKE: tl.constexpr,
+    DETACH_RESET: tl.constexpr,
+):
+    """(s, q*sigma, gh) of a neuron whose spike goes nowhere but out and into the reset."""
+    u = h - theta
+    s = fire(u, alpha, SURROGATE, SOFT_SPIKE)
+    sigma = derivative(u, alpha, SURROGATE)
+    q_sigma = weighted(sigma, spike_gradient(gs, gv, h, theta, r, SOFT_RESET, DETACH_RESET))
+    return s, q_sigma, past_reset(s, gv, SOFT_RESET) + q_sigma
 
 
 @triton.jit

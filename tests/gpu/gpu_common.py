@@ -5,9 +5,18 @@ import torch
 from kernels_common import assert_close, assert_same_bits, make_cotangents, run
 from tolerances import REDUCTION
 
+from stdano_kernels.backends import select
+from stdano_kernels.registration import NAMESPACES
+
 BACKENDS = ("cuda", "triton")
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
-SUMS = ("grad tau", "grad v_threshold")
+SUMS = ("grad tau", "grad v_threshold", "grad affine")
+
+
+def operators(backend):
+    """A backend's operators, which are loaded when they are first asked for."""
+    select(backend, torch.empty(1, device="cuda"))
+    return getattr(torch.ops, NAMESPACES[backend])
 
 
 def to_device(value):
@@ -41,3 +50,27 @@ def assert_equals_cpu(neuron, x, *, backend, **options):
     assert_same_bits(actual, expected, [name for name in expected if name not in SUMS])
     assert_close(actual, expected, REDUCTION[x.dtype], [name for name in expected if name in SUMS])
     return actual
+
+
+# The arguments of a super neuron's operators from `neurons` on, in their order.
+SUPER_SETTINGS = dict(
+    neurons=7,
+    tau=1.7,
+    v_threshold=0.9,
+    v_reset=0.0,
+    slif_v_reset=None,
+    gamma=0.15,
+    beta=0.2,
+    tau_min=1.05,
+    linear_decay=False,
+    decay_input=False,
+    surrogate=0,
+    alpha=1.0,
+    detach_reset=False,
+    detach_adapt=False,
+)
+
+
+def super_settings(**changes):
+    assert changes.keys() <= SUPER_SETTINGS.keys()
+    return tuple({**SUPER_SETTINGS, **changes}.values())

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import stdano_kernels
 from stdano import LIFNode, LLIFNode, SLIFNode
-from stdano_kernels.registration import DEVICE_CHECKPOINT_STEPS, NAMESPACES
+from stdano_kernels.fakes import CHANNEL_OPERATORS, DEVICE_CHECKPOINT_STEPS
+from stdano_kernels.registration import NAMESPACES
 
 backends = sys.modules["stdano_kernels.backends"]  # whose name in the package is the function's
 NODES = {"lif": LIFNode, "llif": LLIFNode, "slif": SLIFNode}
@@ -132,7 +133,7 @@ def operator_arguments(neuron, shape, dtype=torch.float32, constants=None, outpu
     real = compute_dtype(dtype)
     tensors = (None, None) if constants is None else tuple(torch.full(constants, c, dtype=real) for c in (1.7, 0.9))
     tensors = tuple(t if t is None else t.cuda() for t in (x, *states, *tensors))
-    return (*tensors, *SETTINGS, shape[0] > DEVICE_CHECKPOINT_STEPS[real], outputs, outputs)
+    return (*tensors, None, *SETTINGS, shape[0] > DEVICE_CHECKPOINT_STEPS[real], outputs, outputs)
 
 
 @every_backend
@@ -143,23 +144,23 @@ def test_opcheck(backend, neuron, case):
     stdano_kernels.lif(make_x((1, 1)).cuda(), backend=backend)  # loads it
     arguments = operator_arguments(neuron, **CASES[case])
     torch.library.opcheck(getattr(namespace, f"{neuron}_forward").default, arguments)
-    x, v, adapt, tau, threshold, *settings = arguments[:-3]
+    x, v, adapt, tau, threshold, affine, *settings = arguments[:-3]
     _, v_out, adapt_out, v_seq, checkpoints = getattr(namespace, f"{neuron}_forward")(*arguments)
     grads = [torch.ones_like(x), *(torch.ones_like(t) if t.numel() else None for t in (v_out, adapt_out, v_seq))]
     operator = getattr(namespace, f"{neuron}_backward").default
-    torch.library.opcheck(operator, (*grads, x, v, adapt, checkpoints, tau, threshold, *settings))
+    torch.library.opcheck(operator, (*grads, x, v, adapt, checkpoints, tau, threshold, affine, *settings))
 
 
 def test_schemas_agree():
     """Triton's operators take and return what the compiled ones do."""
     stdano_kernels.lif(make_x((1, 1)).cuda(), backend="triton")
-    for neuron in FUNCTIONS:
-        for way in ("forward", "backward"):
-            ours, theirs = (
-                str(getattr(getattr(torch.ops, space), f"{neuron}_{way}").default._schema).split("::")[1]
-                for space in ("stdano_triton", "stdano")
-            )
-            assert ours == theirs
+    names = [f"{neuron}_{way}" for neuron in FUNCTIONS for way in ("forward", "backward")]
+    for name in (*names, *CHANNEL_OPERATORS):
+        ours, theirs = (
+            str(getattr(getattr(torch.ops, space), name).default._schema).split("::")[1]
+            for space in ("stdano_triton", "stdano")
+        )
+        assert ours == theirs
 
 
 @every_backend
@@ -263,7 +264,7 @@ def test_wrong_tensors_are_refused_by_the_operators_themselves(backend):
     stdano_kernels.lif(make_x((1, 1)).cuda(), backend=backend)
     operator = getattr(torch.ops, NAMESPACES[backend]).llif_forward
     x = make_x((3, 2, 4)).cuda()
-    rest = (*SETTINGS, False, True, True)
+    rest = (None, *SETTINGS, False, True, True)
     for v in (torch.zeros(2, 4), torch.zeros(2, 3, device="cuda"), torch.zeros(2, 4, device="cuda").double()):
         with pytest.raises((RuntimeError, ValueError, TypeError), match="state.v"):
             operator(x, v, None, None, None, *rest)

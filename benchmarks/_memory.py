@@ -1,0 +1,43 @@
+"""How memory is counted: what torch's allocator had given out at once, to the byte, the same on every run.
+
+Everything that goes through the allocator counts: outputs, what autograd keeps, gradients, and what an operator
+takes for itself meanwhile, in eager mode, in compiled graphs and in stdano's kernels alike. The resident size of the
+process is not used: it holds whatever malloc keeps of freed memory, and the interpreter.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+MIB = 2**20
+
+
+def peak_bytes(work: Callable[[], object], device: str = "cpu") -> int:
+    """The most bytes at once that ``work`` had allocated, beyond what there was before it.
+
+    On a GPU from the allocator's own counter (which rounds each tensor up to 512 bytes), on the CPU from the
+    profiler's record of every allocation and release.
+    """
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports each start, and the lack of a GPU, on stderr
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    results = profiler.profiler.kineto_results  # events() of the profiler itself has memory summed up by operator
+    changes = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
+    total = highest = 0
+    for _, change in sorted(changes, key=lambda c: c[0]):  # stable: what one thread did in one instant keeps its order
+        total += change
+        highest = max(highest, total)
+    return highest

@@ -1,0 +1,166 @@
+"""Makes the BatchNorm -> neuron pairs of a model one kernel each, and undoes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .base import BaseNode
+from .convert import is_spiking
+from .dataflow import Flow, traced, watched
+from .link import link_of
+from .normalised import BatchNormNeuron, link, unlink
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+@dataclass
+class FusionReport:
+    """What :func:`fuse` did; ``print`` it.
+
+    Attributes:
+        fused: names of norm and neuron of each pair.
+        left: names of norms and neurons that stay as they were, each with the reason.
+    """
+
+    fused: list[tuple[str, str]] = field(default_factory=list)
+    left: list[tuple[str, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.fused)} fused"]
+        lines += [f"  {norm} -> {neuron}" for norm, neuron in self.fused]
+        lines += [f"{len(self.left)} left"] if self.left else []
+        lines += [f"  {name}: {reason}" for name, reason in self.left]
+        return "\n".join(lines)
+
+
+def fuse(model: nn.Module, example_input: Any = None) -> FusionReport:
+    """Makes every BatchNorm whose output goes into one of stdano's neurons, and nowhere else, part of that neuron's
+    kernel, in place.
+
+    The modules stay where they are: names, parameters, buffers, ``state_dict()``, optimisers, ``train()``, ``to()``
+    and ``copy.deepcopy`` are not affected; :func:`unfuse` undoes it. The norm then passes its input on and the neuron
+    normalises it, so results differ from before by rounding alone (:func:`stdano_kernels.bn_neuron`). Between the two
+    the tensor may be reshaped, ``[T*B, C, H, W]`` to ``[T, B, C, H, W]``. In two respects a fused pair is better than
+    before: checkpointing does not move running statistics twice, and SyncBatchNorm works on the CPU.
+
+    Args:
+        model: any module. Norms: BatchNorm1d, 2d, 3d and SyncBatchNorm of torch and the BatchNorms of SpikingJelly,
+            without hooks; neurons: LIFNode, LLIFNode, SLIFNode. Others are left.
+        example_input: a tensor, or a tuple of arguments, for one run in eval mode (which resets the neurons). Without
+            it ``torch.fx`` tells what goes where. Where that cannot trace a module, its largest traceable parts are
+            looked at, each on the assumption that it is called as a whole; the run needs no such assumption. Both see
+            one way through the model, the run the one that this input takes in eval mode.
+
+    Returns:
+        What was fused, and what was left and why.
+
+    A fused pair raises an error where the neuron runs without its norm, where the shape shows that something other
+    than reshaping is between them, or where the tensor was changed in place there; and warns where the norm ran and
+    the neuron did not.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    report = FusionReport()
+    names = {module: name for name, module in model.named_modules()}
+    for module in names:
+        if isinstance(module, BatchNormNeuron) and link_of(module[1]) is None and is_norm(module[0]):
+            link(module[0], module[1], time_first=True)
+    neurons = {id(m._link): m for m in names if isinstance(m, BaseNode) and m._link is not None}
+    pairs = {m: neurons[id(link_of(m))] for m in names if is_norm(m) and id(link_of(m)) in neurons}
+    done = {*pairs.keys(), *pairs.values()}
+    if any(module not in done and (is_norm(module) or is_spiking(module)) for module in names):
+        flow = traced(model, _of_interest) if example_input is None else watched(model, _of_interest, example_input)
+        for norm in [m for m in names if is_norm(m) and m not in done]:
+            found = _partner(norm, flow, names, by_run=example_input is not None)
+            if isinstance(found, str):
+                report.left.append((names[norm], found))
+            else:
+                link(norm, found)
+                pairs[norm] = found
+        for neuron in [m for m in names if is_spiking(m) and m not in pairs.values()]:
+            report.left.append((names[neuron], _why_alone(neuron, flow, names)))
+    report.fused = [(names[norm], names[neuron]) for norm, neuron in pairs.items()]
+    return report
+
+
+def unfuse(model: nn.Module) -> nn.Module:
+    """Undoes :func:`fuse`, in place, also in every :class:`stdano.BatchNormNeuron`, and returns the model: norms and
+    neurons each compute their own again. Parameters, buffers and the neurons' states stay as they are."""
+    for module in model.modules():
+        connection = link_of(module)
+        if connection is not None and isinstance(module, BaseNode):
+            unlink(connection.norm, module)
+    for module in model.modules():
+        if link_of(module) is not None:  # a norm whose neuron has been taken out of the model
+            module.__dict__.pop("forward")
+    return model
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a BatchNorm that can be fused."""
+    kind = type(module)
+    spikingjelly = kind.__module__.startswith("spikingjelly.") and kind.__name__ in [norm.__name__ for norm in _NORMS]
+    return kind in _NORMS or (spikingjelly and isinstance(module, _BatchNorm))
+
+
+def _of_interest(module: nn.Module) -> bool:
+    return is_norm(module) or is_spiking(module) or isinstance(module, BatchNormNeuron)
+
+
+def described(place: nn.Module | str, names: dict[nn.Module, str]) -> str:
+    """A place of the data flow, for people."""
+    return place if isinstance(place, str) else f"{names[place] or 'itself'} ({type(place).__name__})"
+
+
+def _partner(norm: Any, flow: Flow, names: dict[nn.Module, str], by_run: bool) -> BaseNode | str:
+    """The neuron behind a norm, or why it cannot be fused with one."""
+    calls = flow.takers.get(norm)
+    if not calls:
+        if by_run:
+            return "the example does not run it"
+        return _untraced(names[norm], flow) or "forward does not run it"
+    for takers in calls:
+        if len(takers) != 1:
+            listed = ", ".join(described(place, names) for place in takers)
+            return f"its output has {len(takers)} uses: {listed}" if takers else "its output is not used"
+    found = {takers[0] for takers in calls}
+    if len(found) > 1:
+        return f"it is shared, and its outputs go to {', '.join(sorted(described(place, names) for place in found))}"
+    (neuron,) = found
+    if not isinstance(neuron, BaseNode):
+        if not isinstance(neuron, str) and type(neuron).__module__.startswith("spikingjelly."):
+            return f"{described(neuron, names)} behind it is SpikingJelly's: call convert() first"
+        return f"its output goes to {described(neuron, names)}, not to a LIFNode, LLIFNode or SLIFNode"
+    others = sorted({described(place, names) for place in flow.makers[neuron] if place is not norm})
+    if others:
+        return f"{described(neuron, names)} behind it is shared, and has input from {', '.join(others)} as well"
+    if neuron._link is not None:
+        return f"{described(neuron, names)} behind it is already fused with another norm"
+    hooks = (norm._forward_pre_hooks, norm._forward_hooks, norm._backward_pre_hooks, norm._backward_hooks)
+    if any(hooks) or neuron._forward_pre_hooks:
+        return f"it or {described(neuron, names)} behind it has hooks, which would see another tensor"
+    if getattr(norm, "step_mode", "s") == "m" and neuron.step_mode != "m":
+        return f'it is in step_mode "m", but {described(neuron, names)} behind it in "{neuron.step_mode}"'
+    return neuron
+
+
+def _untraced(name: str, flow: Flow) -> str | None:
+    """Why nothing is known of a module: the innermost part around it that cannot be traced."""
+    around = [part for part in flow.errors if not part or name.startswith(f"{part}.")]
+    return f"torch.fx cannot trace {flow.errors[max(around, key=len)]}: give an example_input" if around else None
+
+
+def _why_alone(neuron: nn.Module, flow: Flow, names: dict[nn.Module, str]) -> str:
+    if not isinstance(neuron, BaseNode):
+        kind = type(neuron).__name__
+        if type(neuron).__module__.startswith("spikingjelly."):
+            return f"{kind} is SpikingJelly's: call convert() first"
+        return f"{kind} is fused already, and takes no norm in front of it"
+    makers = sorted({described(place, names) for place in flow.makers.get(neuron, [])})
+    if not makers:
+        return _untraced(names[neuron], flow) or "forward does not run it"
+    return f"its input comes from {', '.join(makers)}"

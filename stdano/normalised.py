@@ -1,0 +1,98 @@
+"""BatchNorm and neuron as one module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .base import BaseNode
+from .link import Link
+from .neurons import NEURONS
+
+
+class BatchNormNeuron(nn.Sequential):
+    """BatchNorm over T, B and space, and the neuron behind it, in one kernel (see :func:`stdano_kernels.bn_neuron`).
+
+    It has the parameters, buffers and ``state_dict()`` keys of ``nn.Sequential(nn.BatchNorm2d(C), LLIFNode())``, and
+    computes what that would on ``[T*B, C, H, W]``, without the normalised tensor in between. ``[0]`` is the norm and
+    ``[1]`` the neuron, with its state and settings.
+
+    Args:
+        num_channels: C.
+        neuron: ``"LIF"``, ``"LLIF"`` (default), ``"SLIF"`` or a class name such as ``"LLIFNode"``, made with
+            ``settings``; or a neuron, in step mode "m".
+        eps: added to the variance.
+        momentum: weight of the batch in the running statistics; None: all batches weigh the same.
+        affine: whether there are a weight and a bias to learn.
+        track_running_stats: whether there are running statistics for eval mode.
+        sync: in training, statistics over all processes (``nn.SyncBatchNorm``, but on the CPU as well).
+        process_group: the processes of ``sync``; default all.
+        settings: arguments of the neuron.
+
+    Forward takes ``[T, B, C, ...]`` and returns spikes like it.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong; the input has other channels.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        neuron: str | BaseNode = "LLIF",
+        *,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        sync: bool = False,
+        process_group: dist.ProcessGroup | None = None,
+        **settings: Any,
+    ) -> None:
+        node = _node(neuron, settings)
+        if process_group is not None and not sync:
+            raise ValueError("process_group must be None without sync=True")
+        arguments = (num_channels, eps, momentum, affine, track_running_stats)
+        norm = nn.SyncBatchNorm(*arguments, process_group) if sync else nn.BatchNorm2d(*arguments)
+        super().__init__(norm, node)
+        link(norm, node, time_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm, neuron = self
+        if neuron._link is not None or isinstance(norm, nn.Identity):
+            return neuron(norm(x))
+        # Apart, after unfuse(): a BatchNorm2d takes images, and there is no harm in flat ones.
+        images = x.flatten(0, 1)
+        return neuron(norm(images if images.dim() == 4 else images.reshape(*images.shape[:2], -1, 1)).reshape(x.shape))
+
+
+def _node(neuron: str | BaseNode, settings: dict[str, Any]) -> BaseNode:
+    if isinstance(neuron, str):
+        kind = neuron.removesuffix("Node")
+        if kind not in NEURONS:
+            raise ValueError(f"neuron must be one of {', '.join(map(repr, NEURONS))} or a neuron, got {neuron!r}")
+        neuron = NEURONS[kind](**settings)
+    elif not isinstance(neuron, BaseNode):
+        raise TypeError(f"neuron must be a name or one of stdano's neurons, got {type(neuron).__name__}")
+    elif settings:
+        raise ValueError(f"neuron must be a name where settings of one are given, {', '.join(settings)}")
+    if neuron.step_mode != "m":
+        raise ValueError(f"neuron must be in step_mode 'm', which takes all time steps, got {neuron.step_mode!r}")
+    if neuron._link is not None:
+        raise ValueError("neuron must not have a norm of its own; call unfuse() on what it is part of")
+    return neuron
+
+
+def link(norm: nn.Module, neuron: nn.Module, time_first: bool = False) -> None:
+    """From now on the neuron computes the norm."""
+    assert isinstance(neuron, BaseNode)
+    connection = Link(norm, time_first)
+    norm.__dict__["forward"] = connection
+    neuron._link = connection
+
+
+def unlink(norm: nn.Module, neuron: BaseNode) -> None:
+    """From now on each computes its own."""
+    norm.__dict__.pop("forward", None)
+    neuron._link = None

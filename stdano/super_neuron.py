@@ -1,0 +1,196 @@
+"""The super neuron of the search as a module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+import stdano_kernels
+from stdano_kernels import super_neuron
+from stdano_kernels.settings import choice, flag, number
+
+from .base import BaseNode
+from .link import statistics, synchronised
+from .neurons import NEURONS
+from .surrogates import resolve_surrogate
+
+
+class SuperNeuron(nn.Module):
+    """Several neurons on one input, each normalised, and their weighted sum (eq. 10 of the paper)::
+
+        y = sum_k w[k] * BatchNorm_k(S_k(x)),   w = softmax(alpha)
+
+    See :func:`stdano_kernels.super_neuron`, which computes all of it in two passes over the data.
+
+    Args:
+        num_channels: C, the channels of the input.
+        neurons: the candidates, in the order of ``alpha``: one to three of ``"LIF"``, ``"LLIF"``, ``"SLIF"``.
+        momentum: weight of the batch in the running statistics; None: all batches weigh the same.
+        eps: added to the variance.
+        track_running_stats: whether there are running statistics for eval mode.
+        sync: in training, statistics over all processes of ``process_group``; default all.
+        tau, v_threshold, decay, decay_input, surrogate_function, detach_reset, spike, backend: as for
+            :class:`stdano.BaseNode`; ``tau`` and ``v_threshold`` are numbers.
+        surrogate_alpha: sharpness of a surrogate given by name; default 1.
+        v_reset: reset of LIF and LLIF; None: soft.
+        slif_v_reset: reset of SLIF; None: soft.
+        gamma: adaptation of LLIF, ``beta`` and ``tau_min`` of SLIF.
+        detach_adapt: the adaptation counts as a constant in the backward pass.
+
+    Attributes:
+        alpha: the architecture parameter ``[K]``, to start with 1e-3 times standard normal numbers.
+        running_mean, running_var: statistics of each candidate's spikes ``[K, C]``; ``num_batches_tracked`` ``[]``.
+
+    Forward takes ``[T, B, C, ...]`` and returns the like. Each call is a sequence of its own: no state is carried.
+
+    Raises:
+        ValueError, TypeError: a setting is wrong (at construction), or the input does not fit.
+    """
+
+    alpha: nn.Parameter
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def __init__(
+        self,
+        num_channels: int,
+        neurons: Sequence[str] = ("LIF", "LLIF", "SLIF"),
+        *,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+        track_running_stats: bool = True,
+        sync: bool = False,
+        process_group: dist.ProcessGroup | None = None,
+        tau: float = 2.0,
+        decay_input: bool = False,
+        v_threshold: float = 1.0,
+        v_reset: float | None = 0.0,
+        slif_v_reset: float | None = None,
+        surrogate_function: object = "triangle",
+        surrogate_alpha: float | None = None,
+        detach_reset: bool = False,
+        detach_adapt: bool = False,
+        decay: str = "exp",
+        gamma: float = 0.1,
+        beta: float = 0.1,
+        tau_min: float = 1.05,
+        spike: str = "hard",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if not isinstance(num_channels, int) or num_channels < 1:
+            raise ValueError(f"num_channels must be 1 or more, got {num_channels!r}")
+        names = () if isinstance(neurons, str) else tuple(neurons)
+        if not names or len(set(names)) != len(names) or not set(names) <= set(NEURONS):
+            raise ValueError(f"neurons must be one to three different ones of {', '.join(NEURONS)}, got {neurons!r}")
+        if process_group is not None and not sync:
+            raise ValueError("process_group must be None without sync=True")
+        self.num_channels = num_channels
+        self.neurons = names
+        self.momentum = momentum
+        self.eps = eps
+        self.track_running_stats = flag("track_running_stats", track_running_stats)
+        self.sync = flag("sync", sync)
+        self.process_group = process_group
+        self.tau = tau
+        self.decay_input = decay_input
+        self.v_threshold = v_threshold
+        self.v_reset = v_reset
+        self.slif_v_reset = slif_v_reset
+        self.surrogate_function, self.surrogate_alpha = resolve_surrogate(surrogate_function, surrogate_alpha)
+        self.detach_reset = detach_reset
+        self.detach_adapt = detach_adapt
+        self.decay = decay
+        self.gamma = gamma
+        self.beta = beta
+        self.tau_min = tau_min
+        self.spike = spike
+        self.backend = backend
+        self.alpha = nn.Parameter(1e-3 * torch.randn(len(names)))
+        shape = (len(names), num_channels)
+        self.register_buffer("running_mean", torch.zeros(shape) if track_running_stats else None)
+        self.register_buffer("running_var", torch.ones(shape) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", torch.tensor(0) if track_running_stats else None)
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        for name in NEURONS:  # every setting, also of neurons that are no candidates
+            NEURONS[name](**self.settings_of(name))
+        for constant in ("tau", "v_threshold"):
+            if isinstance(getattr(self, constant), Tensor):
+                raise TypeError(f"{constant} must be a number in a super neuron, got a tensor")
+        number("eps", self.eps)
+        if self.momentum is not None:
+            number("momentum", self.momentum)
+        choice("backend", self.backend, ("auto", *stdano_kernels.backends()))
+
+    def weights(self) -> Tensor:
+        """``[K]``: the share of each candidate, the softmax of ``alpha``."""
+        return self.alpha.softmax(0)
+
+    def choice(self) -> str:
+        """The candidate with the largest share: ``"LIF"``, ``"LLIF"`` or ``"SLIF"``."""
+        return self.neurons[int(self.alpha.detach().argmax())]
+
+    def node(self, neuron: str | None = None) -> BaseNode:
+        """A candidate as a neuron of its own, with the same settings; by default the one of :meth:`choice`."""
+        name = self.choice() if neuron is None else neuron
+        if name not in self.neurons:
+            raise ValueError(f"neuron must be one of {', '.join(self.neurons)}, got {neuron!r}")
+        return NEURONS[name](**self.settings_of(name)).train(self.training)
+
+    def settings_of(self, neuron: str) -> dict[str, Any]:
+        """The arguments with which LIFNode, LLIFNode or SLIFNode is what it is in here."""
+        own = {"LIF": (), "LLIF": ("gamma", "detach_adapt"), "SLIF": ("beta", "tau_min", "detach_adapt")}[neuron]
+        shared = ("tau", "decay_input", "v_threshold", "surrogate_function", "detach_reset", "decay", "spike")
+        return {
+            **{name: getattr(self, name) for name in (*shared, "backend", *own)},
+            "alpha": self.surrogate_alpha,
+            "v_reset": self.slif_v_reset if neuron == "SLIF" else self.v_reset,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``y``, like the input ``[T, B, C, ...]``."""
+        mean, variance, training, momentum = statistics(self)
+        return super_neuron(
+            x,
+            self.weights(),
+            mean,
+            variance,
+            neurons=[name.lower() for name in self.neurons],
+            training=training,
+            momentum=momentum,
+            eps=self.eps,
+            tau=self.tau,
+            v_threshold=self.v_threshold,
+            v_reset=self.v_reset,
+            slif_v_reset=self.slif_v_reset,
+            decay=self.decay,
+            decay_input=self.decay_input,
+            surrogate=self.surrogate_function,
+            alpha=self.surrogate_alpha,
+            detach_reset=self.detach_reset,
+            detach_adapt=self.detach_adapt,
+            spike=self.spike,
+            gamma=self.gamma,
+            beta=self.beta,
+            tau_min=self.tau_min,
+            process_group=synchronised(self.training and self.sync, self),
+            backend=self.backend,
+        )
+
+    def reset(self) -> None:
+        """Does nothing, since no state is carried; :func:`stdano.reset_net` may call it all the same."""
+
+    def extra_repr(self) -> str:
+        names = (
+            "num_channels neurons momentum eps track_running_stats sync tau decay_input v_threshold v_reset "
+            "slif_v_reset surrogate_function surrogate_alpha detach_reset detach_adapt decay gamma beta tau_min spike "
+            "backend"
+        )
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())

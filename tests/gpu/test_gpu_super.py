@@ -1,0 +1,292 @@
+"""The super neuron's operators on CUDA and Triton against the CPU kernels, bit for bit, and what they move."""
+
+import pytest
+import torch
+from gpu_common import every_backend, operators, super_settings
+from kernels_common import (
+    DENSE_LAYOUTS,
+    HALF,
+    assert_close,
+    assert_same_bits,
+    by_dtype,
+    compute_dtype,
+    make_cotangents,
+    make_x,
+    product,
+    short,
+)
+from tolerances import REDUCTION, TOLERANCES
+
+import stdano_kernels
+from stdano_kernels import SURROGATES
+
+FLOAT = (torch.float32, *HALF)
+CPU = torch.ops.stdano
+
+
+def make_table(rows, x, seed=7):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, x.shape[2], generator=generator, dtype=torch.float64).to(compute_dtype(x.dtype))
+
+
+def make_grad(x):
+    """Like x, in its layout."""
+    return torch.empty_like(x).copy_(make_cotangents("lif", x)["spikes"])
+
+
+def run(ops, x, grad, settings, place=lambda t: t):
+    """All of a super neuron's passes, with tables that are the same everywhere."""
+    x, grad = place(x), place(grad)
+    codes, counts = ops.super_neuron_encode(x, *settings)
+    return {
+        "codes": codes.cpu(),
+        "counts": counts.cpu(),
+        "y": ops.super_neuron_decode(codes, place(make_table(4, x)), x).cpu(),
+        "sums": ops.super_neuron_sums(codes, grad).cpu(),
+        "grad x": ops.super_neuron_backward(grad, x, codes, place(make_table(9, x)), *settings).cpu(),
+    }
+
+
+def assert_equals_cpu(backend, x, grad=None, place=lambda t: t.cuda(), **changes):
+    grad = make_grad(x) if grad is None else grad
+    expected = run(CPU, x, grad, super_settings(**changes))
+    actual = run(operators(backend), x, grad, super_settings(**changes), place)
+    assert_same_bits(actual, expected, ["codes", "counts", "y", "grad x"])
+    assert_close(actual, expected, REDUCTION[x.dtype], ["sums"])
+    bits = [(expected["codes"] >> k & 1).double().sum((0, 1, *range(3, x.dim()))) for k in range(3)]
+    assert torch.equal(actual["counts"], torch.stack(bits)), "the counts are those of the codes"
+    return actual
+
+
+RESETS = product(v_reset=(None, 0.1), slif_v_reset=(None, -0.1))
+
+
+@every_backend
+@pytest.mark.parametrize("index", range(8))
+def test_settings(backend, index):
+    """Sets of neurons, resets, surrogates and the switches take turns, as do dtypes and lengths."""
+    x = make_x(((8, 3, 11, 5)[index % 4], 2, 3, 4), FLOAT[index % 3], seed=index)
+    settings = dict(
+        neurons=(7, 1, 7, 2, 4, 6, 7, 3)[index],
+        surrogate=(index + 1) % len(SURROGATES),
+        alpha=1.3,
+        linear_decay=index % 2 == 1,
+        decay_input=index % 3 == 1,
+        detach_reset=index % 4 == 2,
+        detach_adapt=index % 5 == 3,
+        **RESETS[index % 4],
+    )
+    actual = assert_equals_cpu(backend, x, **settings)
+    assert actual["counts"].sum() > 0 and actual["grad x"].abs().sum() > 0
+
+
+@every_backend
+@pytest.mark.parametrize("steps", (1, 4, 8, 9, 16, 17))
+def test_lengths(backend, steps):
+    assert_equals_cpu(backend, make_x((steps, 2, 3, 7)))
+
+
+@pytest.mark.parametrize("steps", (3, 4, 9))
+def test_float64(steps):
+    assert_equals_cpu("cuda", make_x((steps, 2, 3, 5), torch.float64), surrogate=3)
+
+
+@every_backend
+@by_dtype(FLOAT)
+@pytest.mark.parametrize("shape", ((5, 1, 1), (5, 1, 1, 33), (4, 3, 129), (3, 5, 8), (2, 3, 5, 7, 11)), ids=short)
+def test_sizes(backend, dtype, shape):
+    assert_equals_cpu(backend, make_x(shape, dtype), neurons=2)
+
+
+LAYOUTS = {
+    **{name: layout for name, layout in DENSE_LAYOUTS.items() if name != "contiguous"},
+    "every other": lambda x: x.repeat_interleave(2, -1)[..., ::2],
+}
+
+
+@every_backend
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", ((9, 4, 3, 5), (9, 2, 4, 8)), ids=short)
+def test_layouts(backend, layout, shape):
+    """Dense in any order without a copy; results have x's strides."""
+    x = LAYOUTS[layout](make_x(shape))
+    actual = assert_equals_cpu(backend, x)
+    if layout in DENSE_LAYOUTS:
+        assert all(actual[name].stride() == x.stride() for name in ("codes", "y", "grad x"))
+
+
+@every_backend
+def test_a_gradient_in_another_layout_is_copied(backend):
+    x = make_x((4, 3, 4, 8))
+    assert_equals_cpu(backend, x, DENSE_LAYOUTS["channels_last"](make_grad(x)))
+    assert_equals_cpu(backend, x, make_grad(x)[:, :1, :1].expand_as(x))
+
+
+@every_backend
+@by_dtype(FLOAT)
+def test_a_storage_offset_breaks_the_alignment(backend, dtype):
+    """x and the gradient start in the middle of a vector, though their sizes suit it."""
+
+    def shifted(t):
+        return torch.cat([t.new_zeros(1), t.flatten()]).cuda()[1:].view(t.shape)
+
+    x = make_x((5, 2, 4, 8), dtype)
+    assert_equals_cpu(backend, x, place=lambda t: shifted(t) if t.shape == x.shape else t.cuda(), neurons=1)
+
+
+@every_backend
+def test_more_neurons_than_threads(backend):
+    """Where counts are taken, a thread then serves several in sequence. Twice the same, to the last bit."""
+    x = make_x((2, 40, 3, 1400))
+    first = assert_equals_cpu(backend, x)
+    second = run(operators(backend), x, make_grad(x), super_settings(), lambda t: t.cuda())
+    assert_same_bits(second, first)
+
+
+@every_backend
+@pytest.mark.parametrize("reset", ({}, dict(v_reset=None, slif_v_reset=0.1)), ids=short)
+def test_special_values(backend, reset):
+    """NaN stays in its neuron and fires nothing, infinity makes no NaN where it makes none on the CPU."""
+    x = make_x((9, 2, 4, 5))
+    for i, value in enumerate((float("nan"), float("inf"), -float("inf"), 3e38, -3e38, 1e-40)):
+        x[1 + i % 2, 0, i % 4, i // 4 + 1] = value
+    settings = super_settings(**reset)
+    actual = run(operators(backend), x, make_grad(x), settings, lambda t: t.cuda())
+    expected = run(CPU, x, make_grad(x), settings)
+    assert_same_bits(actual, expected, ["codes", "counts", "y"])
+    torch.testing.assert_close(actual["grad x"], expected["grad x"], rtol=0, atol=0, equal_nan=True)
+    assert not actual["codes"][1:, 0, 0, 1].any(), "NaN is no spike"
+
+
+@every_backend
+@pytest.mark.parametrize("shape", ((0, 2, 3), (3, 0, 4), (3, 2, 0, 4), (3, 2, 4, 0)), ids=short)
+def test_empty(backend, shape):
+    actual = assert_equals_cpu(backend, make_x(shape))
+    assert not actual["counts"].any() and actual["counts"].shape == (3, shape[2])
+
+
+# --- what is launched, what is moved, what is refused ---
+
+
+@every_backend
+@by_dtype((torch.float32, torch.float16))
+@pytest.mark.parametrize("shape", ((1, 3, 4, 24), (4, 3, 5, 7), (8, 2, 4, 16)), ids=short)
+def test_launches_and_bytes(launches, backend, dtype, shape):
+    """In float32 10 bytes an element forward, 18 backward, and what is kept for each neuron, not each step: its
+    channel's row of a table, and where sums are taken a partial one."""
+    ops, settings = operators(backend), super_settings()
+    x = make_x(shape, dtype)
+    place = (x.cuda(), make_grad(x).cuda(), make_table(4, x).cuda(), make_table(9, x).cuda())
+
+    def passes(x, grad, decode_table, backward_table):
+        with launches() as encode:
+            codes, _ = ops.super_neuron_encode(x, *settings)
+        with launches() as decode:
+            ops.super_neuron_decode(codes, decode_table, x)
+        with launches() as sums:
+            ops.super_neuron_sums(codes, grad)
+        with launches() as backward:
+            ops.super_neuron_backward(grad, x, codes, backward_table, *settings)
+        return encode, decode, sums, backward
+
+    passes(*place)  # compiles what is compiled late
+    encode, decode, sums, backward = passes(*place)
+    assert [len(p) for p in (encode, decode, sums, backward)] == [2, 1, 2, 1]
+    if encode[0].loaded is None:
+        return  # a real device does not say
+    elements, size = x.numel(), x.element_size()
+    threads = -(-x[0].numel() // 512) * 512  # those of the last block read a row of the table too
+
+    def within(actual, exact, more):
+        assert exact <= actual <= exact + more * threads
+
+    within(encode[0].loaded, size * elements, 0)
+    within(encode[0].stored, elements, 3 * 8)
+    within(decode[0].loaded, elements, 4 * 4)
+    within(decode[0].stored, size * elements, 0)
+    within(sums[0].loaded, (1 + size) * elements, 0)
+    within(sums[0].stored, 0, 4 * 8)
+    within(backward[0].loaded, (1 + 2 * size) * elements, 9 * 4)
+    within(backward[0].stored, size * elements, 0)
+
+
+@every_backend
+def test_opcheck(backend):
+    ops, settings = operators(backend), super_settings()
+    x = make_x((3, 2, 4, 3)).cuda()
+    codes, _ = ops.super_neuron_encode(x, *settings)
+    table = make_table(4, x).cuda()
+    torch.library.opcheck(ops.super_neuron_encode.default, (x, *settings))
+    torch.library.opcheck(ops.super_neuron_decode.default, (codes, table, x))
+    torch.library.opcheck(ops.super_neuron_sums.default, (codes, x))
+    torch.library.opcheck(ops.super_neuron_backward.default, (x, x, codes, make_table(9, x).cuda(), *settings))
+
+
+@every_backend
+def test_wrong_tensors_are_refused(backend):
+    """Who calls an operator directly gets an error, not a wild read."""
+    ops, settings = operators(backend), super_settings()
+    x = make_x((3, 2, 4, 8)).cuda()
+    codes, _ = ops.super_neuron_encode(x, *settings)
+    table = make_table(9, x).cuda()
+    errors = (RuntimeError, ValueError, TypeError)
+    for wrong in (table[:4], table[:, :3].contiguous(), table.double(), table.cpu(), table.t().contiguous().t()):
+        with pytest.raises(errors, match="table"):
+            ops.super_neuron_backward(x, x, codes, wrong, *settings)
+    with pytest.raises(errors, match="table"):
+        ops.super_neuron_decode(codes, table, x)
+    for wrong in (codes.int(), codes[:2], DENSE_LAYOUTS["channels_last"](codes)):
+        with pytest.raises(errors, match="codes"):
+            ops.super_neuron_backward(x, x, wrong, table, *settings)
+    for wrong in (0, 8):
+        with pytest.raises(errors, match="neurons"):
+            ops.super_neuron_encode(x, *super_settings(neurons=wrong))
+    with pytest.raises(errors, match="channels"):
+        ops.super_neuron_encode(x[0, 0], *settings)
+
+
+def test_triton_compiles_once_for_all_lengths_and_sizes():
+    """A new T, number of neurons or set of constants finds the compiled kernel."""
+    from stdano_kernels.triton import super_backward, super_neuron
+
+    kernels = [super_neuron.super_neuron_encode, super_neuron.super_neuron_decode, super_neuron.super_neuron_sums]
+    kernels.append(super_backward.super_neuron_backward)
+
+    def count():
+        return [sum(len(cache[0]) for cache in k.device_caches.values()) for k in kernels]
+
+    def step(*shape, **changes):
+        x = make_x(shape)
+        run(operators("triton"), x, make_grad(x), super_settings(**changes), lambda t: t.cuda())
+
+    step(4, 3, 4, 4)
+    step(3, 3, 5)  # not aligned: the other variant
+    before = count()
+    for shape in ((1, 3, 16), (7, 2, 64), (8, 2, 20, 80), (33, 3, 48), (5, 3, 7), (16, 17, 31)):
+        step(*shape, tau=1.3, v_threshold=1.1, v_reset=0.2, gamma=0.3, beta=0.3, alpha=2.0)
+    assert count() == before
+
+
+# --- the public function ---
+
+
+@every_backend
+@pytest.mark.parametrize("training", (False, True), ids=("evaluation", "training"))
+@by_dtype((torch.float32, torch.float16))
+def test_super_neuron_equals_the_cpu(backend, training, dtype):
+    """Statistics are double sums in another order, so tables, and what follows from them, agree to a rounding."""
+    neurons = ("slif", "lif", "llif")
+    x = make_x((9, 4, 3, 5), dtype)
+    results = {}
+    for device, chosen in (("cpu", "cpu"), ("cuda", backend)):
+        leaves = [x.to(device).requires_grad_()]
+        leaves.append(torch.linspace(0.2, 0.7, len(neurons), device=device).requires_grad_())
+        mean = torch.full((len(neurons), 3), 0.3, device=device)
+        var = torch.full((len(neurons), 3), 0.2, device=device)
+        options = dict(neurons=neurons, training=training, v_threshold=0.9, tau=1.7, backend=chosen)
+        y = stdano_kernels.super_neuron(*leaves, mean, var, **options)
+        grads = torch.autograd.grad(y, leaves, make_grad(x).to(device))
+        names = ("y", "grad x", "grad weights", "mean", "variance")
+        results[device] = {k: t.detach().cpu() for k, t in zip(names, (y, *grads, mean, var), strict=True)}
+    assert_close(results["cuda"], results["cpu"], TOLERANCES[dtype])
+    assert (results["cuda"]["mean"] != 0.3).any() == training
