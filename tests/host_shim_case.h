@@ -19,11 +19,12 @@ struct Case {
 
   void print() const {
     static const char* neurons[] = {"LIF", "LLIF", "SLIF"};
-    std::printf("case %d: %s %s %s%s%s%s%s T=%lld N=%lld inner=%lld channels=%lld channel_stride=%lld shifted=%d", number,
-                neurons[static_cast<int>(neuron)], kDtypes[static_cast<int>(dtype)],
-                soft_reset ? "soft reset" : "hard reset", soft_spike ? " soft spikes" : "", tau ? " tau" : "",
-                threshold ? " threshold" : "", affine ? " affine" : "", (long long)T, (long long)N, (long long)inner, (long long)channels,
-                (long long)channel_stride, shifted);
+    std::printf("case %d: %s %s %s%s%s%s%s ", number, neurons[static_cast<int>(neuron)],
+                kDtypes[static_cast<int>(dtype)], soft_reset ? "soft reset" : "hard reset",
+                soft_spike ? " soft spikes" : "", tau ? " tau" : "", threshold ? " threshold" : "",
+                affine ? " affine" : "");
+    std::printf("T=%lld N=%lld inner=%lld channels=%lld channel_stride=%lld shifted=%d", (long long)T, (long long)N,
+                (long long)inner, (long long)channels, (long long)channel_stride, shifted);
   }
 };
 

@@ -32,10 +32,10 @@ def check(code, registers=64, local=0):
     assert code.registers <= registers, f"{code} takes more than {registers} registers"
     if code.kind in FIRST_STAGES or ("sums" not in code.kind and code.kind not in CHECKS):
         assert code.shared == 0 and code.barriers == 0, f"{code} shares memory or waits"
-    if code.forward and code.aligned:
-        assert code.widest_access == 128, code
-    elif code.aligned:  # a table for each channel leaves room for four neighbours
+    if code.kind in ("decode", "channel affine") and code.aligned:  # a table leaves room for four neighbours
         assert code.widest_access == 4 * 8 * code.itemsize, code
+    elif (code.forward or code.kind == "forward and affine") and code.aligned:  # there of four states
+        assert code.widest_access == 128, code
 
 
 @needs_cuda_build
