@@ -93,9 +93,23 @@ struct Block {
   }
 };
 
-inline Block forward_block(const Geometry& g, int64_t index) {
-  const int64_t m = index * kForwardBlock;
-  return {g, m, g.N - m < kForwardBlock ? g.N - m : kForwardBlock};
+inline Block block_at(const Geometry& g, int64_t index, int64_t columns) {
+  const int64_t m = index * columns;
+  return {g, m, g.N - m < columns ? g.N - m : columns};
+}
+inline Block forward_block(const Geometry& g, int64_t index) { return block_at(g, index, kForwardBlock); }
+
+// Asks for the memory of the block that comes next, which then arrives while this one is worked on: with short rows in
+// many places the processor does not see them coming. Where the work is light this costs more than it brings.
+template <bool write, class scalar>
+STDANO_INLINE void prefetch(const scalar* base, const Block& b) {
+  constexpr int64_t most_steps = 16, line = 64;
+  if (b.size <= 0 || !b.contiguous()) return;
+  for (int64_t t = 0; t < b.g.T && t < most_steps; ++t) {
+    const char* row = reinterpret_cast<const char*>(base + b.offset(t));
+    const int64_t bytes = b.size * static_cast<int64_t>(sizeof(scalar));
+    for (int64_t i = 0; i < bytes; i += line) __builtin_prefetch(row + i, write ? 1 : 0, 2);
+  }
 }
 
 // Reads and writes one time step of a tensor in x's layout. Memory of the right type is used where it lies.

@@ -217,7 +217,7 @@ void channel_affine(const ChannelAffineCall& call, int64_t begin, int64_t end) {
   Workspace<real> workspace(6, kForwardBlock);
   real *x_buffer = workspace.take(), *g_buffer = workspace.take(), *out_buffer = workspace.take();
   real* rows = workspace.take(3);
-  for (int64_t index = end - 1; index >= begin; --index) {  // what the pass before wrote last is still in a cache
+  for (int64_t index = begin; index < end; ++index) {
     const Block block = forward_block(call.g, index);
     expand_table(block, call.table, 3, rows, kForwardBlock);
     for (int64_t t = 0; t < call.g.T; ++t) {

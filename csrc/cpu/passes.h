@@ -61,9 +61,8 @@ void forward(const ForwardCall& call, int64_t begin, int64_t end) {
   real *u = workspace.take(), *v_kept = workspace.take(), *kept = workspace.take(N::kept);
 
   for (int64_t index = begin; index < end; ++index) {
-    const int64_t m = index * columns;
-    const int64_t n = g.N - m < columns ? g.N - m : columns;
-    const Block block{g, m, n};
+    const Block block = forward_block(g, index);
+    const int64_t m = block.begin, n = block.size;
     constants.prepare(block);
     map.prepare(block);
     const auto c = constants.view();
@@ -127,9 +126,8 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
   for (int64_t slab = begin; slab < end; ++slab) {
     double* sums = call.grad_constants + slab * constant_sums * g.channels;
     for (int64_t index = slab * blocks / slabs; index < (slab + 1) * blocks / slabs; ++index) {
-      const int64_t m = index * columns;
-      const int64_t n = g.N - m < columns ? g.N - m : columns;
-      const Block block{g, m, n};
+      const Block block = block_at(g, index, columns);
+      const int64_t m = block.begin, n = block.size;
       constants.prepare(block);
       map.prepare(block);
       const auto c = constants.view();

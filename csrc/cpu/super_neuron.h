@@ -118,7 +118,7 @@ void decode(const DecodeCall& call, int64_t begin, int64_t end) {
   const int64_t columns = kForwardBlock;
   Workspace<real> workspace(kDecodeRows + 1, columns);
   real *table = workspace.take(kDecodeRows), *buffer = workspace.take();
-  for (int64_t index = end - 1; index >= begin; --index) {  // the codes that were written last are still in a cache
+  for (int64_t index = begin; index < end; ++index) {
     const Block block = forward_block(call.g, index);
     expand_table(block, call.table, kDecodeRows, table, columns);
     for (int64_t t = 0; t < call.g.T; ++t) {
@@ -200,10 +200,12 @@ void super_backward(const SuperBackwardCall& call, int64_t begin, int64_t end) {
   real *gx_rows = workspace.take(T), *v_kept = workspace.take(T), *kept = workspace.take(T * kMostKept);
   real *v = workspace.take(), *adapt = workspace.take(), *gv = workspace.take(), *gadapt = workspace.take();
 
-  for (int64_t index = end - 1; index >= begin; --index) {  // the gradient that was read last is still in a cache
-    const int64_t m = index * columns;
-    const int64_t n = g.N - m < columns ? g.N - m : columns;
-    const Block block{g, m, n};
+  for (int64_t index = begin; index < end; ++index) {
+    const Block block = block_at(g, index, columns), next = block_at(g, index + 1, columns);
+    const int64_t n = block.size;
+    prefetch<false>(static_cast<const scalar*>(call.x), next);
+    prefetch<false>(static_cast<const scalar*>(call.grad), next);
+    prefetch<true>(static_cast<scalar*>(call.grad_x), next);
     expand_table(block, call.table, kSuperBackwardRows, table, columns);
     const StepRows<real> x = step_rows<scalar>(call.x, block, 0, T, x_rows, columns);
     const StepRows<real> gy = step_rows<scalar>(call.grad, block, 0, T, gy_rows, columns);
