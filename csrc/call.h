@@ -6,7 +6,7 @@
 namespace stdano {
 
 // Time steps between two checkpoints of the state, and so the longest sequence that keeps x alone for backward. A
-// device recomputes them in registers, of which a thread has few; stdano_kernels/registration.py knows the numbers.
+// device recomputes them in registers, of which a thread has few; stdano_kernels/fakes.py knows the numbers.
 constexpr int64_t kCheckpointSteps = 16;
 constexpr int64_t kDeviceCheckpointSteps = 8, kDeviceCheckpointStepsDouble = 4;
 
@@ -107,7 +107,7 @@ struct ChannelSumsCall {
 };
 constexpr int kChannelSums = 2;
 
-// out = grad + slope*(x - centre) + offset; table [3][channels] holds centre, slope and offset.
+// out = grad + slope*(x - centre) + offset; table [3][channels] holds centre, slope and offset. out may be grad.
 struct ChannelAffineCall {
   Geometry g;
   Dtype dtype;

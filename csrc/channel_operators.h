@@ -20,15 +20,27 @@ struct ChannelOperators {
 
   static Tensor channel_affine(Tensor grad, Tensor x, Tensor table) {
     const typename Device::Guard guard(x);
-    const int64_t channels = channels_of(x);
     x = dense(x);
-    grad = with_layout_of(grad, x, "grad");
-    check_table(table, 3, x, "table");
     Tensor out = torch::stable::empty_like(x);
-    Device::channel_affine({make_geometry(x, channels), kernel_dtype(x), grad.const_data_ptr(), x.const_data_ptr(),
-                            table.const_data_ptr(), out.mutable_data_ptr()},
-                           x);
+    channel_affine_into(out, with_layout_of(grad, x, "grad"), x, table);
     return out;
+  }
+
+  // The same in place.
+  static void channel_affine_(Tensor grad, Tensor x, Tensor table) {
+    const typename Device::Guard guard(x);
+    x = dense(x);
+    const Tensor in_layout = with_layout_of(grad, x, "grad");
+    STD_TORCH_CHECK(in_layout.const_data_ptr() == grad.const_data_ptr(),
+                    "stdano: grad must have the layout of x where it is changed in place");
+    channel_affine_into(grad, grad, x, table);
+  }
+
+  static void channel_affine_into(Tensor& out, const Tensor& grad, const Tensor& x, const Tensor& table) {
+    check_table(table, 3, x, "table");
+    Device::channel_affine({make_geometry(x, channels_of(x)), kernel_dtype(x), grad.const_data_ptr(),
+                            x.const_data_ptr(), table.const_data_ptr(), out.mutable_data_ptr()},
+                           x);
   }
 
   using Codes = std::tuple<Tensor, Tensor>;
@@ -122,6 +134,7 @@ struct ChannelOperators {
 #define STDANO_IMPLEMENT_CHANNELS(module, Device)                                                             \
   module.impl("channel_sums", TORCH_BOX((&stdano::ChannelOperators<Device>::channel_sums)));                  \
   module.impl("channel_affine", TORCH_BOX((&stdano::ChannelOperators<Device>::channel_affine)));              \
+  module.impl("channel_affine_", TORCH_BOX((&stdano::ChannelOperators<Device>::channel_affine_)));            \
   module.impl("super_neuron_encode", TORCH_BOX((&stdano::ChannelOperators<Device>::encode)));                 \
   module.impl("super_neuron_decode", TORCH_BOX((&stdano::ChannelOperators<Device>::decode)));                 \
   module.impl("super_neuron_sums", TORCH_BOX((&stdano::ChannelOperators<Device>::super_sums)));               \

@@ -42,6 +42,7 @@ STABLE_TORCH_LIBRARY(stdano, m) {
             .c_str());
   m.def("channel_sums(Tensor x) -> Tensor");
   m.def("channel_affine(Tensor grad, Tensor x, Tensor table) -> Tensor");
+  m.def("channel_affine_(Tensor(a!) grad, Tensor x, Tensor table) -> ()");
   m.def("cpu_capability(str? level=None) -> str");
 }
 

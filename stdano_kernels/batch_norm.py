@@ -160,5 +160,9 @@ class _Normalise(torch.autograd.Function):
             slope = sums[0] * scale * inverse * inverse
             offset = sums[1] * scale + slope * shifted
             table = torch.stack((centre, slope, offset)).to(centre.dtype)
-            out = registration.operator(ctx.namespace, "channel_affine")(grad_x, x, table)
+            if torch.compiler.is_compiling():
+                out = registration.operator(ctx.namespace, "channel_affine")(grad_x, x, table)
+            else:  # nobody else has the tensor, which comes from the neuron's backward
+                registration.operator(ctx.namespace, "channel_affine_")(grad_x, x, table)
+                out = grad_x
         return out, grad_weight, grad_bias, None, None, None, None

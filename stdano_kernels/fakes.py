@@ -81,6 +81,7 @@ def _encode(x: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
 CHANNEL_OPERATORS: dict[str, Callable[..., Any]] = {
     "channel_sums": lambda x: _sums(2, x),
     "channel_affine": lambda grad, x, table: torch.empty_like(x),
+    "channel_affine_": lambda grad, x, table: None,
     "super_neuron_encode": _encode,
     "super_neuron_decode": lambda codes, table, like: torch.empty_like(codes, dtype=like.dtype),
     "super_neuron_sums": lambda codes, grad: _sums(4, codes),

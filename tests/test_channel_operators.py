@@ -61,6 +61,24 @@ def test_opcheck(name, case):
     torch.library.opcheck(operator, operator_arguments(**CASES[case])[name])
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case != "not dense"])
+def test_channel_affine_in_place(case):
+    """The same bits in the memory of the gradient, which must lie as x does."""
+    grad, x, table = operator_arguments(**CASES[case])["channel_affine"]
+    expected = torch.ops.stdano.channel_affine(grad, x, table)
+    grad = torch.empty_like(x).copy_(grad)
+    torch.library.opcheck(torch.ops.stdano.channel_affine_.default, (grad.clone(), x, table))
+    assert torch.ops.stdano.channel_affine_(grad, x, table) is None
+    assert torch.equal(grad, expected)
+
+
+def test_channel_affine_in_place_refuses_another_layout():
+    x = make_x((4, 2, 3, 5))
+    grad = torch.zeros(4, 2, 5, 3).mT
+    with pytest.raises(RuntimeError, match="grad must have the layout of x where it is changed in place"):
+        torch.ops.stdano.channel_affine_(grad, x, torch.zeros(3, 3))
+
+
 @pytest.mark.parametrize(
     "name, position, wrong, pattern",
     (

@@ -129,7 +129,7 @@ def test_batch_norm_keeps_x_alone(neuron, steps, dtype, training):
 @training_and_eval
 @pytest.mark.parametrize("steps", (4, 9))
 def test_batch_norm_makes_nothing_but_its_results(neuron, steps, dtype, training):
-    """Forward the spikes; backward the gradient of x, once for the neuron and once with the statistics' part."""
+    """Forward the spikes; backward the gradient of x, to which the statistics' part is added in place."""
     x = make_x((steps, 8, CHANNELS, 15, 16), dtype).requires_grad_()
     cotangent = torch.ones_like(x)
     arguments = (
@@ -144,7 +144,7 @@ def test_batch_norm_makes_nothing_but_its_results(neuron, steps, dtype, training
 
     memory = train(function, x, cotangent, *arguments, **settings)
     assert memory.forward_peak <= bytes_of([x]) + TABLES and memory.forward_largest <= bytes_of([x])
-    assert memory.peak <= (3 if training else 2) * bytes_of([x]) + TABLES
+    assert memory.peak <= 2 * bytes_of([x]) + TABLES
     composed = train(
         lambda x, *r, **s: compose_bn(neuron, x, *r, backend="cpu", **s), x, cotangent, *arguments, **settings
     )

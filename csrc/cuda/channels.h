@@ -85,7 +85,7 @@ STDANO_INLINE void load_table(const TableArguments<real>& a, int64_t m, Pack<rea
 
 template <class scalar, class real, int width>
 __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
-    channel_affine_kernel(const scalar* __restrict__ grad, const scalar* __restrict__ x, scalar* __restrict__ out,
+    channel_affine_kernel(const scalar* grad, const scalar* __restrict__ x, scalar* out,  // out may be grad
                           const TableArguments<real> a) {
   const int64_t m = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * width;
   if (m >= a.g.N) return;

@@ -128,13 +128,25 @@ def affine_of_channels(
 ) -> Tensor:
     check_dtype("x", x)
     x = dense(x)
-    g = _geometry(x)
-    grad = with_layout_of(grad, x, "grad")
-    check_table("table", table, 3, x)
     out = torch.empty_like(x)
+    _affine_into(out, with_layout_of(grad, x, "grad"), x, table)
+    return out
+
+
+def affine_of_channels_(grad: Tensor, x: Tensor, table: Tensor) -> None:
+    """The same in place."""
+    check_dtype("x", x)
+    x = dense(x)
+    if with_layout_of(grad, x, "grad") is not grad:
+        raise ValueError("stdano: grad must have the layout of x where it is changed in place")
+    _affine_into(grad, grad, x, table)
+
+
+def _affine_into(out: Tensor, grad: Tensor, x: Tensor, table: Tensor) -> None:
+    g = _geometry(x)
+    check_table("table", table, 3, x)
     tensors = dict(grad_ptr=grad, x_ptr=x, table_ptr=table, out_ptr=out)
     _walk(channel_affine, g, {**tensors, **channel_place(g), **COMPILER})
-    return out
 
 
 def encode(
@@ -223,4 +235,5 @@ OPERATORS: dict[str, Callable] = {
     "super_neuron_backward": backward,
     "channel_sums": sums_of_channels,
     "channel_affine": affine_of_channels,
+    "channel_affine_": affine_of_channels_,
 }

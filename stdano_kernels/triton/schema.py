@@ -36,6 +36,7 @@ _CHANNEL_OPERATORS = {
     "super_neuron_backward": f"(Tensor grad, Tensor x, Tensor codes, Tensor table, {_SUPER_SETTINGS}) -> Tensor",
     "channel_sums": "(Tensor x) -> Tensor",
     "channel_affine": "(Tensor grad, Tensor x, Tensor table) -> Tensor",
+    "channel_affine_": "(Tensor(a!) grad, Tensor x, Tensor table) -> ()",
 }
 
 

@@ -203,6 +203,9 @@ def test_channel_passes(backend, dtype, shape):
         expected = theirs.channel_affine(grad, x, table)
         assert_same_bits({"out": out}, {"out": expected})
         assert out.stride() == expected.stride()
+        own = torch.empty_like(x, device="cuda").copy_(grad)
+        ours.channel_affine_(own, x.cuda(), table.cuda())
+        assert_same_bits({"in place": own.cpu()}, {"in place": expected})
 
 
 @every_backend
