@@ -65,7 +65,7 @@ MUTATIONS = {
     "missing mask": ("lif.py", "live = tl.max_constancy(m < N, VECTOR)", "live = tl.max_constancy(m >= 0, VECTOR)"),
     "firing > instead of >=": ("steps.py", "u >= 0", "u > 0"),
     "wrong stride": ("common.py", "        row += inner\n", "        row += inner + 1\n"),
-    "alignment taken for granted": ("ops.py", "    return _VECTOR if aligned else 1\n", "    return _VECTOR\n"),
+    "alignment taken for granted": ("launch.py", "    return VECTOR if aligned else 1\n", "    return VECTOR\n"),
     "a checkpoint too early": (
         "lif.py",
         "v = load(checkpoints_ptr, (first // K - 1)",

@@ -61,8 +61,12 @@ void forward(const ForwardCall& call, int64_t begin, int64_t end) {
   real *u = workspace.take(), *v_kept = workspace.take(), *kept = workspace.take(N::kept);
 
   for (int64_t index = begin; index < end; ++index) {
-    const Block block = forward_block(g, index);
+    const Block block = forward_block(g, index), next = forward_block(g, index + 1);
     const int64_t m = block.begin, n = block.size;
+    if (N::needs_v) {
+      prefetch<false>(static_cast<const scalar*>(call.x), next);
+      prefetch<true>(static_cast<scalar*>(call.spikes), next);
+    }
     constants.prepare(block);
     map.prepare(block);
     const auto c = constants.view();
@@ -126,8 +130,13 @@ void backward(const BackwardCall& call, int64_t begin, int64_t end) {
   for (int64_t slab = begin; slab < end; ++slab) {
     double* sums = call.grad_constants + slab * constant_sums * g.channels;
     for (int64_t index = slab * blocks / slabs; index < (slab + 1) * blocks / slabs; ++index) {
-      const Block block = block_at(g, index, columns);
+      const Block block = block_at(g, index, columns), next = block_at(g, index + 1, columns);
       const int64_t m = block.begin, n = block.size;
+      if (N::needs_v) {
+        prefetch<false>(static_cast<const scalar*>(call.x), next);
+        prefetch<false>(static_cast<const scalar*>(call.grad_spikes), next);
+        prefetch<true>(static_cast<scalar*>(call.grad_x), next);
+      }
       constants.prepare(block);
       map.prepare(block);
       const auto c = constants.view();
