@@ -17,8 +17,8 @@ MUTATIONS = {
     ),
     "sums: what is left of a run after groups of 32": (
         SUPER,
-        "for (int64_t i = 0; i < n; i += lanes) {",
-        "for (int64_t i = 0; i + lanes <= n; i += lanes) {",
+        "for (int64_t i = 0; i < n; i += kLanes) {",
+        "for (int64_t i = 0; i + kLanes <= n; i += kLanes) {",
     ),
     "backward: no gradient where a neuron was silent": (
         LOOPS,

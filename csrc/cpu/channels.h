@@ -48,8 +48,21 @@ void expand_table(const Block& b, const void* table, int64_t rows, real* out, in
   for (int64_t r = 0; r < rows; ++r) expand(b, static_cast<const real*>(table) + r * b.g.channels, out + r * columns);
 }
 
-// Adds f(i) of the block's neurons to the sums of their channels. The order of the additions is fixed: eight partial
-// sums a run, whatever the width of the machine's vectors.
+// Partial sums of a run, so many that an addition never waits for the one before it. Their number is fixed, and so is
+// the order of all additions, whatever the width of the machine's vectors.
+constexpr int kLanes = 32;
+
+template <class real>
+STDANO_INLINE double sum_lanes(const real* lane) {
+  double sum[kLanes];
+  for (int j = 0; j < kLanes; ++j) sum[j] = lane[j];
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int j = 0; j < half; ++j) sum[j] += sum[j + half];
+  }
+  return sum[0];
+}
+
+// Adds f(i) of the block's neurons to the sums of their channels.
 template <class F>
 STDANO_INLINE void accumulate(const Block& b, double* sums, F f) {
   const bool innermost = channels_innermost(b.g);
@@ -60,14 +73,17 @@ STDANO_INLINE void accumulate(const Block& b, double* sums, F f) {
       for (int64_t i = 0; i < count; ++i) to[i] += f(first + i);
       return;
     }
-    constexpr int lanes = 8;
-    double lane[lanes] = {};
+    if (count < kLanes) {
+      for (int64_t i = 0; i < count; ++i) sums[channel] += f(first + i);
+      return;
+    }
+    double lane[kLanes] = {};
     int64_t i = 0;
-    for (; i + lanes <= count; i += lanes) {
-      for (int j = 0; j < lanes; ++j) lane[j] += f(first + i + j);
+    for (; i + kLanes <= count; i += kLanes) {
+      for (int j = 0; j < kLanes; ++j) lane[j] += f(first + i + j);
     }
     for (int j = 0; i < count; ++i, ++j) lane[j] += f(first + i);
-    for (int j = 0; j < lanes; ++j) sums[channel] += lane[j];
+    sums[channel] += sum_lanes(lane);
   });
 }
 

@@ -134,10 +134,9 @@ void decode(const DecodeCall& call, int64_t begin, int64_t end) {
 // Sums over a run in a fixed number of partial ones: in float there are at most 32 terms to one.
 template <class real>
 STDANO_LOOP void sum_by_code(const uint8_t* __restrict codes, const real* __restrict g, int64_t n, double* sums) {
-  constexpr int lanes = 32;
-  real lane[kSuperSums][lanes] = {};
-  for (int64_t i = 0; i < n; i += lanes) {
-    const int count = n - i < lanes ? static_cast<int>(n - i) : lanes;
+  real lane[kSuperSums][kLanes] = {};
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int count = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
     STDANO_VECTORIZE
     for (int j = 0; j < count; ++j) {
       const int32_t code = codes[i + j];
@@ -148,9 +147,7 @@ STDANO_LOOP void sum_by_code(const uint8_t* __restrict codes, const real* __rest
       lane[3][j] += (code & 4) != 0 ? gy : real(0);
     }
   }
-  for (int k = 0; k < kSuperSums; ++k) {
-    for (int j = 0; j < lanes; ++j) sums[k] += lane[k][j];
-  }
+  for (int k = 0; k < kSuperSums; ++k) sums[k] += sum_lanes(lane[k]);
 }
 
 template <class scalar, class real>
