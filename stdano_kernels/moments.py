@@ -21,7 +21,10 @@ class Moments(NamedTuple):
     values: Tensor | int
 
     def unbiased(self) -> Tensor:
-        return self.variance * (self.values / (self.values - 1))
+        """The variance with n - 1; for a single value, which only all processes together can have, 0."""
+        fewer = self.values - 1
+        fewer = fewer.clamp(min=1) if isinstance(fewer, Tensor) else max(fewer, 1)
+        return self.variance * (self.values / fewer)
 
 
 def total(sums: Tensor, process_group: dist.ProcessGroup | None) -> Tensor:

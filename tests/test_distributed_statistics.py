@@ -160,5 +160,9 @@ def test_a_group_of_one_process_is_no_group(tmp_path):
         for kind, case in (("super", "defaults"), ("bn", "slif")):
             actual, expected = (run_case(kind, case, None, group) for group in (dist.group.WORLD, None))
             assert all(torch.equal(actual[name], expected[name]) for name in expected)
+        # One value for each channel in all processes: no process alone can tell, so it is no error.
+        running = torch.zeros(3), torch.ones(3)
+        bn_neuron("lif", torch.randn(1, 1, 3), *running, training=True, momentum=1.0, process_group=dist.group.WORLD)
+        assert torch.equal(running[1], torch.zeros(3))
     finally:
         dist.destroy_process_group()
