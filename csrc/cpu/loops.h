@@ -69,7 +69,7 @@ class BlockConstants {
 
 // Sequences of 4 steps, the most common length in training, have loops of their own where nothing but spikes or
 // gx is written and no memory is converted: the state stays in registers. On two AVX-512 cores a LIF train step
-// gains a fifth; SLIF's four steps at once need more registers than there are and would take twice as long.
+// would take half as long again without; SLIF's steps, each a long chain, are faster cut into loops (Loops::shorten).
 constexpr int kShort = 4;
 
 enum class SurrogateValue { derivative, primitive };
@@ -109,7 +109,7 @@ struct Loops {
 
   // SLIF's constants of a step, into the rows of `kept` that hold them: tanh, decay, inverse_tau. In loops of their own,
   // because in one the chain of dependent operations is longer than a processor looks ahead: SLIF's forward then takes
-  // twice as long. `resting`: no neuron has a residual potential yet, so that they are the same for all.
+  // a quarter longer. `resting`: no neuron has a residual potential yet, so that they are the same for all.
   static void shorten(View c, const P& p, const real* adapt, real* kept, int64_t stride, bool resting,
                       int64_t n) {
     if constexpr (N::needs_v) {
