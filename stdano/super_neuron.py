@@ -156,6 +156,10 @@ class SuperNeuron(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``y``, like the input ``[T, B, C, ...]``."""
+        if x.dim() < 3 or x.shape[2] != self.num_channels:
+            raise ValueError(
+                f"x must be [T, B, C, ...] with {self.num_channels} channels, got a tensor of shape {list(x.shape)}"
+            )
         mean, variance, training, momentum = statistics(self)
         return super_neuron(
             x,
