@@ -45,10 +45,10 @@ struct Operators {
   }
 
   static Five forward(Tensor x, MaybeTensor v, MaybeTensor adapt, MaybeTensor tau, MaybeTensor v_threshold,
-                      MaybeTensor affine, double tau_value, double v_threshold_value,
-                      std::optional<double> v_reset, double rate, double tau_min, bool linear_decay, bool decay_input, int64_t surrogate, double alpha,
-                      bool soft_spike, bool detach_reset, bool detach_adapt, bool save_checkpoints, bool return_state,
-                      bool return_v_seq) {
+                      MaybeTensor affine, double tau_value, double v_threshold_value, std::optional<double> v_reset,
+                      double rate, double tau_min, bool linear_decay, bool decay_input, int64_t surrogate,
+                      double alpha, bool soft_spike, bool detach_reset, bool detach_adapt, bool save_checkpoints,
+                      bool return_state, bool return_v_seq) {
     const typename Device::Guard guard(x);
     ForwardCall call{};
     call.o = make_options(neuron, x, tau_value, v_threshold_value, v_reset, rate, tau_min, linear_decay, decay_input,

@@ -17,20 +17,17 @@ from torch import Tensor
 
 from . import registration
 from .backends import NAMES, select
-from .checks import check_channels, check_input
+from .checks import check_channels, check_input, check_tensor
 from .functional import Output, lif, llif, slif
 from .moments import (
     Moments,
-    check_fraction,
-    check_process_group,
-    check_running,
-    check_tensor,
+    check_statistics,
     total,
     total_with_count,
     update_running,
     values_per_channel,
 )
-from .settings import choice, compute_dtype, flag, number
+from .settings import choice, compute_dtype
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {"lif": lif, "llif": llif, "slif": slif}
 
@@ -77,10 +74,7 @@ def bn_neuron(
     choice("neuron", neuron, tuple(FUNCTIONS))
     check_input(x)
     channels = check_channels(x)
-    flag("training", training)
-    momentum, eps = check_fraction("momentum", momentum), number("eps", eps, above=0.0)
-    check_process_group(process_group)
-    check_running(running_mean, running_var, (channels,), training, x)
+    momentum, eps = check_statistics(running_mean, running_var, (channels,), training, momentum, eps, process_group, x)
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None:
             check_tensor(name, value, (channels,), x, none="None or ")

@@ -48,6 +48,15 @@ def check_constant(name: str, value: float | Tensor, x: Tensor, above: float | N
     return value
 
 
+def check_tensor(name: str, value: object, shape: tuple[int, ...], x: Tensor, none: str = "") -> None:
+    """``value`` is a floating-point tensor of this shape on x's device; ``none`` is what else is allowed."""
+    if not isinstance(value, Tensor) or value.dtype not in DTYPES or tuple(value.shape) != shape:
+        got = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{name} must be {none}a floating-point tensor of shape {list(shape)}, got {got}")
+    if value.device != x.device:
+        raise ValueError(f"{name} must be on the device of x, {x.device}, got a tensor on {value.device}")
+
+
 def check_affine(affine: Tensor | None, x: Tensor) -> Tensor | None:
     """None, or a tensor [3, C] on x's device with a column for each channel of x, in the dtype of arithmetic."""
     if affine is None:

@@ -19,20 +19,17 @@ from torch import Tensor
 from . import registration
 from .backends import NAMES, select
 from .batch_norm import FUNCTIONS
-from .checks import check_channels, check_constant, check_input
+from .checks import check_channels, check_constant, check_input, check_tensor
 from .fakes import NEURONS
 from .moments import (
     Moments,
-    check_fraction,
-    check_process_group,
-    check_running,
-    check_tensor,
+    check_statistics,
     total,
     total_with_count,
     update_running,
     values_per_channel,
 )
-from .settings import LARGEST, SMALLEST, Settings, choice, compute_dtype, flag, make_settings, number
+from .settings import LARGEST, SMALLEST, Settings, choice, compute_dtype, make_settings, number
 
 
 def super_neuron(
@@ -97,10 +94,9 @@ def super_neuron(
     channels = check_channels(x)
     order = _check_neurons(neurons)
     check_tensor("weights", weights, (len(order),), x)
-    flag("training", training)
-    momentum, eps = check_fraction("momentum", momentum), number("eps", eps, above=0.0)
-    check_process_group(process_group)
-    check_running(running_mean, running_var, (len(order), channels), training, x)
+    momentum, eps = check_statistics(
+        running_mean, running_var, (len(order), channels), training, momentum, eps, process_group, x
+    )
     common: dict[str, Any] = dict(
         decay=decay,
         decay_input=decay_input,

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .checks import DTYPES
-from .settings import number
+from .checks import check_tensor
+from .settings import flag, fraction, number
 
 
 class Moments(NamedTuple):
@@ -61,30 +61,28 @@ def update_running(running_mean: Tensor | None, running_var: Tensor | None, mome
         running_var.lerp_(moments.unbiased().to(running_var.dtype), momentum)
 
 
-def check_fraction(name: str, value: object) -> float:
-    fraction = number(name, value)
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
-    return fraction
-
-
-def check_tensor(name: str, value: object, shape: tuple[int, ...], x: Tensor, none: str = "") -> None:
-    """``value`` is a floating-point tensor of this shape on x's device; ``none`` is what else is allowed."""
-    if not isinstance(value, Tensor) or value.dtype not in DTYPES or tuple(value.shape) != shape:
-        got = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name} must be {none}a floating-point tensor of shape {list(shape)}, got {got}")
-    if value.device != x.device:
-        raise ValueError(f"{name} must be on the device of x, {x.device}, got a tensor on {value.device}")
-
-
-def check_process_group(process_group: object) -> None:
+def check_statistics(
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    shape: tuple[int, ...],
+    training: bool,
+    momentum: float,
+    eps: float,
+    process_group: object,
+    x: Tensor,
+) -> tuple[float, float]:
+    """What BatchNorm is told besides its input; ``momentum`` and ``eps`` as floats."""
+    flag("training", training)
+    momentum, eps = fraction("momentum", momentum), number("eps", eps, above=0.0)
     if process_group is not None and not (dist.is_available() and isinstance(process_group, dist.ProcessGroup)):
         raise TypeError(
             f"process_group must be None or a torch.distributed.ProcessGroup, got {type(process_group).__name__}"
         )
+    _check_running(running_mean, running_var, shape, training, x)
+    return momentum, eps
 
 
-def check_running(
+def _check_running(
     running_mean: Tensor | None, running_var: Tensor | None, shape: tuple[int, ...], training: bool, x: Tensor
 ) -> None:
     """Both or none; none only in training, which then takes the batch's statistics and updates nothing."""

@@ -56,6 +56,14 @@ def number(name: str, value: object, *, above: float | None = None) -> float:
     return float(value)
 
 
+def fraction(name: str, value: object) -> float:
+    """``value`` as a float from 0 to 1."""
+    share = number(name, value)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
+    return share
+
+
 # Beyond these, exp(-1/tau) is 0 or 1 in every dtype; within them, nothing overflows in float32.
 SMALLEST, LARGEST = 1e-30, 1e30
 

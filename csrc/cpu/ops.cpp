@@ -73,7 +73,8 @@ struct Cpu {
   static void backward(BackwardCall& call, const Tensor& x, Tensor& grad_tau, Tensor& grad_threshold,
                        Tensor& affine_sums) {
     const Kernels& kernels = *current_level().kernels;
-    const bool by_channel = call.tau || call.threshold || call.affine || call.o.soft_spike || call.o.dtype == Dtype::float64;
+    const bool by_channel =
+        call.tau || call.threshold || call.affine || call.o.soft_spike || call.o.dtype == Dtype::float64;
     const int64_t slabs = kernels.slabs(call.g, by_channel);
     std::vector<double> partial(by_channel ? slabs * constant_sums * call.g.channels : 0, 0.0);
     call.grad_constants = partial.data();
