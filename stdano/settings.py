@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 import stdano_kernels
 
 
+SETTINGS = "settings.json"  # in the folder of a run
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Which data, and how training samples are varied."""
@@ -262,6 +265,24 @@ def read_settings(path: Path, kind: type[Settings]) -> Settings:
     except OSError as error:
         raise ValueError(f"{path} must hold the settings of a run, as JSON: {error}") from error
     return from_json(text, kind, path)
+
+
+def run_settings(folder: Path, kind: type[Settings]) -> Settings:
+    """The settings of the run in a folder.
+
+    Raises:
+        ValueError: there is no run in it, or one of another kind.
+    """
+    settings = read_settings(folder / SETTINGS, kind)
+    if is_search(folder) != (kind is SearchSettings):
+        wanted, found = ("a search", "a training run") if kind is SearchSettings else ("a training run", "a search")
+        raise ValueError(f"the folder must hold {wanted}, {folder} holds {found}")
+    return settings
+
+
+def is_search(folder: Path) -> bool:
+    """Whether the run in a folder is a search."""
+    return "search" in json.loads((folder / SETTINGS).read_text())
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a run leaves behind and shows: metrics (CSV), a curve (PNG), a progress bar, a closing table."""
+"""What a run leaves behind and shows: metrics (CSV, TensorBoard), a curve (PNG), a progress bar, a closing table."""
 
 from __future__ import annotations
 
@@ -13,27 +13,38 @@ from rich.table import Table
 
 from .checkpoint import write_atomically
 
-COLUMNS = (
-    "epoch",
-    "train_loss",
-    "train_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "firing_rate",
-    "lr",
-    "seconds",
-    "images_per_second",
-)
 Row = dict[str, float]
 
 
 def write_metrics(path: Path, rows: list[Row]) -> None:
     """All rows so far; the file always fits the checkpoint that holds the same rows."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+class TensorBoard:
+    """Logs for TensorBoard in a run's folder, by ``torch.utils.tensorboard``.
+
+    Raises:
+        ModuleNotFoundError: the package tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path, next_epoch: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("tensorboard must be installed for it: pip install tensorboard") from error
+        # An epoch that was logged, but not saved before a kill, is logged again.
+        self._writer = SummaryWriter(str(folder), purge_step=next_epoch)  # type: ignore[no-untyped-call]
+
+    def write(self, row: Row) -> None:
+        for name, value in row.items():
+            if name != "epoch" and isinstance(value, (int, float)):
+                self._writer.add_scalar(name, value, int(row["epoch"]))  # type: ignore[no-untyped-call]
+        self._writer.flush()  # type: ignore[no-untyped-call]
 
 
 def best_row(rows: list[Row]) -> Row:
@@ -68,23 +79,29 @@ def plot_curve(path: Path, rows: list[Row], title: str) -> None:
 
 
 class Display:
-    """The progress bar of a run: one bar an epoch, with loss, accuracy and images a second."""
+    """The progress bar of a run, and one line for each epoch.
 
-    def __init__(self, epochs: int) -> None:
-        self.console = Console()
-        self.epochs = epochs
+    Args:
+        epochs, steps: of the run; steps in an epoch.
+        enabled: whether anything is shown: on one of all processes alone.
+    """
+
+    def __init__(self, epochs: int, steps: int, enabled: bool = True) -> None:
+        self.console = Console(quiet=not enabled)
+        self.epochs, self.steps = epochs, steps
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]:.3f}  accuracy {task.fields[accuracy]:.2%}"),
-            TextColumn("{task.fields[speed]:.0f} images/s"),
+            TextColumn("firing {task.fields[rate]:.3f}  {task.fields[speed]:.0f} images/s"),
+            TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
         )
-        fields: dict[str, Any] = {"epoch": 0, "epochs": epochs, "loss": 0.0, "accuracy": 0.0, "speed": 0.0}
-        self._task = self._progress.add_task("", total=1, **fields)
+        fields: dict[str, Any] = {"epoch": 1, "epochs": epochs, "loss": 0.0, "accuracy": 0.0, "rate": 0.0, "speed": 0.0}
+        self._task = self._progress.add_task("", total=epochs * steps, **fields)
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -93,15 +110,16 @@ class Display:
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
-    def step(self, epoch: int, done: int, steps: int, loss: float, accuracy: float, speed: float) -> None:
-        fields: dict[str, Any] = {"epoch": epoch, "loss": loss, "accuracy": accuracy, "speed": speed}
-        self._progress.update(self._task, completed=done, total=steps, **fields)
+    def step(self, epoch: int, step: int, **fields: float) -> None:
+        """After step ``step`` of epoch ``epoch``, both from 0."""
+        self._progress.update(self._task, completed=epoch * self.steps + step + 1, epoch=epoch + 1, **fields)
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: Row, more: str = "") -> None:
         self.console.print(
             f"epoch {row['epoch']:.0f}/{self.epochs}  loss {row['train_loss']:.4f}  "
             f"train {row['train_accuracy']:.2%}  test {row['test_accuracy']:.2%}  "
-            f"firing rate {row['firing_rate']:.3f}  {row['images_per_second']:.0f} images/s",
+            f"firing rate {row['firing_rate']:.3f}  {row['images_per_second']:.0f} images/s, "
+            f"{row['waiting']:.1%} waiting{more}",
             highlight=False,
         )
 

@@ -1,0 +1,202 @@
+"""Layer-wise neuron search (section 4.3 of the paper): weights on one half of the training samples, alpha on the other.
+
+As in DARTS, each step moves alpha first, by the loss on a batch of the other half, and then the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..data import Batch
+from ..settings import SearchSettings, run_settings
+from ..training.devices import total
+from ..training.engine import Progress, Run, mixed
+from ..training.evaluation import Evaluation
+from ..training.guard import Interrupt
+from ..training.loss import predict
+from ..training.report import Row
+from .architect import Architect, alphas, weights
+from .architecture import Architecture, chosen, entropies
+from .report import plot_alphas, write_alphas
+from .supernet import to_super
+
+ARCHITECTURE, ALPHAS, HEATMAP = "architecture.json", "alphas.csv", "alphas.png"
+
+
+class SearchRun(Run):
+    """One search; see :class:`stdano.training.engine.Run`."""
+
+    command = "search"
+    settings: SearchSettings
+
+    def build(self, model: nn.Module | None) -> nn.Module:
+        candidates = self.settings.search.candidates
+        if model is None:
+            return self.create("super", candidates=candidates)
+        if alphas(model):
+            return model
+        sample = torch.from_numpy(np.array(self.source.train.values[:1])).float()  # [1, (T,) C, H, W]
+        steps = self.settings.model.T
+        frames = sample.transpose(0, 1) if self.source.temporal else sample.expand(steps, *sample.shape)
+        return to_super(model, frames, candidates)
+
+    def trained(self) -> list[nn.Parameter]:
+        for alpha in alphas(self.plain).values():
+            alpha.requires_grad_(False)  # the weights' backward, and DDP, leave it alone
+        return weights(self.plain)
+
+    def set_up(self) -> None:
+        options = self.settings.search
+        self.architect = Architect(self.plain, options.alpha_lr, options.alpha_weight_decay, options.order)
+        count = len(self.source.train)
+        if count < 2:
+            raise ValueError(f"data must have 2 training samples or more for a search, got {count}")
+        order = np.random.default_rng(mixed(self.settings.optimiser.seed, 0)).permutation(count)
+        self.train_batches = self.batches("train", np.sort(order[: count // 2]))
+        self.alpha_batches = self.batches("train", np.sort(order[count // 2 :]), stream=1)
+        self.history: list[dict[str, Any]] = []
+
+    def stream(self, epoch: int, start: int) -> Iterator[tuple[Batch, ...]]:
+        return zip(self.train_batches.epoch(epoch, start), self.alpha_batches.epoch(epoch, start), strict=False)
+
+    def step(self, batches: tuple[Batch, ...], interrupt: Interrupt) -> bool:
+        batch, alpha_batch = batches
+        self.alpha_step(batch, alpha_batch)
+        return self.weight_step(batch, interrupt)
+
+    def alpha_step(self, batch: Batch, alpha_batch: Batch) -> None:
+        self.model.train()
+        correct = 0
+
+        def alpha_loss() -> Tensor:
+            nonlocal correct
+            with self.fabric.autocast():
+                loss, logits, labels = self.loss(self.plain, alpha_batch)
+            correct = int((predict(logits.detach()) == labels).sum())
+            return loss
+
+        def weight_loss() -> Tensor:
+            with self.fabric.autocast():
+                return self.loss(self.plain, batch)[0]
+
+        loss = self.architect.step(alpha_loss, weight_loss, self.optimiser, self.average)
+        part = loss.item() * alpha_batch.total / self.fabric.world_size
+        loss_sum, right, seen = total(self.fabric, part, correct, len(alpha_batch.labels))
+        self.check_finite("the loss for alpha", loss_sum / seen, alpha_batch)
+        self.add(alpha_loss=loss_sum, alpha_correct=right, alpha_seen=seen)
+
+    def average(self, tensors: list[Tensor]) -> None:
+        """Means over the processes, in place."""
+        if self.fabric.world_size > 1:
+            for tensor in tensors:
+                torch.distributed.all_reduce(tensor)
+                tensor /= self.fabric.world_size
+
+    def columns(self) -> Row:
+        sums = self.progress.sums
+        return {
+            "alpha_loss": sums["alpha_loss"] / sums["alpha_seen"],
+            "alpha_accuracy": sums["alpha_correct"] / sums["alpha_seen"],
+            "entropy": float(np.mean(entropies(self.plain))),
+        }
+
+    def epoch_done(self, result: Evaluation) -> None:
+        values = [alpha.tolist() for alpha in alphas(self.plain).values()]
+        self.history.append({"epoch": self.progress.epoch, "alphas": values, "neurons": chosen(self.plain)})
+
+    def settled(self) -> bool:
+        patience = self.settings.search.patience
+        last = [entry["neurons"] for entry in self.history[-patience - 1 :]]
+        return 0 < patience < len(last) and len(set(last)) == 1
+
+    def remark(self) -> str:
+        return f"  entropy {self.progress.rows[-1]['entropy']:.3f}  {self.history[-1]['neurons']}"
+
+    def title(self) -> str:
+        return "search"
+
+    def extra_state(self) -> dict[str, Any]:
+        return {"architect": self.architect.state_dict(), "history": self.history}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        self.architect.load_state_dict(state["architect"])
+        self.history = state["history"]
+
+    def report(self) -> None:
+        super().report()
+        if self.fabric.is_global_zero:
+            layers, candidates = list(alphas(self.plain)), self.settings.search.candidates
+            write_alphas(self.folder / ALPHAS, layers, candidates, self.history)
+            plot_alphas(self.folder / HEATMAP, layers, candidates, self.history)
+
+    def architecture(self) -> Architecture:
+        """What was found so far."""
+        progress = self.progress
+        return Architecture.from_model(
+            self.plain,
+            settings=self.settings,
+            fingerprint=self.source.fingerprint(),
+            device_hours=progress.total_seconds * self.fabric.world_size / 3600,
+            epochs=progress.epoch,
+            test_accuracy=progress.rows[-1]["test_accuracy"],
+        )
+
+    def finish(self) -> Architecture:
+        """Saves what was found."""
+        found = self.architecture()
+        if self.fabric.is_global_zero:
+            found.save(self.folder / ARCHITECTURE)
+        self.fabric.barrier()
+        return found
+
+
+def search(
+    settings: SearchSettings,
+    folder: Path,
+    *,
+    model: nn.Module | None = None,
+    after_step: Callable[[Progress], None] | None = None,
+) -> Architecture:
+    """Searches a neuron for each layer, in a new folder: architecture.json, alphas.csv, alphas.png, and the files of a
+    training run for the network of super neurons.
+
+    Args:
+        settings: what to search in, and how.
+        folder: new or empty.
+        model: a network to search in instead of the one that the settings name: any module with spiking layers of
+            stdano or SpikingJelly that takes ``[T, B, C, H, W]`` and returns logits ``[T, B, classes]``. Its spiking
+            layers become super neurons, in place.
+        after_step: called with the progress after every step.
+
+    Returns:
+        What was found, with the digit string in ``neurons``.
+
+    Raises:
+        ValueError, TypeError: a setting is wrong, or the folder is not empty; nothing is written then.
+        OSError: the folder cannot be written, or the disk has no room for the checkpoints.
+        Diverged: a loss is not finite.
+        Interrupted: after Ctrl-C; the position is saved.
+    """
+    run = SearchRun(settings, folder, model)
+    run.start(after_step)
+    return run.finish()
+
+
+def resume(
+    folder: Path, *, model: nn.Module | None = None, after_step: Callable[[Progress], None] | None = None
+) -> Architecture:
+    """Goes on with the search in a folder, from its last checkpoint; otherwise as :func:`search`.
+
+    Raises:
+        ValueError: the folder does not hold a search, or its data have changed.
+    """
+    run = SearchRun(run_settings(folder, SearchSettings), folder, model)
+    run.restore()
+    run.train(after_step)
+    return run.finish()

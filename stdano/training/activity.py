@@ -1,0 +1,67 @@
+"""How often neurons fire: spikes a neuron and time step, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..convert import spiking_layers
+from ..super_neuron import SuperNeuron
+
+
+class SpikeCounter:
+    """Counts the spikes of every layer of a model while it is entered.
+
+    Super neurons emit a weighted sum instead of spikes: their rate is the weighted mean of their candidates' running
+    rates.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers = spiking_layers(model)
+        self.counts = {name: [0.0, 0.0] for name in self.layers}  # spikes, neurons times steps
+
+    def __enter__(self) -> SpikeCounter:
+        self._handles = [layer.register_forward_hook(self._hook(name)) for name, layer in self.layers.items()]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple, Tensor], None]:
+        counts = self.counts[name]
+
+        def count(module: nn.Module, inputs: tuple, spikes: Tensor) -> None:
+            if isinstance(module, SuperNeuron):
+                counts[0] += _mixed_rate(module) * spikes.numel()
+            else:
+                counts[0] += spikes.detach().sum(dtype=torch.float32).item()
+            counts[1] += spikes.numel()
+
+        return count
+
+    def rates(self) -> dict[str, float]:
+        """Of each layer that ran."""
+        return {name: spikes / neurons for name, (spikes, neurons) in self.counts.items() if neurons}
+
+    def numbers(self) -> list[float]:
+        """All counts, one after the other, to be summed over processes; :meth:`restore` takes them back."""
+        return [number for pair in self.counts.values() for number in pair]
+
+    def restore(self, numbers: list[float]) -> None:
+        for pair, start in zip(self.counts.values(), range(0, len(numbers), 2), strict=True):
+            pair[:] = numbers[start : start + 2]
+
+    @property
+    def rate(self) -> float:
+        """Over all layers."""
+        spikes, neurons = (sum(pair[k] for pair in self.counts.values()) for k in (0, 1))
+        return spikes / max(neurons, 1.0)
+
+
+def _mixed_rate(layer: SuperNeuron) -> float:
+    if layer.running_mean is None:
+        return float("nan")
+    return float((layer.weights().detach() * layer.running_mean.mean(1)).sum())

@@ -1,0 +1,382 @@
+"""The loop that training and search share: epochs of steps, tests, checkpoints to go on from.
+
+What a step does depends on the settings, the epoch and the step alone: order and augmentation of the samples are seeded
+by them, and so is the random state at the beginning of each step; a checkpoint holds everything else. So on the CPU,
+with the same PyTorch and number of threads (which the settings record), a run that was stopped anywhere ends with the
+same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Augmentation, Batch, Batches, load_data
+from ..fusion import fuse
+from ..models import create_model
+from ..neurons import reset_net
+from ..settings import SETTINGS, TrainSettings, replace, to_json
+from .activity import SpikeCounter
+from .checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from .devices import make_fabric, total
+from .evaluation import Evaluation, test
+from .guard import Diverged, Interrupt, Interrupted, check_disk, check_new
+from .loss import predict, tet_loss
+from .report import Display, Row, TensorBoard, best_row, plot_curve, write_metrics
+
+LAST, BEST, METRICS, CURVE = "last.pt", "best.pt", "metrics.csv", "curve.png"
+MEASURED = 25  # firing rates are measured in one of so many steps, since counting reads every spike once more
+
+
+@dataclass
+class Progress:
+    """Where a run stands: ``epoch`` (from 0) and ``step`` are the next to do, the sums are those of this epoch."""
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    waited: float = 0.0
+    total_seconds: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+
+
+class Run:
+    """One training run. A search (:mod:`stdano.search.loop`) changes the model, what a step does and what is kept.
+
+    Args:
+        settings: what to train, and how.
+        folder: where its files lie.
+        model: a network to train instead of the one that the settings name: from input ``[T, B, C, H, W]`` to logits
+            ``[T, B, classes]``.
+
+    Raises:
+        ValueError, TypeError: a setting is wrong.
+    """
+
+    command = "train"
+
+    def __init__(self, settings: TrainSettings, folder: Path, model: nn.Module | None = None) -> None:
+        settings.check()
+        self.settings = settings = replace(settings, threads=settings.run.threads or torch.get_num_threads())
+        self.folder = folder
+        torch.set_num_threads(settings.run.threads)
+        self.fabric = make_fabric(settings.run)
+        with self.fabric.rank_zero_first(local=True):
+            self.source = load_data(settings.data, settings.model.T)
+        torch.manual_seed(settings.optimiser.seed)
+        self.foreign = model is not None
+        self.plain = self.build(model)
+        if settings.run.channels_last:
+            self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if settings.run.fuse and not self.foreign:
+            fuse(self.plain)
+        options = settings.optimiser
+        optimiser = torch.optim.SGD(
+            self.trained(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+        )
+        self.model, self.optimiser = self.fabric.setup(self.plain, optimiser)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.epochs)
+        self.test_batches = self.batches("test")
+        self.set_up()
+        self.progress = Progress()
+
+    def build(self, model: nn.Module | None) -> nn.Module:
+        """The network."""
+        return model if model is not None else self.create(self.settings.model.neurons)
+
+    def create(self, neurons: str, **more: Any) -> nn.Module:
+        """The network that the settings name, with other neurons."""
+        settings, source = self.settings.model, self.source
+        return create_model(
+            settings.model,
+            neurons,
+            T=settings.T,
+            in_channels=source.in_channels,
+            num_classes=source.num_classes,
+            size=source.size,
+            width=settings.width,
+            dropout=settings.dropout,
+            sync_statistics=self.settings.run.sync_statistics,
+            **{**neuron_settings(self.settings), **more},
+        )
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that SGD moves."""
+        return list(self.plain.parameters())
+
+    def set_up(self) -> None:
+        """What is left to make once the model is on its device."""
+        self.train_batches = self.batches("train")
+
+    def batches(self, part: str, indices: Any = None, stream: int = 0) -> Batches:
+        """The batches of a part of the data, or of the samples ``indices`` in it; ``stream`` sets one order apart from
+        another."""
+        data, options = self.settings.data, self.settings.optimiser
+        cuda, training = self.fabric.device.type == "cuda", part == "train"
+        automatic = min(4, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())) if cuda else 0
+        return Batches(
+            self.source,
+            part,
+            batch_size=options.batch_size,
+            indices=indices,
+            augment=Augmentation(data.crop, data.flip, data.cutout, data.nda) if training else None,
+            seed=mixed(options.seed, stream),
+            shuffle=training,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+            workers=data.workers if data.workers >= 0 else automatic,
+            pin_memory=cuda,
+        )
+
+    def start(self, after_step: Callable[[Progress], None] | None = None) -> None:
+        """From the beginning, in a new folder."""
+        if self.fabric.is_global_zero:
+            check_new(self.folder)
+            size = sum(t.numel() * t.element_size() for t in self.plain.state_dict().values())
+            check_disk(self.folder, 4 * size + 2**20)  # two checkpoints, one with momentum, and one being written
+            text = to_json(self.settings)
+            write_atomically(self.folder / SETTINGS, lambda file: file.write(text.encode()))
+        self.fabric.barrier()
+        self.save()
+        self.train(after_step)
+
+    def save(self) -> None:
+        state = {
+            "model": self.plain.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "progress": dataclasses.asdict(self.progress),
+            "settings": to_json(self.settings),
+            "fingerprint": self.source.fingerprint(),
+            **self.extra_state(),
+        }
+        if self.fabric.is_global_zero:
+            save_checkpoint(self.folder / LAST, state)
+        self.fabric.barrier()
+
+    def restore(self) -> None:
+        """Goes to where the last checkpoint stands.
+
+        Raises:
+            ValueError: there is none, or the data are not those of the run.
+        """
+        state = load_checkpoint(self.folder / LAST)
+        if state["fingerprint"] != self.source.fingerprint():
+            raise ValueError(f"the data of {self.settings.data.data} must be those that {self.folder} began with")
+        self.plain.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.progress = Progress(**state["progress"])
+        self.load_extra_state(state)
+        if self.progress.rows:  # a kill may have come between the checkpoint and these files
+            self.report()
+
+    def extra_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_extra_state(self, state: dict[str, Any]) -> None:
+        pass
+
+    def report(self) -> None:
+        """Writes the files that follow from the rows so far."""
+        if not self.fabric.is_global_zero:
+            return
+        rows, settings = self.progress.rows, self.settings
+        write_metrics(self.folder / METRICS, rows)
+        title = f"{settings.model.model} ({self.title()}) on {settings.data.data}, T = {settings.model.T}"
+        plot_curve(self.folder / CURVE, rows, title)
+
+    def title(self) -> str:
+        return self.settings.model.neurons
+
+    def train(self, after_step: Callable[[Progress], None] | None = None) -> None:
+        """All epochs that are left."""
+        progress, epochs = self.progress, self.settings.optimiser.epochs
+        steps = len(self.train_batches)
+        main = self.fabric.is_global_zero
+        display = Display(epochs, steps, main)
+        board = TensorBoard(self.folder, progress.epoch + 1) if self.settings.run.tensorboard and main else None
+        with display, Interrupt() as interrupt:
+            while progress.epoch < epochs and not self.settled():
+                stream = self.stream(progress.epoch, progress.step)
+                rate = 0.0
+                while progress.step < steps:
+                    began = time.perf_counter()
+                    batches = next(stream)
+                    progress.waited += time.perf_counter() - began
+                    torch.manual_seed(
+                        mixed(self.settings.optimiser.seed, progress.epoch, progress.step, self.fabric.global_rank)
+                    )
+                    counter = SpikeCounter(self.plain)
+                    if progress.step % MEASURED == 0:
+                        with counter:
+                            interrupted = self.step(batches, interrupt)
+                        rate = counter.rate
+                    else:
+                        interrupted = self.step(batches, interrupt)
+                    progress.step += 1
+                    progress.seconds += time.perf_counter() - began
+                    sums = progress.sums
+                    display.step(
+                        progress.epoch,
+                        progress.step - 1,
+                        loss=sums["loss"] / sums["seen"],
+                        accuracy=sums["correct"] / sums["seen"],
+                        rate=rate,
+                        speed=sums["seen"] / progress.seconds,
+                    )
+                    if after_step is not None:
+                        after_step(progress)
+                    if interrupted:
+                        self.save()
+                        raise Interrupted(self.folder, self.command)
+                row = self.finish_epoch()
+                display.epoch(row, self.remark())
+                if board is not None:
+                    board.write(row)
+        display.summary(progress.rows, self.folder)
+
+    def settled(self) -> bool:
+        """Whether the run is over before its last epoch."""
+        return False
+
+    def remark(self) -> str:
+        """What the line of an epoch says besides."""
+        return ""
+
+    def stream(self, epoch: int, start: int) -> Iterator[tuple[Batch, ...]]:
+        """What the steps of an epoch take, from one step on."""
+        return zip(self.train_batches.epoch(epoch, start), strict=False)
+
+    def step(self, batches: tuple[Batch, ...], interrupt: Interrupt) -> bool:
+        """One step; whether any process was interrupted."""
+        return self.weight_step(batches[0], interrupt)
+
+    def weight_step(self, batch: Batch, interrupt: Interrupt) -> bool:
+        """A step of SGD, unless the loss is not finite."""
+        self.model.train()
+        self.optimiser.zero_grad()
+        parts = batch.split(self.settings.optimiser.accumulate)
+        loss_sum, correct = 0.0, 0
+        for number, part in enumerate(parts, start=1):
+            with self.fabric.no_backward_sync(self.model, enabled=number < len(parts)):
+                loss, logits, labels = self.loss(self.model, part)
+                self.fabric.backward(loss)
+            loss_sum += loss.item()
+            correct += int((predict(logits.detach()) == labels).sum())
+        loss_sum *= batch.total / self.fabric.world_size
+        seen = len(batch.labels)
+        loss_sum, right, seen_sum, interrupted = total(self.fabric, loss_sum, correct, seen, interrupt.requested)
+        self.check_finite("the training loss", loss_sum / seen_sum, batch)
+        self.optimiser.step()
+        self.add(loss=loss_sum, correct=right, seen=seen_sum)
+        return bool(interrupted)
+
+    def loss(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """This process's part of the loss of a step, the logits and the labels. The mean of the parts over the
+        processes is the loss of all samples, however they are shared out."""
+        logits, labels = self.forward(model, batch)
+        share = len(labels) * self.fabric.world_size / batch.total
+        return tet_loss(logits.float(), labels, self.settings.optimiser.lam) * share, logits, labels
+
+    def forward(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        reset_net(self.plain)
+        values = batch.values.to(self.fabric.device, non_blocking=True)
+        if self.foreign and not self.source.temporal:
+            values = values.expand(self.settings.model.T, *values.shape)
+        return model(values), batch.labels.to(self.fabric.device, non_blocking=True)
+
+    def add(self, **numbers: float) -> None:
+        """Adds to the sums of the epoch."""
+        sums = self.progress.sums
+        for name, number in numbers.items():
+            sums[name] = sums.get(name, 0.0) + number
+
+    def check_finite(self, what: str, loss: float, batch: Batch) -> None:
+        """Stops the run if a loss is not finite."""
+        if math.isfinite(loss):
+            return
+        with SpikeCounter(self.plain) as counter, torch.no_grad(), self.fabric.autocast():
+            self.forward(self.plain, batch)
+        progress = self.progress
+        raise Diverged(what, loss, progress.epoch + 1, progress.step + 1, counter.rates(), self.folder)
+
+    def finish_epoch(self) -> Row:
+        """Tests, records and saves; afterwards the progress stands at the beginning of the next epoch."""
+        progress, sums = self.progress, self.progress.sums
+        lr = self.optimiser.param_groups[0]["lr"]
+        self.schedule.step()
+        began = time.perf_counter()
+        result = self.test()
+        progress.total_seconds += progress.seconds + time.perf_counter() - began
+        row: Row = {
+            "epoch": progress.epoch + 1,
+            "train_loss": sums["loss"] / sums["seen"],
+            "train_accuracy": sums["correct"] / sums["seen"],
+            "test_loss": result.loss,
+            "test_accuracy": result.accuracy,
+            "firing_rate": result.firing_rate,
+            **self.columns(),
+            "lr": lr,
+            "seconds": round(progress.seconds, 3),
+            "images_per_second": round(sums["seen"] / progress.seconds, 1),
+            "waiting": round(progress.waited / progress.seconds, 4),
+        }
+        self.progress.rows.append(row)
+        progress.epoch += 1
+        progress.step, progress.sums, progress.seconds, progress.waited = 0, {}, 0.0, 0.0
+        self.epoch_done(result)
+        if self.fabric.is_global_zero and best_row(progress.rows) is row:
+            best = {"model": self.plain.state_dict(), "row": row, "settings": to_json(self.settings)}
+            save_checkpoint(self.folder / BEST, best)
+        self.save()
+        self.report()
+        return row
+
+    def columns(self) -> Row:
+        """What a row of the metrics has besides."""
+        return {}
+
+    def epoch_done(self, result: Evaluation) -> None:
+        """Called before the state after an epoch is saved."""
+
+    def test(self) -> Evaluation:
+        """The network on the test samples."""
+        if self.fabric.world_size > 1:
+            for buffer in self.plain.buffers():  # statistics that are not synchronised are those of the first process
+                torch.distributed.broadcast(buffer, 0)
+        return test(
+            self.fabric,
+            self.plain,
+            lambda batch: self.forward(self.plain, batch),
+            self.test_batches.epoch(0),
+            self.source.num_classes,
+            self.settings.optimiser.lam,
+        )
+
+
+def neuron_settings(settings: TrainSettings) -> dict[str, Any]:
+    """The arguments of the neurons."""
+    names = ("tau", "decay", "v_threshold", "surrogate_function", "gamma", "beta", "tau_min", "backend")
+    return {**{name: getattr(settings.model, name) for name in names}, "alpha": settings.model.surrogate_alpha}
+
+
+def mixed(seed: int, *position: int) -> int:
+    """A seed of its own for every position: an epoch, a step of it, a process."""
+    for number in (len(position), *position):
+        seed = (seed * 1_000_003 + number + 1) % 2**63
+    return seed
+
+
