@@ -13,8 +13,9 @@ from .convert import is_spiking
 from .dataflow import Flow, traced, watched
 from .link import link_of
 from .normalised import BatchNormNeuron, link, unlink
+from .synced import SyncBatchNorm2d
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, SyncBatchNorm2d)
 
 
 @dataclass

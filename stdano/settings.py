@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import stdano_kernels
 
-
 SETTINGS = "settings.json"  # in the folder of a run
 
 

@@ -7,8 +7,7 @@ from torch import nn
 
 import stdano
 from stdano import BatchNormNeuron, LIFNode, LLIFNode, SLIFNode
-from stdano.models import SmallConvNet
-from stdano.models.small import merged
+from stdano.models import create_model, merged
 
 T, B = 4, 3
 
@@ -85,7 +84,11 @@ class Flat(nn.Module):
 
 
 MODELS = {
-    "small": (lambda: SmallConvNet(2, 10, T=T, channels=(6, 8, 6), tau=1.5), (B, 2, 8, 8), 2),
+    "small": (
+        lambda: create_model("vgg-small", "LLIF", T=T, in_channels=2, size=8, width=0.2, tau=1.5),
+        (B, 2, 8, 8),
+        4,
+    ),
     "residual": (Residual, (T, B, 4, 6, 6), 2),
     "views": (Views, (T, B, 2, 6, 6), 2),
     "stepwise": (Stepwise, (T, B, 4, 6, 6), 1),

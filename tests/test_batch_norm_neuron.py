@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import stdano
 from stdano import BatchNormNeuron, LIFNode, LLIFNode
-from stdano.models.small import merged
+from stdano.models import merged
 from stdano.neurons import NEURONS
 
 T, B, C = 4, 3, 5

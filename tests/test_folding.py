@@ -10,7 +10,7 @@ from torch import nn
 
 import stdano
 from stdano import BatchNormNeuron, LIFNode
-from stdano.models.small import merged
+from stdano.models import merged
 
 FOLDED = {"small": 3, "residual": 1, "views": 2, "stepwise": 1, "flat": 1, "module": 0}
 

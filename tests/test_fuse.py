@@ -11,8 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import stdano
 from stdano import LIFNode
-from stdano.models import SmallConvNet
-from stdano.models.small import merged
+from stdano.models import create_model, merged
 
 
 @by_model
@@ -52,7 +51,7 @@ def test_changes_between_fused_and_apart_while_running():
 
 
 def test_report_of_the_small_network():
-    report = stdano.fuse(SmallConvNet(1, 10))
+    report = stdano.fuse(create_model("vgg-small", "LLIF"))
     assert report.fused == [(f"others.{n}.norm", f"others.{n}.neuron") for n in range(2)]
     assert str(report).splitlines() == [
         "2 fused",

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import stdano
 from stdano import LIFNode, LLIFNode, SLIFNode, SuperNeuron
-from stdano.models.small import merged
+from stdano.models import merged
 from stdano.neurons import NEURONS
 
 T, B, C = 4, 3, 5

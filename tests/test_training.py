@@ -1,25 +1,31 @@
 """Training: the loss, checkpoints, and runs that go on as if nothing had happened."""
 
 import csv
-import dataclasses
+import errno
 import json
 import math
+import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 pytest.importorskip("sklearn", reason="needs the extra [app]")
 
-from stdano.data import load_digits
-from stdano.models import SmallConvNet
-from stdano.presets import PRESETS, TrainSettings
-from stdano.training import loop, report
+from stdano import LIFNode
+from stdano.presets import presets
+from stdano.settings import DataSettings, TrainSettings, read_settings, replace
+from stdano.training import Diverged, Interrupted, evaluate, predict, resume, tet_loss, train
 from stdano.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
-from stdano.training.loss import predict, tet_loss
 
-TINY = TrainSettings(channels=(4, 4), epochs=3, batch_size=256, dropout=0.2, T=2, threads=1, accelerator="cpu")
+TINY = replace(
+    TrainSettings(), width=0.1, dropout=0.2, T=2, epochs=3, batch_size=256, crop=1, threads=1, accelerator="cpu"
+)
+FILES = {"settings.json", "last.pt", "best.pt", "metrics.csv", "curve.png"}
 
 
 def test_tet_loss_by_hand():
@@ -61,44 +67,26 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
         load_checkpoint(tmp_path / "none.pt")
 
 
-def test_digits_are_real_split_and_normalised():
-    data = load_digits()
-    assert data.train_images.shape == (1437, 1, 8, 8) and data.test_images.shape == (360, 1, 8, 8)
-    assert abs(data.train_images.mean().item()) < 1e-4 and data.train_images.std().item() == pytest.approx(1, abs=1e-4)
-    assert data.test_labels.bincount().min() > 30
-    train = {image.numpy().tobytes() for image in data.train_images}
-    assert sum(image.numpy().tobytes() in train for image in data.test_images) == 0
-
-
-@pytest.mark.parametrize("neuron", ["LIF", "LLIF", "SLIF"])
-def test_small_network(neuron):
-    net = SmallConvNet(3, 7, neuron, T=3, channels=(4, 5, 6), dropout=0.5, tau=1.5)
-    logits = net(torch.randn(2, 3, 9, 9))
-    assert logits.shape == (3, 2, 7)
-    logits.sum().backward()
-    assert all(p.grad is not None for p in net.parameters())
-
-
 def bits(folder):
     """What must be equal between an interrupted and an uninterrupted run: weights, metrics without times."""
-    state = load_checkpoint(folder / loop.CHECKPOINT)
-    with open(folder / loop.METRICS) as file:
-        rows = [
-            {k: v for k, v in row.items() if "seconds" not in k and "second" not in k} for row in csv.DictReader(file)
-        ]
-    return state["model"], rows
+    times = ("seconds", "images_per_second", "waiting")
+    with open(folder / "metrics.csv") as file:
+        rows = [{k: v for k, v in row.items() if k not in times} for row in csv.DictReader(file)]
+    states = [load_checkpoint(folder / name)["model"] for name in ("last.pt", "best.pt")]
+    return states, rows
 
 
 def assert_same_run(a, b):
-    (weights, rows), (other_weights, other_rows) = bits(a), bits(b)
+    (states, rows), (other_states, other_rows) = bits(a), bits(b)
     assert rows == other_rows
-    assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+    for state, other in zip(states, other_states, strict=True):
+        assert all(torch.equal(state[name], other[name]) for name in state)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
-    loop.start(TINY, folder)
+    train(TINY, folder)
     return folder
 
 
@@ -112,76 +100,117 @@ def ctrl_c_after(epoch, step):
 
 @pytest.mark.parametrize("position", [(0, 1), (1, 3), (1, 6)], ids=["first step", "middle", "end of an epoch"])
 def test_ctrl_c_and_resume_end_with_the_same_bits(position, whole, tmp_path):
-    folder = tmp_path / "run"
+    folder, stopped = tmp_path / "run", []
     handler = signal.getsignal(signal.SIGINT)  # a process in the background may ignore the signal
-    with pytest.raises(loop.Interrupted, match=f"stdano train --resume {folder}"):
-        loop.start(TINY, folder, after_step=ctrl_c_after(*position))
+
+    def after_step(progress):
+        if (progress.epoch, progress.step) == position:
+            signal.raise_signal(signal.SIGINT)
+            stopped.append(position)
+
+    with pytest.raises(Interrupted, match=f"stdano train --resume {folder}"):
+        train(TINY, folder, after_step=after_step)
+    assert stopped == [position]
     torch.manual_seed(123)  # whatever happens in between
-    loop.resume(folder)
+    resume(folder)
     assert_same_run(folder, whole)
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_a_killed_run_goes_on_from_its_last_epoch(whole, tmp_path):
+def test_sigkill_and_resume_end_with_the_same_bits(whole, tmp_path):
+    """The process dies in its third epoch, with nothing but the system's word; what follows the checkpoint is made
+    anew."""
     folder = tmp_path / "run"
-
-    def die(progress):
-        if (progress.epoch, progress.step) == (2, 2):
-            raise SystemExit("as if killed: nothing is saved")
-
-    with pytest.raises(SystemExit):
-        loop.start(TINY, folder, after_step=die)
-    assert load_checkpoint(folder / loop.CHECKPOINT)["progress"]["epoch"] == 2
-    (folder / loop.METRICS).write_text("damaged")
-    loop.resume(folder)
+    (tmp_path / "settings.json").write_text((whole / "settings.json").read_text())
+    code = f"""
+import os, signal
+from pathlib import Path
+from stdano.settings import TrainSettings, read_settings
+from stdano.training import train
+def die(progress):
+    if (progress.epoch, progress.step) == (2, 2):
+        os.kill(os.getpid(), signal.SIGKILL)
+train(read_settings(Path({str(tmp_path / "settings.json")!r}), TrainSettings), Path({str(folder)!r}), after_step=die)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
+    assert load_checkpoint(folder / "last.pt")["progress"]["epoch"] == 2
+    (folder / "metrics.csv").write_text("damaged")
+    resume(folder)
     assert_same_run(folder, whole)
 
 
 def test_killed_before_the_first_epoch(whole, tmp_path):
-    folder = tmp_path / "run"
-
     def die(progress):
         raise SystemExit
 
     with pytest.raises(SystemExit):
-        loop.start(TINY, folder, after_step=die)
-    loop.resume(folder)
-    assert_same_run(folder, whole)
+        train(TINY, tmp_path / "run", after_step=die)
+    resume(tmp_path / "run")
+    assert_same_run(tmp_path / "run", whole)
 
 
 def test_resuming_a_finished_run_changes_nothing(whole):
-    before = bits(whole)[1]
-    assert loop.resume(whole) == load_checkpoint(whole / loop.CHECKPOINT)["progress"]["rows"]
-    assert bits(whole)[1] == before
+    before = bits(whole)
+    assert resume(whole).rows == load_checkpoint(whole / "last.pt")["progress"]["rows"]
+    assert bits(whole)[1] == before[1]
 
 
 def test_another_seed_is_another_run(whole, tmp_path):
-    loop.start(dataclasses.replace(TINY, seed=1, epochs=1), tmp_path / "run")
+    train(replace(TINY, seed=1, epochs=1), tmp_path / "run")
     assert bits(tmp_path / "run")[1][0] != bits(whole)[1][0]
 
 
 def test_run_folder(whole):
-    assert {path.name for path in whole.iterdir()} == {"settings.json", "checkpoint.pt", "metrics.csv", "curve.png"}
-    assert TrainSettings.from_json(whole / "settings.json") == TINY
-    assert json.loads((whole / "settings.json").read_text())["neuron"] == "LLIF"
+    assert {path.name for path in whole.iterdir()} == FILES
+    assert read_settings(whole / "settings.json", TrainSettings) == TINY
+    assert json.loads((whole / "settings.json").read_text())["model"]["neurons"] == "LLIF"
     with open(whole / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == report.COLUMNS and [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert all(0 < float(row["firing_rate"]) < 1 and float(row["images_per_second"]) > 0 for row in rows)
+    assert all(0 <= float(row["waiting"]) < 1 for row in rows)
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
     from PIL import Image
 
     with Image.open(whole / "curve.png") as image:
         assert image.format == "PNG" and image.width >= 1000 and len(image.getcolors(1 << 20)) > 50
 
 
+def test_evaluate_repeats_the_test(whole):
+    rows = load_checkpoint(whole / "last.pt")["progress"]["rows"]
+    for checkpoint, row in (("last", rows[-1]), ("best", max(rows, key=lambda row: row["test_accuracy"]))):
+        found = evaluate(whole, checkpoint)
+        assert (found.loss, found.accuracy, found.firing_rate) == (
+            row["test_loss"],
+            row["test_accuracy"],
+            row["firing_rate"],
+        )
+    assert found.samples == 360 and len(found.layer_rates) == 4
+    with pytest.raises(ValueError, match="checkpoint must be one of best, last, got 'first'"):
+        evaluate(whole, "first")
+    sixteen = evaluate(whole, "last", data=DataSettings(size=16))
+    assert sixteen.samples == 360 and sixteen.loss != found.loss
+
+
 def test_a_folder_in_use_is_refused(whole):
     with pytest.raises(ValueError, match=f"out must be a new or empty folder, {whole} is not"):
-        loop.start(TINY, whole)
+        train(TINY, whole)
 
 
 def test_resume_needs_a_run(tmp_path):
     with pytest.raises(ValueError, match=r"settings\.json must hold the settings of a run"):
-        loop.resume(tmp_path)
+        resume(tmp_path)
+
+
+def test_resume_needs_the_same_data(whole, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_bytes((whole / name).read_bytes())
+    text = (folder / "settings.json").read_text()
+    (folder / "settings.json").write_text(text.replace('"size": 0', '"size": 16'))
+    with pytest.raises(ValueError, match=f"the data of digits must be those that {folder} began with"):
+        resume(folder)
 
 
 @pytest.mark.parametrize(
@@ -190,24 +219,95 @@ def test_resume_needs_a_run(tmp_path):
         ({"epochs": 0}, "epochs must be 1 or more, got 0"),
         ({"T": 0}, "T must be 1 or more, got 0"),
         ({"batch_size": -1}, "batch_size must be 1 or more, got -1"),
+        ({"accumulate": 0}, "accumulate must be 1 or more, got 0"),
         ({"lr": 0.0}, "lr must be a finite number above 0, got 0.0"),
         ({"lr": math.inf}, "lr must be a finite number above 0, got inf"),
         ({"momentum": 1.0}, "momentum must be at least 0 and below 1, got 1.0"),
-        ({"neuron": "ALIF"}, "neuron must be one of LIF, LLIF, SLIF, got 'ALIF'"),
-        ({"dataset": "mnist"}, "dataset must be one of digits, got 'mnist'"),
-        ({"channels": ()}, "channels must be one or more numbers"),
+        ({"neurons": "ALIF"}, "neurons must be .*got 'ALIF'"),
+        ({"neurons": "0120"[:3]}, "neurons must be .*got 3 digits, '012'"),
+        ({"data": "mnist"}, "data must be one of digits.*got 'mnist'"),
+        ({"model": "vgg12"}, "must be one of vgg-small.*got 'vgg12'"),
         ({"tau": 0.0}, "tau must be a finite number above 0, got 0.0"),
         ({"surrogate_function": "tri"}, "surrogate_function must be one of 'triangle'"),
-        ({"backend": "fpga"}, "backend must be one of 'auto'"),
+        ({"backend": "fpga"}, "backend must be one of auto"),
+        ({"precision": "8"}, "precision must be one of 32-true"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_wrong_settings_leave_no_folder(change, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        loop.start(dataclasses.replace(TINY, **change), tmp_path / "run")
+        train(replace(TINY, **change), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_digits_preset_reaches_96_percent(tmp_path):
-    rows = loop.start(PRESETS["digits"], tmp_path / "run")
-    assert rows[-1]["test_accuracy"] >= 0.96
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(Diverged) as stopped:
+        train(replace(TINY, lr=1e30, dropout=0.0), tmp_path / "run")
+    message, error = str(stopped.value), stopped.value
+    assert message.startswith(f"the training loss is {'nan' if 'is nan' in message else 'inf'} in epoch 1, step 2;")
+    assert (error.epoch, error.step) == (1, 2) and len(error.rates) == 4
+    assert all(name in message for name in error.rates)
+    state = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_a_full_disk_is_reported_before_training(tmp_path, monkeypatch):
+    def full(descriptor, offset, length):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"out must be a folder in which \d+ MiB can be written.*No space left"):
+        train(TINY, tmp_path / "run", after_step=lambda progress: pytest.fail("a step was done"))
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_reported_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"out must be a folder in which \d+ MiB can be written, .*file/run is not"):
+        train(TINY, tmp_path / "file" / "run", after_step=lambda progress: pytest.fail("a step was done"))
+
+
+class NoNorm(nn.Module):
+    """A network of somebody else's: time first, and without BatchNorm, so that parts of a batch add up to all of it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Flatten(2), nn.Linear(64, 32), LIFNode(), nn.Linear(32, 10))
+
+    def forward(self, x):
+        assert x.shape[0] == TINY.model.T and x.shape[2:] == (1, 8, 8)
+        return self.layers(x)
+
+
+def test_accumulation_is_one_step(tmp_path):
+    """The sum over parts, also where they are not equally large: 1437 samples, 256 a step, in 3 parts."""
+    a, b = NoNorm(), NoNorm()
+    one_epoch = replace(TINY, epochs=1, lr=0.01)
+    train(one_epoch, tmp_path / "a", model=a)
+    train(replace(one_epoch, accumulate=3), tmp_path / "b", model=b)
+    for (name, parameter), other in zip(a.named_parameters(), b.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other, rtol=1e-3, atol=1e-5, msg=name)
+    assert evaluate(tmp_path / "a", "last", model=NoNorm()).accuracy > 0.2
+
+
+def test_mixed_precision(tmp_path):
+    result = train(replace(TINY, precision="bf16-mixed", epochs=2), tmp_path / "run")
+    assert result.last["train_loss"] < result.rows[0]["train_loss"]
+    saved = load_checkpoint(tmp_path / "run" / "last.pt")["model"]
+    assert {value.dtype for value in saved.values() if value.is_floating_point()} == {torch.float32}
+
+
+def test_tensorboard(tmp_path):
+    events = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
+    )
+    result = train(replace(TINY, epochs=2, tensorboard=True), tmp_path / "run")
+    log = events.EventAccumulator(str(tmp_path / "run"))
+    log.Reload()
+    logged = [event.value for event in log.Scalars("test_accuracy")]
+    assert logged == pytest.approx([row["test_accuracy"] for row in result.rows])
+
+
+def test_digits_preset_reaches_97_percent(tmp_path):
+    assert train(presets()["digits"].train, tmp_path / "run").last["test_accuracy"] >= 0.97

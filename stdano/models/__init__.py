@@ -1,5 +1,78 @@
-"""Spiking networks."""
+"""Spiking networks: :func:`create_model`."""
 
-from .small import SmallConvNet
+from __future__ import annotations
 
-__all__ = ["SmallConvNet"]
+import math
+from typing import Any
+
+from torch import nn
+
+from .blocks import merged
+from .factory import Factory, Neurons
+from .resnet import PreActResNet18, scaled
+from .strings import MODELS, ablations, check_model, neuron_string, num_spiking_layers
+from .vgg import VGG, VGGS
+
+__all__ = ["MODELS", "ablations", "create_model", "merged", "neuron_string", "num_spiking_layers"]
+
+
+def create_model(
+    name: str,
+    neurons: Neurons = "LIF",
+    *,
+    T: int = 4,
+    in_channels: int = 3,
+    num_classes: int = 10,
+    size: int = 32,
+    width: float = 1.0,
+    dropout: float = 0.0,
+    sync_statistics: bool = False,
+    **settings: Any,
+) -> nn.Module:
+    """A network with random weights.
+
+    Args:
+        name: ``"vgg-small"`` (4 spiking layers, for CPUs), ``"vgg11"`` (8), ``"vgg13"`` (10), ``"vgg16"`` (13), or
+            ``"resnet18"`` (pre-activation, 17).
+        neurons: ``"LIF"`` (default), ``"LLIF"`` or ``"SLIF"`` in all layers; a digit a layer in order of execution
+            (0 LIF, 1 LLIF, 2 SLIF), such as ``"20002000000001001"``; a method of the ablation study such as
+            ``"LLIF-4"`` (see :func:`ablations`); ``"super"``, super neurons for a search; or a function from the number
+            of channels to a spiking layer that takes ``[T, B, C, H, W]``.
+        T: time steps for images, 1 or more; default 4. Frames bring their own.
+        in_channels: channels of images or frames; default 3.
+        num_classes: default 10.
+        size: height and width in pixels; default 32. Any other size works too: the argument is there to be checked.
+            vgg-small takes 4 or more, the others 32 or more (vgg11, 13, 16) and 8 or more (resnet18).
+        width: factor on the channels of every layer; default 1.
+        dropout: at least 0 and below 1; default 0. See the classes for where.
+        sync_statistics: in training, norms and super neurons take statistics over all processes.
+        settings: of the neurons: ``tau``, ``decay``, ``v_threshold``, ``surrogate_function``, ``alpha`` (the
+            surrogate's sharpness), ``gamma``, ``beta``, ``tau_min``, ``backend`` and so on; each kind of neuron takes
+            those that it has. With ``"super"`` also ``candidates``, the neurons to choose from.
+
+    Returns:
+        A module from images ``[B, C, H, W]`` or frames ``[T, B, C, H, W]`` to logits ``[T, B, classes]``.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong.
+    """
+    check_model(name)
+    smallest = {"vgg-small": 4, "resnet18": 8}.get(name, 32)
+    numbers = {"T": (T, 1), "in_channels": (in_channels, 1), "num_classes": (num_classes, 1), "size": (size, smallest)}
+    for argument, (value, lowest) in numbers.items():
+        if not isinstance(value, int) or value < lowest:
+            raise ValueError(f"{argument} must be {lowest} or more for {name}, got {value!r}")
+    if not (math.isfinite(width) and width > 0):
+        raise ValueError(f"width must be a finite number above 0, got {width!r}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
+    if isinstance(neurons, str) and neurons != "super":
+        neurons = neuron_string(name, neurons)
+    elif not isinstance(neurons, str) and not callable(neurons):
+        raise TypeError(f"neurons must be a string or a function of the number of channels, got {neurons!r}")
+    make = Factory(neurons, sync_statistics, settings)
+    shape: dict[str, Any] = dict(T=T, in_channels=in_channels, num_classes=num_classes, dropout=dropout)
+    if name == "resnet18":
+        return PreActResNet18(width, make, **shape)
+    blocks = [[scaled(channels, width) for channels in block] for block in VGGS[name].blocks]
+    return VGG(blocks, make, head_size=VGGS[name].head_size, **shape)

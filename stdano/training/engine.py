@@ -378,5 +378,3 @@ def mixed(seed: int, *position: int) -> int:
     for number in (len(position), *position):
         seed = (seed * 1_000_003 + number + 1) % 2**63
     return seed
-
-

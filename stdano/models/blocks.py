@@ -1,0 +1,83 @@
+"""What the networks are made of. Everything takes and returns ``[T, B, C, H, W]``, all time steps at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def merged(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Applies a layer without time, such as a convolution, to ``[T, B, ...]``: to all T*B images at once."""
+    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class TimeFirst(nn.Module):
+    """Direct input encoding: images ``[B, C, H, W]`` are the input of each of the T steps, as a view that repeats them;
+    frames ``[T, B, C, H, W]`` are taken as they are."""
+
+    def __init__(self, T: int, in_channels: int) -> None:
+        super().__init__()
+        self.T, self.in_channels = T, in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() not in (4, 5) or x.shape[-3] != self.in_channels:
+            raise ValueError(
+                f"x must be images [B, {self.in_channels}, H, W] or frames [T, B, {self.in_channels}, H, W], got a "
+                f"tensor of shape {list(x.shape)}"
+            )
+        return x.expand(self.T, *x.shape) if x.dim() == 4 else x
+
+    def extra_repr(self) -> str:
+        return f"T={self.T}, in_channels={self.in_channels}"
+
+
+class InputConv2d(nn.Conv2d):
+    """The first convolution, of ``[T, B, C, H, W]``. Images that are repeated T times are convolved once."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] > 1 and x.stride(0) == 0:
+            return super().forward(x[0]).expand(x.shape[0], -1, -1, -1, -1)
+        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class SharedDropout(nn.Module):
+    """Dropout with the same mask at all time steps, since another one at each would add noise in time.
+
+    Args:
+        p: share of the values that are set to 0 in training; the others are divided by ``1 - p``.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        return x * nn.functional.dropout(torch.ones_like(x[0]), self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class NormNeuron(nn.Module):
+    """BatchNorm over the merged T*B, and the neuron behind it, which :func:`stdano.fuse` makes one kernel."""
+
+    def __init__(self, norm: nn.Module, neuron: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.neuron = norm, neuron
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.neuron(merged(self.norm, x))
+
+
+def initialise(model: nn.Module) -> None:
+    """Convolutions as for ReLU networks by their outputs (He et al., 2015), linear layers N(0, 0.01)."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,70 @@
+"""Norms and neurons of a network, one after the other in order of execution."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ..convert import DIGITS
+from ..neurons import NEURONS
+from ..super_neuron import SuperNeuron
+from ..synced import SyncBatchNorm2d
+
+Neurons = str | Callable[[int], nn.Module]
+
+
+class Factory:
+    """Makes the norms and the neurons of a network.
+
+    Args:
+        neurons: a digit a layer, ``"super"``, or a function from a number of channels to a layer.
+        sync_statistics: whether norms and super neurons have statistics over all processes.
+        settings: arguments of the neurons; each kind takes those that it has.
+
+    Raises:
+        TypeError: a setting that no neuron has, or any with a function.
+    """
+
+    def __init__(self, neurons: Neurons, sync_statistics: bool, settings: dict[str, Any]) -> None:
+        self.sync = sync_statistics
+        self.settings = settings
+        if isinstance(neurons, str) and neurons != "super":
+            kinds = [NEURONS[DIGITS[digit]] for digit in neurons]
+            self._check(set().union(*(_arguments(kind) for kind in NEURONS.values())))
+            makers = iter([self._maker(kind) for kind in kinds])
+            self.neuron: Callable[[int], nn.Module] = lambda channels: next(makers)()
+        elif isinstance(neurons, str):
+            self._check(_arguments(SuperNeuron) - {"surrogate_alpha", "sync", "num_channels"} | {"alpha"})
+            self.neuron = self._super
+        else:
+            if settings:
+                raise TypeError(f"settings must not be given where neurons is a function, got {', '.join(settings)}")
+            self.neuron = neurons
+
+    def _check(self, known: set[str]) -> None:
+        unknown = sorted(set(self.settings) - known)
+        if unknown:
+            raise TypeError(f"settings must be some of {', '.join(sorted(known))}, got {', '.join(unknown)}")
+
+    def _maker(self, kind: type[nn.Module]) -> Callable[[], nn.Module]:
+        own = {name: value for name, value in self.settings.items() if name in _arguments(kind)}
+        return lambda: kind(**own)
+
+    def _super(self, channels: int) -> nn.Module:
+        settings = dict(self.settings)
+        if "alpha" in settings:
+            settings["surrogate_alpha"] = settings.pop("alpha")
+        if "candidates" in settings:
+            settings["neurons"] = settings.pop("candidates")
+        return SuperNeuron(channels, sync=self.sync, **settings)
+
+    def norm(self, channels: int) -> nn.Module:
+        return SyncBatchNorm2d(channels) if self.sync else nn.BatchNorm2d(channels)
+
+
+def _arguments(kind: type[nn.Module]) -> set[str]:
+    names = set(inspect.signature(kind.__init__).parameters) - {"self", "step_mode", "store_v_seq"}
+    return names - {"neurons"} | {"candidates"} if kind is SuperNeuron else names

@@ -1,0 +1,65 @@
+"""Which neuron in which layer: digit strings, and the methods of the paper's ablation study by name."""
+
+from __future__ import annotations
+
+from ..convert import DIGITS
+from .resnet import BLOCKS, WIDTHS
+from .vgg import VGGS
+
+MODELS = (*VGGS, "resnet18")
+_DIGIT = {name: digit for digit, name in DIGITS.items()}
+
+
+def num_spiking_layers(model: str) -> int:
+    """How many spiking layers a network has: 4 (vgg-small), 8, 10, 13 (vgg11, 13, 16) or 17 (resnet18).
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    check_model(model)
+    return 2 * BLOCKS * len(WIDTHS) + 1 if model == "resnet18" else sum(map(len, VGGS[model].blocks))
+
+
+def check_model(model: str) -> None:
+    if model not in MODELS:
+        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {model!r}")
+
+
+def ablations(model: str) -> dict[str, str]:
+    """The methods of the ablation study (section 4.2 of the paper), and the digit string of each.
+
+    LIF, LLIF and SLIF are the same neuron in all layers. LLIF-X and SLIF-X have it in a part of the network, and LIF in
+    the others: in VGGs in block X; in ResNet-18 in the blocks 2X - 1 and 2X, so that the 17th layer is always LIF.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    layers = num_spiking_layers(model)
+    parts = [2 * BLOCKS] * len(WIDTHS) if model == "resnet18" else [len(block) for block in VGGS[model].blocks]
+    out = {name: digit * layers for name, digit in _DIGIT.items()}
+    for name in ("LLIF", "SLIF"):
+        for number, count in enumerate(parts, start=1):
+            before = sum(parts[: number - 1])
+            out[f"{name}-{number}"] = ("0" * before + _DIGIT[name] * count).ljust(layers, "0")
+    return out
+
+
+def neuron_string(model: str, neurons: str) -> str:
+    """The digit string (0 LIF, 1 LLIF, 2 SLIF, one a layer in order of execution) that a name or string stands for.
+
+    Args:
+        model: a network, see :data:`MODELS`.
+        neurons: a digit string, or a method of :func:`ablations` such as ``"LLIF"`` or ``"SLIF-1"``.
+
+    Raises:
+        ValueError: there is no such network or method, or the string has the wrong length or other characters.
+    """
+    methods, layers = ablations(model), num_spiking_layers(model)
+    if neurons in methods:
+        return methods[neurons]
+    allowed = f"{layers} digits for {model} (0 LIF, 1 LLIF, 2 SLIF), or one of {', '.join(methods)}"
+    if not neurons or set(neurons) - set(DIGITS):
+        raise ValueError(f"neurons must be {allowed}; got {neurons!r}")
+    if len(neurons) != layers:
+        raise ValueError(f"neurons must be {allowed}; got {len(neurons)} digits, {neurons!r}")
+    return neurons
