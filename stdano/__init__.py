@@ -8,6 +8,7 @@ from .folding import fuse_conv_bn
 from .fusion import FusionReport, fuse, unfuse
 from .neurons import LIFNode, LLIFNode, SLIFNode, reset_net
 from .normalised import BatchNormNeuron
+from .norms import SynchronisedBatchNorm2d
 from .super_neuron import SuperNeuron
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "LLIFNode",
     "SLIFNode",
     "SuperNeuron",
+    "SynchronisedBatchNorm2d",
     "__version__",
     "convert",
     "fuse",

@@ -13,9 +13,9 @@ from .convert import is_spiking
 from .dataflow import Flow, traced, watched
 from .link import link_of
 from .normalised import BatchNormNeuron, link, unlink
-from .synced import SyncBatchNorm2d
+from .norms import SynchronisedBatchNorm2d
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, SyncBatchNorm2d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, SynchronisedBatchNorm2d)
 
 
 @dataclass
@@ -49,8 +49,8 @@ def fuse(model: nn.Module, example_input: Any = None) -> FusionReport:
     before: checkpointing does not move running statistics twice, and SyncBatchNorm works on the CPU.
 
     Args:
-        model: any module. Norms: BatchNorm1d, 2d, 3d and SyncBatchNorm of torch and the BatchNorms of SpikingJelly,
-            without hooks; neurons: LIFNode, LLIFNode, SLIFNode. Others are left.
+        model: any module. Norms: BatchNorm1d, 2d, 3d and SyncBatchNorm of torch, SynchronisedBatchNorm2d and the
+            BatchNorms of SpikingJelly, without hooks; neurons: LIFNode, LLIFNode, SLIFNode. Others are left.
         example_input: a tensor, or a tuple of arguments, for one run in eval mode (which resets the neurons). Without
             it ``torch.fx`` tells what goes where. Where that cannot trace a module, its largest traceable parts are
             looked at, each on the assumption that it is called as a whole; the run needs no such assumption. Both see

@@ -98,7 +98,7 @@ class Link:
             training=training,
             momentum=momentum,
             eps=norm.eps,
-            process_group=synchronised(norm.training and isinstance(norm, nn.SyncBatchNorm), norm),
+            process_group=process_group_of(norm),
             backend=backend,
             state=state,
             return_state=True,
@@ -176,6 +176,11 @@ def statistics(norm: Any) -> tuple[Tensor | None, Tensor | None, bool, float]:
         if momentum is None:
             momentum = 1.0 / float(norm.num_batches_tracked)
     return mean, variance, True, 0.0 if momentum is None else momentum
+
+
+def process_group_of(norm: Any) -> dist.ProcessGroup | None:
+    """The processes over which a BatchNorm takes statistics in this call. Norms that do so have the attribute."""
+    return synchronised(norm.training and hasattr(norm, "process_group"), norm)
 
 
 def synchronised(wanted: bool, norm: Any) -> dist.ProcessGroup | None:

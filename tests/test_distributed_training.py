@@ -28,7 +28,7 @@ folder = Path(sys.argv[1])
 for kind, settings, run_kind in (("search", SearchSettings(), SearchRun), ("train", TrainSettings(), Run)):
     more = dict(alpha_lr=0.02, alpha_weight_decay=0.0) if kind == "search" else {}
     settings = replace(settings, width=0.1, T=2, epochs=1, batch_size=125, crop=1, accelerator="cpu", threads=1,
-                       sync_statistics=True, lr=0.01, **more)
+                       sync_statistics=True, **more)
     run = run_kind(settings, folder / kind)
     run.start()
     if kind == "search":

@@ -52,15 +52,9 @@ def test_changes_between_fused_and_apart_while_running():
 
 def test_report_of_the_small_network():
     report = stdano.fuse(create_model("vgg-small", "LLIF"))
-    assert report.fused == [(f"others.{n}.norm", f"others.{n}.neuron") for n in range(2)]
-    assert str(report).splitlines() == [
-        "2 fused",
-        "  others.0.norm -> others.0.neuron",
-        "  others.1.norm -> others.1.neuron",
-        "2 left",
-        "  first.norm: its output goes to expand, not to a LIFNode, LLIFNode or SLIFNode",
-        "  first.neuron: its input comes from expand",
-    ]
+    layers = [f"blocks.{place}.activation" for place in ("0.0", "1.0", "1.1", "2.0")]
+    assert report.fused == [(f"{layer}.norm", f"{layer}.neuron") for layer in layers]
+    assert str(report).splitlines() == ["4 fused", *(f"  {layer}.norm -> {layer}.neuron" for layer in layers)]
 
 
 @pytest.mark.parametrize("by_run", (False, True), ids=("traced", "run"))

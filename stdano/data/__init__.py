@@ -1,11 +1,10 @@
-"""Data sets, as tensors. Each loader returns an :class:`ImageData`."""
+from .augment import Augmentation
+from .batches import Batch, Batches
+from .digits import load_digits
+from .source import DataSource, Samples
 
-from __future__ import annotations
 
-from collections.abc import Callable
-
-from .digits import ImageData, load_digits
-
-DATASETS: dict[str, Callable[[], ImageData]] = {"digits": load_digits}
-
-__all__ = ["DATASETS", "ImageData", "load_digits"]
+def load_data(settings, T):
+    if settings.data != "digits":
+        raise ValueError(f"data must be one of digits, got {settings.data!r}")
+    return load_digits(settings.size)

@@ -10,8 +10,8 @@ from torch import nn
 
 from ..convert import DIGITS
 from ..neurons import NEURONS
+from ..norms import SynchronisedBatchNorm2d
 from ..super_neuron import SuperNeuron
-from ..synced import SyncBatchNorm2d
 
 Neurons = str | Callable[[int], nn.Module]
 
@@ -62,7 +62,7 @@ class Factory:
         return SuperNeuron(channels, sync=self.sync, **settings)
 
     def norm(self, channels: int) -> nn.Module:
-        return SyncBatchNorm2d(channels) if self.sync else nn.BatchNorm2d(channels)
+        return SynchronisedBatchNorm2d(channels) if self.sync else nn.BatchNorm2d(channels)
 
 
 def _arguments(kind: type[nn.Module]) -> set[str]:

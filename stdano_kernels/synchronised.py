@@ -1,0 +1,99 @@
+"""BatchNorm whose statistics are those of all processes, on every device; torch's SyncBatchNorm takes no CPU tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import registration
+from .backends import select
+from .checks import check_input
+from .moments import Moments, check_statistics, total, total_with_count, update_running
+from .settings import compute_dtype
+
+
+def synchronised_batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    momentum: float,
+    eps: float,
+    process_group: dist.ProcessGroup,
+) -> Tensor:
+    """``torch.nn.functional.batch_norm`` in training, by the statistics of the parts of a batch that the processes
+    hold together; the parts may differ in size.
+
+    Args:
+        x: ``[N, C, ...]``, this process's part.
+        running_mean, running_var: ``[C]``, updated in place; None: nothing is updated.
+        weight, bias: ``[C]``, or None for 1 and 0.
+        momentum: weight of the batch in the running statistics, from 0 to 1.
+        eps: added to the variance.
+        process_group: every process of it must call, forward and backward.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong; no compiled kernels serve x.
+    """
+    check_input(x)
+    if x.dim() < 2:
+        raise ValueError(f"x must be [N, C, ...], got a tensor of shape {list(x.shape)}")
+    shape = (x.shape[1],)
+    momentum, eps = check_statistics(running_mean, running_var, shape, True, momentum, eps, process_group, x)
+    backend = select("auto", x)
+    if backend == "reference":
+        raise ValueError("process_group must be None where no compiled kernels serve x; see stdano info")
+    namespace = registration.NAMESPACES[backend]
+    y, mean, variance, values = _BatchNorm.apply(x, weight, bias, eps, process_group, namespace)
+    update_running(running_mean, running_var, Moments(mean, variance, values), momentum)
+    return y
+
+
+class _BatchNorm(torch.autograd.Function):
+    """torch's own BatchNorm by given statistics, forward and backward, and around it what the statistics depend on."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        process_group: dist.ProcessGroup,
+        namespace: str,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | int]:
+        sums = registration.operator(namespace, "channel_sums")(x.unsqueeze(0))
+        count = x.numel() // max(x.shape[1], 1)
+        sums, values = total_with_count(sums, count, process_group)
+        mean, square = sums / values
+        variance = (square - mean * mean).clamp_(min=0)
+        dtype = compute_dtype(x)
+        weight, bias = (None if p is None else p.to(dtype) for p in (weight, bias))
+        arguments = (x, mean.to(dtype), variance.to(dtype), weight)
+        y = F.batch_norm(*arguments, bias, eps=eps)
+        ctx.eps, ctx.process_group, ctx.namespace, ctx.values = eps, process_group, namespace, values
+        ctx.save_for_backward(*arguments)
+        ctx.mark_non_differentiable(mean, variance)
+        return y, mean, variance, values
+
+    @staticmethod
+    @registration.differentiable_once
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple:
+        x, mean, variance, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight, mean, variance, None, None, False, ctx.eps, (True, True, True)
+        )
+        if ctx.needs_input_grad[0]:
+            inverse = torch.rsqrt(variance.double() + ctx.eps)
+            sums = total(torch.stack((of_weight, of_bias)).double(), ctx.process_group) / -ctx.values
+            slope, offset = sums * (inverse if weight is None else inverse * weight)
+            table = torch.stack((mean.double(), slope * inverse, offset)).to(mean.dtype)
+            operator = registration.operator(ctx.namespace, "channel_affine")
+            of_x = operator(of_x.unsqueeze(0), x.unsqueeze(0), table).squeeze(0)
+        return of_x, of_weight, of_bias, None, None, None
