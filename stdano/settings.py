@@ -247,7 +247,7 @@ def from_json(text: str, kind: type[Settings], source: object = "the text") -> S
         raise ValueError(f"{source} must hold an object with {', '.join(known)}, got {_short(values)}")
     parts = {}
     for part in dataclasses.fields(kind):
-        given, default = values.get(part.name, {}), part.default_factory()  # type: ignore[misc]
+        given, default = values.get(part.name, {}), getattr(kind(), part.name)
         names = {f.name: getattr(default, f.name) for f in dataclasses.fields(default)}
         if not isinstance(given, dict) or set(given) - set(names):
             raise ValueError(f"{source}: {part.name} must be an object with some of {', '.join(names)}, got {given}")

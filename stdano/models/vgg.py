@@ -76,7 +76,8 @@ class VGG(nn.Module):
         super().__init__()
         self.T = T
         self.time_first = TimeFirst(T, in_channels)
-        channels, built = in_channels, []
+        channels = in_channels
+        built: list[nn.Module] = []
         for widths in blocks:
             layers: list[nn.Module] = []
             for width in widths:

@@ -77,7 +77,7 @@ class Run:
         self.foreign = model is not None
         self.plain = self.build(model)
         if settings.run.channels_last:
-            self.plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.plain.to(memory_format=torch.channels_last)
         if settings.run.fuse and not self.foreign:
             fuse(self.plain)
         options = settings.optimiser

@@ -38,13 +38,13 @@ class TensorBoard:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("tensorboard must be installed for it: pip install tensorboard") from error
         # An epoch that was logged, but not saved before a kill, is logged again.
-        self._writer = SummaryWriter(str(folder), purge_step=next_epoch)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder), purge_step=next_epoch)
 
     def write(self, row: Row) -> None:
         for name, value in row.items():
             if name != "epoch" and isinstance(value, (int, float)):
-                self._writer.add_scalar(name, value, int(row["epoch"]))  # type: ignore[no-untyped-call]
-        self._writer.flush()  # type: ignore[no-untyped-call]
+                self._writer.add_scalar(name, value, int(row["epoch"]))
+        self._writer.flush()
 
 
 def best_row(rows: list[Row]) -> Row:
@@ -112,7 +112,8 @@ class Display:
 
     def step(self, epoch: int, step: int, **fields: float) -> None:
         """After step ``step`` of epoch ``epoch``, both from 0."""
-        self._progress.update(self._task, completed=epoch * self.steps + step + 1, epoch=epoch + 1, **fields)
+        shown: dict[str, Any] = {"epoch": epoch + 1, **fields}
+        self._progress.update(self._task, completed=epoch * self.steps + step + 1, **shown)
 
     def epoch(self, row: Row, more: str = "") -> None:
         self.console.print(
