@@ -1,10 +1,11 @@
-from .augment import Augmentation
-from .batches import Batch, Batches
-from .digits import load_digits
-from .source import DataSource, Samples
+"""Data sets, as tensors. Each loader returns an :class:`ImageData`."""
 
+from __future__ import annotations
 
-def load_data(settings, T):
-    if settings.data != "digits":
-        raise ValueError(f"data must be one of digits, got {settings.data!r}")
-    return load_digits(settings.size)
+from collections.abc import Callable
+
+from .digits import ImageData, load_digits
+
+DATASETS: dict[str, Callable[[], ImageData]] = {"digits": load_digits}
+
+__all__ = ["DATASETS", "ImageData", "load_digits"]
