@@ -129,7 +129,7 @@ class Run:
             part,
             batch_size=options.batch_size,
             indices=indices,
-            augment=Augmentation(data.crop, data.flip, data.cutout, data.nda) if training else None,
+            augment=Augmentation.from_settings(data) if training else None,
             seed=mixed(options.seed, stream),
             shuffle=training,
             rank=self.fabric.global_rank,
@@ -268,7 +268,7 @@ class Run:
         """A step of SGD, unless the loss is not finite."""
         self.model.train()
         self.optimiser.zero_grad()
-        parts = batch.split(self.settings.optimiser.accumulate)
+        parts = split(batch, self.settings.optimiser.accumulate)
         loss_sum, correct = 0.0, 0
         for number, part in enumerate(parts, start=1):
             with self.fabric.no_backward_sync(self.model, enabled=number < len(parts)):
@@ -365,6 +365,13 @@ class Run:
             self.source.num_classes,
             self.settings.optimiser.lam,
         )
+
+
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """The samples of a batch in so many parts, or fewer where there are not enough; ``total`` stays that of the step."""
+    size = max(1, -(-len(batch.labels) // parts))
+    values = batch.values.split(size, dim=batch.values.dim() - 4)
+    return [Batch(v, labels, batch.total) for v, labels in zip(values, batch.labels.split(size), strict=True)]
 
 
 def neuron_settings(settings: TrainSettings) -> dict[str, Any]:
