@@ -122,6 +122,7 @@ class Display:
             f"firing rate {row['firing_rate']:.3f}  {row['images_per_second']:.0f} images/s, "
             f"{row['waiting']:.1%} waiting{more}",
             highlight=False,
+            soft_wrap=True,
         )
 
     def summary(self, rows: list[Row], folder: Path) -> None:
