@@ -9,7 +9,7 @@ import numpy as np
 
 from ..settings import DataSettings
 from .cache import cached
-from .files import locked, not_downloaded
+from .files import DOWNLOAD_ERRORS, locked, not_downloaded
 from .source import DataSource, Samples
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _downloaded(kind: type[CIFAR10], root: Path, name: str) -> list[CIFAR10]:
     try:
         with locked(root / f".{name}.lock"):
             return [kind(root, train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError) as error:
+    except DOWNLOAD_ERRORS as error:
         raise not_downloaded(name, root, kind.url, kind.tgz_md5, error) from error
 
 

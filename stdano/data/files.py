@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
+
+DOWNLOAD_ERRORS = (OSError, RuntimeError, HTTPException)
+"""what torchvision's download functions raise: no network, no room, a wrong md5 sum, an answer that ends early"""
 
 
 @contextlib.contextmanager

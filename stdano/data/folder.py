@@ -71,7 +71,8 @@ def _listing(folder: Path) -> tuple[tuple[str, ...], Listing]:
 
 
 def _split(files: list[Path], labels: np.ndarray, classes: tuple[str, ...]) -> tuple[Listing, Listing]:
-    generator, is_test = np.random.default_rng(0), np.zeros(len(files), dtype=bool)
+    generator = np.random.RandomState(0)  # whose numbers no version of NumPy will change
+    is_test = np.zeros(len(files), dtype=bool)
     for label, name in enumerate(classes):
         (members,) = np.nonzero(labels == label)
         if len(members) < 2:

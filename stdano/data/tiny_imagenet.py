@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..settings import DataSettings
-from .files import locked, not_downloaded
+from .files import DOWNLOAD_ERRORS, locked, not_downloaded
 from .folder import Listing, source
 from .source import DataSource
 
@@ -85,15 +85,16 @@ def _provide(root: Path) -> None:
     try:
         with locked(root / f".{NAME}.lock"):
             if not archive.exists() and not (root / NAME).is_dir():
-                partial.unlink(missing_ok=True)
-                download_url(URL, root, partial.name, MD5)
-                os.replace(partial, archive)
+                partial.unlink(missing_ok=True)  # of a process that was killed
+                try:
+                    download_url(URL, root, partial.name, MD5)
+                    os.replace(partial, archive)
+                finally:
+                    partial.unlink(missing_ok=True)
             if not (root / NAME).is_dir():
                 _unpack(archive)
-    except (OSError, RuntimeError) as error:
+    except DOWNLOAD_ERRORS as error:
         raise not_downloaded("tiny-imagenet", root, URL, MD5, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _unpack(archive: Path) -> None:
