@@ -63,8 +63,7 @@ def convert(
             or a fused neuron that something else than a neuron of stdano is to replace.
     """
     layers = spiking_layers(model)
-    if not layers:
-        raise ValueError(f"model must have spiking layers of stdano or SpikingJelly, {type(model).__name__} has none")
+    require_layers(model, layers)
     if isinstance(neurons, str) and neurons not in NEURONS:
         order = execution_order(model, example_input)
         _check_digits(neurons, order)
@@ -101,10 +100,20 @@ def spiking_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if is_spiking(module)}
 
 
+def require_layers(model: nn.Module, layers: dict[str, nn.Module]) -> None:
+    """Raises ValueError where :func:`spiking_layers` has found none."""
+    if not layers:
+        raise ValueError(f"model must have spiking layers of stdano or SpikingJelly, {type(model).__name__} has none")
+
+
 def execution_order(model: nn.Module, example_input: Tensor | None = None) -> list[tuple[str, nn.Module]]:
     """Names and spiking layers in the order in which forward runs them, each where it first runs."""
     layers = spiking_layers(model)
-    names = _run(model, layers, example_input) if example_input is not None else _trace(model)
+    names: list[str] = []
+    if example_input is None:
+        names = _trace(model)
+    else:
+        run_layers(model, layers, example_input, lambda name, _: names.append(name))
     order = list(dict.fromkeys(names))
     missing = [name for name in layers if name not in order]
     if missing:
@@ -132,10 +141,13 @@ def _trace(model: nn.Module) -> list[str]:
     return [names[module] for module in called if module in names]
 
 
-def _run(model: nn.Module, layers: dict[str, nn.Module], example_input: Tensor) -> list[str]:
-    ran: list[str] = []
+def run_layers(
+    model: nn.Module, layers: dict[str, nn.Module], example_input: Tensor, seen: Callable[[str, Tensor], None]
+) -> None:
+    """One forward call that tells ``seen`` the name and input of each layer as it runs, and leaves the model as it
+    was."""
     handles = [
-        layer.register_forward_pre_hook(lambda module, args, name=name: ran.append(name))
+        layer.register_forward_pre_hook(lambda module, args, name=name: seen(name, args[0]))
         for name, layer in layers.items()
     ]
     training = model.training
@@ -148,7 +160,6 @@ def _run(model: nn.Module, layers: dict[str, nn.Module], example_input: Tensor) 
         for handle in handles:
             handle.remove()
         reset_net(model)
-    return ran
 
 
 def _check_digits(neurons: str, order: list[tuple[str, nn.Module]]) -> None:
@@ -178,7 +189,7 @@ def _replace(old: nn.Module, how: Replacement, settings: dict[str, Any]) -> nn.M
         return how(old)
     if how not in NEURONS:
         raise ValueError(f"neurons must be one of {', '.join(NEURONS)}, got {how!r}")
-    new = NEURONS[how](**{**_inherited(old, how), **settings})
+    new = NEURONS[how](**{**inherited(old, how), **settings})
     new.train(old.training)
     return new
 
@@ -199,7 +210,8 @@ def _hand_links_on(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
         new._link, old._link = old._link, None
 
 
-def _inherited(old: nn.Module, kind: str) -> dict[str, Any]:
+def inherited(old: nn.Module, kind: str) -> dict[str, Any]:
+    """The settings that a neuron of a kind ("LIF", "LLIF", "SLIF") takes over from the layer that it replaces."""
     if isinstance(old, SuperNeuron):
         return old.settings_of(kind)
     values = {name: getattr(old, name) for name in _INHERITED if hasattr(old, name)}

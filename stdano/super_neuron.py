@@ -44,6 +44,7 @@ class SuperNeuron(nn.Module):
     Attributes:
         alpha: the architecture parameter ``[K]``, to start with 1e-3 times standard normal numbers.
         running_mean, running_var: statistics of each candidate's spikes ``[K, C]``; ``num_batches_tracked`` ``[]``.
+        position: number in a model's order of execution, from 0, where :func:`stdano.search.to_super` saw it; or None.
 
     Forward takes ``[T, B, C, ...]`` and returns the like. Each call is a sequence of its own: no state is carried.
 
@@ -55,6 +56,7 @@ class SuperNeuron(nn.Module):
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
+    position: int | None = None
 
     def __init__(
         self,

@@ -1,0 +1,7 @@
+"""Layer-wise neuron search (section 4.3 of the paper). Needs the extra ``app``."""
+
+from .architect import Architect
+from .architecture import Architecture
+from .supernet import to_super
+
+__all__ = ["Architect", "Architecture", "to_super"]

@@ -1,0 +1,186 @@
+"""What a search has found: a neuron for each layer, how it was decided, and what it cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import reprlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..convert import DIGITS
+from ..settings import SearchSettings, to_json
+from ..training.checkpoint import write_atomically
+from .architect import alphas, super_neurons
+
+_DIGIT_OF = {name: digit for digit, name in DIGITS.items()}
+
+
+def softmax(alpha: Sequence[float]) -> list[float]:
+    """The share of each candidate."""
+    largest = max(alpha)
+    terms = [math.exp(value - largest) for value in alpha]
+    return [term / sum(terms) for term in terms]
+
+
+def entropy(alpha: Sequence[float]) -> float:
+    """Of the softmax of alpha, in nats: from 0 (one candidate has it all) to log(K) (all have the same share)."""
+    return -sum(share * math.log(share) for share in softmax(alpha) if share > 0)
+
+
+def entropies(model: nn.Module) -> list[float]:
+    """The :func:`entropy` of each super neuron, in order of execution."""
+    return [entropy(alpha.tolist()) for alpha in alphas(model).values()]
+
+
+def chosen(model: nn.Module) -> str:
+    """The digits (0 LIF, 1 LLIF, 2 SLIF) of the largest alpha of each super neuron, in order of execution."""
+    return "".join(_DIGIT_OF[neuron.choice()] for neuron in super_neurons(model).values())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "float": _is_number,
+    "list[str]": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "list[list[float]]": lambda value: (
+        isinstance(value, list) and all(isinstance(row, list) and all(map(_is_number, row)) for row in value)
+    ),
+    "dict[str, Any]": lambda value: isinstance(value, dict),
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a search has found. Layers are in order of execution.
+
+    Attributes:
+        neurons: a digit a layer: 0 LIF, 1 LLIF, 2 SLIF; the candidate with the largest alpha.
+        layers: names of the super neurons in the model.
+        candidates: names of the neurons in the order of each alpha.
+        alphas: the architecture parameters, a list a layer.
+        model, T, dataset: the network, its time steps and the data set, as in the settings.
+        data_fingerprint: of the data, see :meth:`stdano.data.DataSource.fingerprint`.
+        device_hours: hours of training and testing times the number of devices.
+        epochs: how many there were.
+        test_accuracy: of the network of super neurons after the last one, from 0 to 1.
+        settings: all settings of the search, as in settings.json.
+
+    Raises:
+        ValueError: digits, layers, alphas and candidates contradict each other.
+    """
+
+    neurons: str
+    layers: list[str]
+    candidates: list[str]
+    alphas: list[list[float]]
+    model: str
+    T: int
+    dataset: str
+    data_fingerprint: str
+    device_hours: float
+    epochs: int
+    test_accuracy: float
+    settings: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        names = self.candidates
+        if not names or len(set(names)) != len(names) or not set(names) <= set(_DIGIT_OF):
+            raise ValueError(f"candidates must be one to three different ones of {', '.join(_DIGIT_OF)}, got {names}")
+        count = len(self.layers)
+        if len(self.neurons) != count or len(self.alphas) != count:
+            raise ValueError(
+                f"neurons and alphas must have one entry for each of {count} layers, got {len(self.neurons)} digits "
+                f"and {len(self.alphas)} alphas"
+            )
+        for layer, digit, alpha in zip(self.layers, self.neurons, self.alphas, strict=True):
+            if len(alpha) != len(names) or not all(map(math.isfinite, alpha)):
+                raise ValueError(f"alphas must be {len(names)} finite numbers a layer, got {alpha} for {layer}")
+            largest = names[alpha.index(max(alpha))]
+            if digit != _DIGIT_OF[largest]:
+                raise ValueError(
+                    f"neurons must have the digit of the largest alpha, {_DIGIT_OF[largest]} ({largest}) for {layer}, "
+                    f"got {digit!r}"
+                )
+
+    @property
+    def weights(self) -> list[list[float]]:
+        """The share of each candidate, a list a layer: the softmax of alpha."""
+        return [softmax(alpha) for alpha in self.alphas]
+
+    @property
+    def entropies(self) -> list[float]:
+        """The :func:`entropy` of each layer."""
+        return [entropy(alpha) for alpha in self.alphas]
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        *,
+        settings: SearchSettings,
+        fingerprint: str,
+        device_hours: float,
+        epochs: int,
+        test_accuracy: float,
+    ) -> Architecture:
+        """Reads it from a network of super neurons.
+
+        Raises:
+            ValueError: the network has none, or their candidates differ.
+        """
+        neurons = super_neurons(model)
+        kinds = {neuron.neurons for neuron in neurons.values()}
+        if len(kinds) != 1:
+            raise ValueError(f"model must have super neurons, all of the same candidates, got {sorted(kinds)}")
+        return cls(
+            neurons=chosen(model),
+            layers=list(neurons),
+            candidates=list(kinds.pop()),
+            alphas=[neuron.alpha.tolist() for neuron in neurons.values()],
+            model=settings.model.model,
+            T=settings.model.T,
+            dataset=settings.data.data,
+            data_fingerprint=fingerprint,
+            device_hours=device_hours,
+            epochs=epochs,
+            test_accuracy=test_accuracy,
+            settings=json.loads(to_json(settings)),
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes it as JSON; a file that is there is replaced once all is written."""
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
+
+    @classmethod
+    def load(cls, path: Path) -> Architecture:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            ValueError: the file is not there, or holds something else.
+        """
+        try:
+            values = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} must hold the result of a search, as JSON: {error}") from error
+        names = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(values, dict) or set(values) != set(names):
+            given = ", ".join(values) if isinstance(values, dict) else type(values).__name__
+            raise ValueError(f"{path} must hold the result of a search, an object with {', '.join(names)}; got {given}")
+        for field in dataclasses.fields(cls):
+            if not _KINDS[str(field.type)](values[field.name]):
+                raise ValueError(f"{path}: {field.name} must be {field.type}, got {reprlib.repr(values[field.name])}")
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error

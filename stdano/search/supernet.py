@@ -1,0 +1,108 @@
+"""Turns the spiking layers of any model into super neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..convert import convert, inherited, require_layers, run_layers, spiking_layers
+from ..super_neuron import SuperNeuron
+
+
+def to_super(
+    model: nn.Module, example_input: Tensor, candidates: Sequence[str] = ("LIF", "LLIF", "SLIF"), **settings: Any
+) -> nn.Module:
+    """Replaces the spiking layers of a model by super neurons, in place; super neurons that it has stay.
+
+    ``stdano.convert(model, {"SuperNeuron": lambda neuron: neuron.node()})`` turns it into the network that was found.
+
+    Args:
+        model: any module with spiking layers of stdano or SpikingJelly in ``step_mode="m"``, each of which forward
+            runs once, with an input ``[T, B, C, ...]``.
+        example_input: an input for one forward call (without gradients, in eval mode), which tells the number of
+            channels of each layer, its device and the order of execution.
+        candidates: one to three different ones of ``"LIF"``, ``"LLIF"``, ``"SLIF"``.
+        settings: arguments of :class:`stdano.SuperNeuron`, which override what is inherited.
+
+    Settings are inherited as by :func:`stdano.convert`. A reset of an LIF or LLIF becomes that of both, one of an SLIF
+    becomes ``slif_v_reset``.
+
+    Returns:
+        The model; a super neuron if the model is itself a spiking layer.
+
+    Raises:
+        ValueError, TypeError: there are no spiking layers, or one of them cannot become a super neuron: it sees one
+            time step at a time (``step_mode="s"``), is run never, more than once or without channels, keeps its
+            potentials (``store_v_seq``), is fused with its norm, or has no ``tau`` that is a number and none is given.
+            Nothing has changed then.
+    """
+    layers = spiking_layers(model)
+    require_layers(model, layers)
+    for name, layer in layers.items():
+        _check(name, layer, settings)
+    new: dict[str, nn.Module] = {}
+
+    def build(name: str, x: Tensor) -> None:
+        if name in new:
+            raise ValueError(
+                f"{_called(name, layers[name])} must run once in a forward call, it runs twice: a super neuron keeps "
+                "the statistics of one place"
+            )
+        new[name] = _super_neuron(name, layers[name], x, candidates, settings)
+
+    run_layers(model, layers, example_input, build)
+    idle = [name for name in layers if name not in new]
+    if idle:
+        raise ValueError(f"example_input must run all spiking layers of the model, it does not run {idle}")
+    for position, neuron in enumerate(new.values()):
+        neuron.position = position  # type: ignore[assignment]
+    names = {id(layer): name for name, layer in layers.items()}
+    return convert(model, lambda old: new[names[id(old)]])
+
+
+def _called(name: str, layer: nn.Module) -> str:
+    return f"layer {name!r} ({type(layer).__name__})"
+
+
+def _check(name: str, layer: nn.Module, settings: dict[str, Any]) -> None:
+    if isinstance(layer, SuperNeuron):
+        return
+    called = _called(name, layer)
+    step_mode = getattr(layer, "step_mode", "s")
+    if step_mode != "m":
+        raise ValueError(
+            f'{called} must have step_mode "m", since a super neuron needs all time steps at once; got {step_mode!r}'
+        )
+    if getattr(layer, "store_v_seq", False):
+        raise ValueError(f"{called} must have store_v_seq=False: a super neuron gives no potentials")
+    if "tau" not in settings and "tau" not in inherited(layer, "LIF"):
+        raise ValueError(f"tau must be given: {called} has none to inherit")
+
+
+def _super_neuron(
+    name: str, old: nn.Module, x: Tensor, candidates: Sequence[str], settings: dict[str, Any]
+) -> nn.Module:
+    if isinstance(old, SuperNeuron):
+        return old
+    called = _called(name, old)
+    if x.dim() < 3:
+        raise ValueError(f"{called} must have an input [T, B, C, ...], got a tensor of shape {list(x.shape)}")
+    values: dict[str, Any] = {}
+    for kind, reset in (("LIF", "v_reset"), ("LLIF", "v_reset"), ("SLIF", "slif_v_reset")):
+        own = inherited(old, kind)
+        if "v_reset" in own:
+            own[reset] = own.pop("v_reset")
+        values.update(own)
+    for foreign in ("step_mode", "store_v_seq"):
+        values.pop(foreign, None)
+    if "alpha" in values:
+        values["surrogate_alpha"] = values.pop("alpha")
+    try:
+        new = SuperNeuron(x.shape[2], candidates, **{**values, **settings})
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{called}: {error}") from error
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32  # half precision has float32 weights
+    return new.to(x.device, dtype).train(old.training)
