@@ -1,0 +1,92 @@
+"""Event data: recordings of event cameras, turned into frames that are kept on disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...settings import DataSettings
+from ..cache import cached
+from ..source import DataSource, Samples
+from .digits import digits_events
+from .folders import dvs_cifar10, dvs_gesture, nmnist
+from .frames import VERSION, to_frames
+from .recordings import EventSet, Recordings
+from .tonic_sets import tonic_set
+
+EVENT_DATA: dict[str, Callable[[Path], EventSet]] = {
+    "digits-events": lambda root: digits_events(),
+    "nmnist": nmnist,
+    "dvs-cifar10": dvs_cifar10,
+    "dvs-gesture": dvs_gesture,
+}
+"""Event data sets by name; in addition there are those of tonic, as ``tonic:NAME``."""
+
+__all__ = ["EVENT_DATA", "is_event_data", "load_events"]
+
+
+def is_event_data(name: str) -> bool:
+    """Whether a data set, named as on the command line, is one of events."""
+    return name in EVENT_DATA or name.startswith("tonic:")
+
+
+def load_events(settings: DataSettings, T: int) -> DataSource:
+    """An event data set as frames ``[N, T, 2, size, size]``, from the cache or made now and kept there.
+
+    Channel 0 counts the events of a pixel that got darker, channel 1 those that got brighter, up to 255. The mean is
+    0, so that silence stays 0. With ``values="counts"`` the standard deviation is the root mean square of the training
+    pixels that saw an event; with ``"binary"`` a pixel that saw one is 1.
+
+    Args:
+        settings: ``data`` is digits-events, nmnist, dvs-cifar10, dvs-gesture or tonic:NAME; ``size`` is at most the
+            sensor's; ``root``, ``cache``, ``frames`` and ``values`` count as well.
+        T: number of frames, 1 or more.
+
+    Raises:
+        FileNotFoundError: the data set is not there and could not be downloaded; says what to put where.
+        ModuleNotFoundError: scikit-learn or tonic is needed and not installed.
+        ValueError: there is no such data set, an argument does not fit it, or a file is damaged; names it.
+    """
+    if T < 1:
+        raise ValueError(f"T must be 1 or more, got {T}")
+    root = Path(settings.root).expanduser()
+    if not is_event_data(settings.data):
+        raise ValueError(f"data must be one of {', '.join(EVENT_DATA)} or tonic:NAME, got {settings.data!r}")
+    if settings.data in EVENT_DATA:
+        events = EVENT_DATA[settings.data](root)
+    else:
+        events = tonic_set(settings.data.removeprefix("tonic:"), root)
+    size = settings.size or events.size
+    if events.sensor and size > max(events.sensor):
+        raise ValueError(f"size must be at most {max(events.sensor)}, the sensor's, for {settings.data}, got {size}")
+    train, about = _frames(events.train, "train", events.sensor, settings, T, size)
+    test, _ = _frames(events.test, "test", events.sensor, settings, T, size)
+    binary = settings.values == "binary"
+    std = 1.0 if binary else math.sqrt(about["squares"] / about["pixels"]) / 255
+    return DataSource(settings.data, train, test, events.classes, (0.0, 0.0), (std, std), binary)
+
+
+def _frames(
+    recordings: Recordings, part: str, sensor: tuple[int, int] | None, settings: DataSettings, T: int, size: int
+) -> tuple[Samples, dict[str, Any]]:
+    """Frames, and how many events they lack for saturation, how many pixels saw one, and the sum of their squares."""
+
+    def fill(values: np.ndarray) -> dict[str, Any]:
+        about = {"saturated": 0, "pixels": 0, "squares": 0}
+        for index, sample in enumerate(values):
+            sample[...], saturated = to_frames(recordings.events(index, sensor), T, settings.frames, sensor, size)
+            about["saturated"] += saturated
+            about["pixels"] += int(np.count_nonzero(sample))
+            about["squares"] += int(np.square(sample, dtype=np.int64).sum())
+        return about
+
+    key = {
+        **{"data": settings.data, "part": part, "T": T, "frames": settings.frames, "size": size},
+        **{"version": VERSION, "files": recordings.fingerprint},
+    }
+    values, about = cached(settings.cache, key, (len(recordings.labels), T, 2, size, size), fill)
+    return Samples(values, recordings.labels), about
