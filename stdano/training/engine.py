@@ -81,11 +81,11 @@ class Run:
         if settings.run.fuse and not self.foreign:
             fuse(self.plain)
         options = settings.optimiser
-        optimiser = torch.optim.SGD(
+        self.sgd = torch.optim.SGD(
             self.trained(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
         )
-        self.model, self.optimiser = self.fabric.setup(self.plain, optimiser)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.epochs)
+        self.model, self.optimiser = self.fabric.setup(self.plain, self.sgd)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.sgd, options.epochs)
         self.test_batches = self.batches("test")
         self.set_up()
         self.progress = Progress()
