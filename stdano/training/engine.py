@@ -368,7 +368,7 @@ class Run:
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:
-    """The samples of a batch in so many parts, or fewer where there are not enough; ``total`` stays that of the step."""
+    """The samples of a batch in so many parts, or fewer where they are not enough; ``total`` stays the step's."""
     size = max(1, -(-len(batch.labels) // parts))
     values = batch.values.split(size, dim=batch.values.dim() - 4)
     return [Batch(v, labels, batch.total) for v, labels in zip(values, batch.labels.split(size), strict=True)]
