@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .files import locked
 
 
 def cached(
@@ -44,14 +44,12 @@ def cached(
         return entry
     try:
         place.mkdir(parents=True, exist_ok=True)
-        lock = open(place / f"{name}.lock", "w")  # noqa: SIM115
+        (place / f"{name}.lock").touch()
     except OSError as error:
         raise ValueError(f"cache must be a folder that can be written, got {place}: {error}") from error
-    with lock:
-        with contextlib.suppress(OSError):  # some network file systems have no locks: then two may do the same work
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            for leftover in place.glob(f".{name}.*.tmp"):  # of a process that was killed, or it would hold the lock
-                leftover.unlink(missing_ok=True)
+    with locked(place / f"{name}.lock") as held:
+        for leftover in place.glob(f".{name}.*.tmp") if held else ():  # of a process that was killed
+            leftover.unlink(missing_ok=True)
         entry = _read(place, name, text, shape)
         if entry is None:
             _make(place, name, text, shape, fill)

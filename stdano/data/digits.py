@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import numpy as np
 
-import torch
-from torch import Tensor
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """Images and labels, split into training and test.
-
-    ``train_images`` and ``test_images`` are float32 ``[N, C, H, W]``, ``train_labels`` and ``test_labels`` int64
-    ``[N]`` with values from 0 to ``num_classes - 1``.
-    """
-
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    num_classes: int
+from ..settings import DataSettings
+from .images import channel_statistics
+from .source import DataSource, Samples
 
 
-def load_digits(split_seed: int = 0) -> ImageData:
+def load_digits(settings: DataSettings) -> DataSource:
     """The digits, 80 % for training (1437 images) and 20 % for the test (360), the same share of every digit.
 
-    Pixels (0 to 16 in the source) are scaled to [0, 1], then normalised with mean and standard deviation of the
-    training images.
-
-    Args:
-        split_seed: picks the split. It is not the seed of the training, so that runs with different seeds are
-            measured on the same images.
+    The split does not depend on any seed, so that runs with different seeds are measured on the same images. Pixels
+    are 0 to 240 in steps of 15; with ``size`` they are repeated (nearest neighbour), by default there are 8 x 8.
 
     Raises:
         ModuleNotFoundError: scikit-learn is not installed (``pip install 'stdano[app]'``).
@@ -40,9 +22,17 @@ def load_digits(split_seed: int = 0) -> ImageData:
     from sklearn.model_selection import train_test_split
 
     source = load()
-    images = torch.tensor(source.images, dtype=torch.float32).unsqueeze(1) / 16
-    labels = torch.tensor(source.target, dtype=torch.int64)
-    train, test = train_test_split(range(len(labels)), test_size=0.2, stratify=labels.numpy(), random_state=split_seed)
-    mean, std = images[train].mean(), images[train].std()
-    images = (images - mean) / std
-    return ImageData(images[train], labels[train], images[test], labels[test], num_classes=10)
+    images, labels = (source.images * 15).astype(np.uint8)[:, None], source.target.astype(np.int64)
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
+    if settings.size:
+        nearest = np.arange(settings.size) * images.shape[-1] // settings.size
+        images = images[:, :, nearest[:, None], nearest]
+    mean, std = channel_statistics(images[train])
+    return DataSource(
+        "digits",
+        Samples(images[train], labels[train]),
+        Samples(images[test], labels[test]),
+        tuple(map(str, source.target_names)),
+        mean,
+        std,
+    )
