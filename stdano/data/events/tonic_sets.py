@@ -99,6 +99,7 @@ def read_aedat4(path: Path) -> np.ndarray:
         raise ModuleNotFoundError(f"{path} can be read with tonic and the package aedat: pip install aedat") from error
     except Exception as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    events.dtype.names = ("t", "x", "y", "p")  # aedat calls the last one "on"; tonic's data set renames it so too
     return _convert(str(path), events)
 
 
