@@ -143,11 +143,15 @@ def test_what_cannot_be_classified_is_refused(monkeypatch: pytest.MonkeyPatch, t
             raise OSError("no network")
 
     for kind, error, message in (
-        (Boxes, ValueError, "tonic:Boxes must be a data set for classification, with an int or str a recording, got dict"),
+        (
+            Boxes,
+            ValueError,
+            "tonic:Boxes must be a data set for classification, with an int or str a recording, got dict",
+        ),
         (Empty, ValueError, "got no recordings"),
         (Line, ValueError, "tonic:Line must be recorded by a camera, got a sensor of 700 x 1"),
         (Seconds, ValueError, r"recording_\d+\.npy must have events with whole numbers t, x and y, got"),
-        (Gone, FileNotFoundError, r"could not open Gone in .* nor download it \(OSError: no network\); see .* by hand"),
+        (Gone, ValueError, r"could not find Gone in .* nor download it \(OSError: no network\): see .* by hand"),
     ):
         with pytest.raises(error, match=message):
             load(monkeypatch, kind, tmp_path)
