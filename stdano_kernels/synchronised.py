@@ -1,4 +1,4 @@
-"""BatchNorm whose statistics are those of all processes, on every device; torch's SyncBatchNorm takes no CPU tensors."""
+"""BatchNorm by the statistics of all processes, on the CPU as well, for which torch has none."""
 
 from __future__ import annotations
 
@@ -74,9 +74,8 @@ class _BatchNorm(torch.autograd.Function):
         mean, square = sums / values
         variance = (square - mean * mean).clamp_(min=0)
         dtype = compute_dtype(x)
-        weight, bias = (None if p is None else p.to(dtype) for p in (weight, bias))
-        arguments = (x, mean.to(dtype), variance.to(dtype), weight)
-        y = F.batch_norm(*arguments, bias, eps=eps)
+        arguments = (x, mean.to(dtype), variance.to(dtype), None if weight is None else weight.to(dtype))
+        y = F.batch_norm(*arguments, None if bias is None else bias.to(dtype), eps=eps)
         ctx.eps, ctx.process_group, ctx.namespace, ctx.values = eps, process_group, namespace, values
         ctx.save_for_backward(*arguments)
         ctx.mark_non_differentiable(mean, variance)
@@ -86,9 +85,13 @@ class _BatchNorm(torch.autograd.Function):
     @registration.differentiable_once
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple:
         x, mean, variance, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-            grad, x, weight, mean, variance, None, None, False, ctx.eps, (True, True, True)
-        )
+        if x.numel() == 0:  # which torch's backward divides by
+            of_weight = of_bias = torch.zeros_like(mean)
+            of_x = grad
+        else:
+            of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+                grad, x, weight, mean, variance, None, None, False, ctx.eps, (True, True, True)
+            )
         if ctx.needs_input_grad[0]:
             inverse = torch.rsqrt(variance.double() + ctx.eps)
             sums = total(torch.stack((of_weight, of_bias)).double(), ctx.process_group) / -ctx.values
@@ -96,4 +99,5 @@ class _BatchNorm(torch.autograd.Function):
             table = torch.stack((mean.double(), slope * inverse, offset)).to(mean.dtype)
             operator = registration.operator(ctx.namespace, "channel_affine")
             of_x = operator(of_x.unsqueeze(0), x.unsqueeze(0), table).squeeze(0)
-        return of_x, of_weight, of_bias, None, None, None
+        wanted = ctx.needs_input_grad
+        return of_x, of_weight if wanted[1] else None, of_bias if wanted[2] else None, None, None, None

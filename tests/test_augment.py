@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from stdano.data import Augmentation
+from stdano.data.nda import apply_nda
 from stdano.settings import DataSettings
 
 SHAPES = {"images": (12, 3, 9, 9), "frames": (12, 4, 2, 9, 9)}
@@ -97,24 +95,14 @@ def test_the_source_stays_as_it_is(augment: Augmentation) -> None:
     assert augment.apply(values[:0], drawn(augment, 0), as_float).shape == (0, 3, 9, 9)
 
 
-def test_nda_comes_after_the_crop_and_before_normalisation(monkeypatch: pytest.MonkeyPatch) -> None:
-    nda = ModuleType("stdano.data.nda")
-    seen = []
-
-    def apply_nda(values: Tensor, draws: dict[str, Tensor]) -> Tensor:
-        seen.append(values)
-        return values + draws["top"][:, None, None, None, None]
-
-    nda.draw_nda = lambda count, generator: {"top": torch.arange(count)}  # type: ignore[attr-defined]
-    nda.apply_nda = apply_nda  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "stdano.data.nda", nda)
+def test_nda_comes_after_the_crop_and_before_normalisation() -> None:
     augment, values = Augmentation(crop=2, nda=True), pixels(SHAPES["frames"])
     draws = drawn(augment)
-    assert set(draws) == {"top", "left", "nda_top"}
-    result = augment.apply(values, draws, lambda v: -v)
-    plain = Augmentation(crop=2).apply(values, draws, as_float)
-    assert seen[0].equal(plain)
-    assert (-result).equal(plain + torch.arange(12)[:, None, None, None, None])
+    assert set(draws) == {"top", "left", "nda_kind", "nda_amount"}
+    result = augment.apply(values, draws, lambda v: v.float() + 7)
+    own = {"kind": draws["nda_kind"], "amount": draws["nda_amount"]}
+    assert result.equal(apply_nda(Augmentation(crop=2).apply(values, draws, as_float), own) + 7)
+    assert not result.equal(Augmentation(crop=2).apply(values, draws, lambda v: v.float() + 7))
 
 
 def test_from_settings() -> None:

@@ -329,7 +329,7 @@ def test_settings_that_do_not_fit(load) -> None:
 
 def test_events_go_to_their_own_loader(load, monkeypatch: pytest.MonkeyPatch) -> None:
     events = ModuleType("stdano.data.events")
-    events.load_events = lambda name, settings, T: (name, settings.frames, T)  # type: ignore[attr-defined]
+    events.load_events = lambda settings, T: (settings.data, settings.frames, T)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "stdano.data.events", events)
     for name in ("digits-events", "nmnist", "dvs-cifar10", "dvs-gesture", "tonic:NCALTECH101"):
         assert load(name, frames="time", nda=True) == (name, "time", 4)

@@ -30,7 +30,11 @@ for kind, settings, run_kind in (("search", SearchSettings(), SearchRun), ("trai
     settings = replace(settings, width=0.1, T=2, epochs=1, batch_size=125, crop=1, accelerator="cpu", threads=1,
                        sync_statistics=True, **more)
     run = run_kind(settings, folder / kind)
-    run.start()
+    def after_step(progress):
+        if kind == "search" and progress.step == 1:  # half of the gradient of alpha is Adam's first moment then
+            moments = [state["exp_avg"] for state in run.architect.optimiser.state.values()]
+            torch.save(moments, folder / f"alpha-{os.environ.get('RANK', 0)}.pt")
+    run.start(after_step)
     if kind == "search":
         run.finish()
     torch.save(run.plain.state_dict(), folder / f"{kind}-{os.environ.get('RANK', 0)}.pt")
@@ -61,19 +65,23 @@ def test_processes_agree(runs, kind):
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_alpha_gradients_are_those_of_the_whole_batch(runs):
+    one, *two = (torch.load(folder / f"alpha-{rank}.pt") for folder, rank in ((runs[0], 0), (runs[1], 0), (runs[1], 1)))
+    for whole, *parts in zip(one, *two, strict=True):
+        assert torch.equal(*parts)
+        torch.testing.assert_close(parts[0], whole, rtol=1e-3, atol=1e-4 * whole.abs().max().item())
+
+
 @pytest.mark.parametrize("kind", ["search", "train"])
 def test_two_processes_are_one(runs, kind):
+    """After several steps: alpha to a tenth of one of Adam's steps, which are as long for small gradients, whose
+    rounding differs."""
     one, two = (torch.load(folder / f"{kind}-0.pt", weights_only=True) for folder in runs)
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=2e-3 if "alpha" in name else 1e-4, msg=name)
     rows, others = (load_checkpoint(folder / kind / "last.pt")["progress"]["rows"] for folder in runs)
     for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "firing_rate"):
         assert rows[0][name] == pytest.approx(others[0][name], rel=5e-3), name
-
-
-def test_the_architecture_is_the_same(runs):
     one, two = (Architecture.load(folder / "search" / "architecture.json") for folder in runs)
     assert one.neurons == two.neurons
-    for a, b in zip(one.alphas, two.alphas, strict=True):
-        assert a == pytest.approx(b, abs=1e-4)
-        assert max(abs(value) for value in a) > 0.02  # alpha has moved, by several steps
+    assert max(abs(value) for alpha in one.alphas for value in alpha) > 0.05  # several steps of 0.02

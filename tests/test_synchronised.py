@@ -10,7 +10,7 @@ from tolerances import TOLERANCES
 from torch import nn
 
 import stdano
-from stdano import BatchNormNeuron, LLIFNode, SuperNeuron, SynchronisedBatchNorm2d
+from stdano import BatchNormNeuron, LLIFNode, SuperNeuron
 
 T, B, C = 3, 5, 4
 PARTS = ((0, 2), (2, 5))  # unequal on purpose
@@ -21,11 +21,7 @@ def modules():
     fused = nn.Sequential(nn.SyncBatchNorm(C), LLIFNode(step_mode="s"))
     stdano.fuse(fused)
     pair = BatchNormNeuron(C, "SLIF", tau=1.4, sync=True)
-    own = nn.Sequential(SynchronisedBatchNorm2d(C), LLIFNode(step_mode="s"))
-    stdano.fuse(own)
-    apart = nn.Sequential(SynchronisedBatchNorm2d(C, momentum=0.3), nn.Hardtanh())
-    nn.init.normal_(apart[0].weight)
-    return [m.double() for m in (fused, pair, SuperNeuron(C, tau=1.4, sync=True), own, apart)]
+    return [m.double() for m in (fused, pair, SuperNeuron(C, tau=1.4, sync=True))]
 
 
 def train(module, x):

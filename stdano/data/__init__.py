@@ -56,7 +56,7 @@ def load_data(settings: DataSettings, T: int) -> DataSource:
     if name + colon in _EVENTS:
         from .events import load_events
 
-        return load_events(settings.data, settings, T)
+        return load_events(settings, T)
     if settings.nda:
         raise ValueError(f"nda must be False for images, it is for events, got True with data {settings.data!r}")
     if name == "folder":

@@ -64,7 +64,7 @@ class Augmentation:
         Args:
             values: uint8 ``[B, C, H, W]`` or ``[B, T, C, H, W]``; 0 is black, or no event.
             draws: from :meth:`draw`, for these B samples.
-            normalise: from ``values``, or floats in their place, to float32 ``[..., B, C, H, W]`` with mean 0.
+            normalise: from uint8 like ``values`` to float32 ``[..., B, C, H, W]`` with mean 0.
 
         Returns:
             What ``normalise`` returns, with squares cut out.
@@ -78,7 +78,7 @@ class Augmentation:
             from .nda import apply_nda
 
             own = {name.removeprefix("nda_"): drawn for name, drawn in draws.items() if name.startswith("nda_")}
-            values = apply_nda(values.float(), own)
+            values = apply_nda(values, own)
         values = normalise(values)
         if self.cutout:
             rows = self._covered(draws["row"], values.shape[-2])[:, None, :, None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class Batches:
     def __init__(
         self,
         source: DataSource,
-        part: Literal["train", "test"],
+        part: str,
         *,
         batch_size: int,
         indices: np.ndarray | None = None,

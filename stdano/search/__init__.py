@@ -2,6 +2,7 @@
 
 from .architect import Architect
 from .architecture import Architecture
+from .loop import resume, search
 from .supernet import to_super
 
-__all__ = ["Architect", "Architecture", "to_super"]
+__all__ = ["Architect", "Architecture", "resume", "search", "to_super"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..data import Batch
 from ..settings import SearchSettings, run_settings
 from ..training.devices import total
-from ..training.engine import Progress, Run, mixed
+from ..training.engine import Progress, Run
 from ..training.evaluation import Evaluation
 from ..training.guard import Interrupt
 from ..training.loss import predict
@@ -54,13 +54,18 @@ class SearchRun(Run):
     def set_up(self) -> None:
         options = self.settings.search
         self.architect = Architect(self.plain, options.alpha_lr, options.alpha_weight_decay, options.order)
+        for_weights, for_alpha = self.halves()
+        self.train_batches = self.batches("train", for_weights)
+        self.alpha_batches = self.batches("train", for_alpha, stream=1)
+        self.history: list[dict[str, Any]] = []
+
+    def halves(self) -> tuple[np.ndarray, np.ndarray]:
+        """The training samples for the weights, and the others, one more where their number is odd, for alpha."""
         count = len(self.source.train)
         if count < 2:
             raise ValueError(f"data must have 2 training samples or more for a search, got {count}")
-        order = np.random.default_rng(mixed(self.settings.optimiser.seed, 0)).permutation(count)
-        self.train_batches = self.batches("train", np.sort(order[: count // 2]))
-        self.alpha_batches = self.batches("train", np.sort(order[count // 2 :]), stream=1)
-        self.history: list[dict[str, Any]] = []
+        order = np.random.default_rng(self.settings.optimiser.seed).permutation(count)
+        return np.sort(order[: count // 2]), np.sort(order[count // 2 :])
 
     def stream(self, epoch: int, start: int) -> Iterator[tuple[Batch, ...]]:
         return zip(self.train_batches.epoch(epoch, start), self.alpha_batches.epoch(epoch, start), strict=False)
@@ -85,7 +90,9 @@ class SearchRun(Run):
             with self.fabric.autocast():
                 return self.loss(self.plain, batch)[0]
 
-        loss = self.architect.step(alpha_loss, weight_loss, self.optimiser, self.average)
+        scaler = getattr(self.fabric.strategy.precision, "scaler", None)  # with float16 gradients would underflow
+        scale = scaler.get_scale() if scaler is not None else 1.0
+        loss = self.architect.step(alpha_loss, weight_loss, self.sgd, self.average, scale)
         part = loss.item() * alpha_batch.total / self.fabric.world_size
         loss_sum, right, seen = total(self.fabric, part, correct, len(alpha_batch.labels))
         self.check_finite("the loss for alpha", loss_sum / seen, alpha_batch)

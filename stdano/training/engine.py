@@ -81,11 +81,11 @@ class Run:
         if settings.run.fuse and not self.foreign:
             fuse(self.plain)
         options = settings.optimiser
-        optimiser = torch.optim.SGD(
+        self.sgd = torch.optim.SGD(
             self.trained(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
         )
-        self.model, self.optimiser = self.fabric.setup(self.plain, optimiser)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.epochs)
+        self.model, self.optimiser = self.fabric.setup(self.plain, self.sgd)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.sgd, options.epochs)
         self.test_batches = self.batches("test")
         self.set_up()
         self.progress = Progress()
@@ -368,7 +368,7 @@ class Run:
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:
-    """The samples of a batch in so many parts, or fewer where there are not enough; ``total`` stays that of the step."""
+    """The samples of a batch in so many parts, or fewer where they are not enough; ``total`` stays the step's."""
     size = max(1, -(-len(batch.labels) // parts))
     values = batch.values.split(size, dim=batch.values.dim() - 4)
     return [Batch(v, labels, batch.total) for v, labels in zip(values, batch.labels.split(size), strict=True)]

@@ -18,20 +18,14 @@ from .frames import VERSION, to_frames
 from .recordings import EventSet, Recordings
 from .tonic_sets import tonic_set
 
-EVENT_DATA: dict[str, Callable[[Path], EventSet]] = {
+_SETS: dict[str, Callable[[Path], EventSet]] = {
     "digits-events": lambda root: digits_events(),
     "nmnist": nmnist,
     "dvs-cifar10": dvs_cifar10,
     "dvs-gesture": dvs_gesture,
 }
-"""Event data sets by name; in addition there are those of tonic, as ``tonic:NAME``."""
 
-__all__ = ["EVENT_DATA", "is_event_data", "load_events"]
-
-
-def is_event_data(name: str) -> bool:
-    """Whether a data set, named as on the command line, is one of events."""
-    return name in EVENT_DATA or name.startswith("tonic:")
+__all__ = ["load_events"]
 
 
 def load_events(settings: DataSettings, T: int) -> DataSource:
@@ -47,19 +41,19 @@ def load_events(settings: DataSettings, T: int) -> DataSource:
         T: number of frames, 1 or more.
 
     Raises:
-        FileNotFoundError: the data set is not there and could not be downloaded; says what to put where.
+        ValueError: there is no such data set, or an argument does not fit it; it is not there and could not be
+            downloaded: says what to put where; or a file is damaged: names it.
         ModuleNotFoundError: scikit-learn or tonic is needed and not installed.
-        ValueError: there is no such data set, an argument does not fit it, or a file is damaged; names it.
     """
     if T < 1:
         raise ValueError(f"T must be 1 or more, got {T}")
     root = Path(settings.root).expanduser()
-    if not is_event_data(settings.data):
-        raise ValueError(f"data must be one of {', '.join(EVENT_DATA)} or tonic:NAME, got {settings.data!r}")
-    if settings.data in EVENT_DATA:
-        events = EVENT_DATA[settings.data](root)
-    else:
+    if settings.data.startswith("tonic:"):
         events = tonic_set(settings.data.removeprefix("tonic:"), root)
+    elif settings.data in _SETS:
+        events = _SETS[settings.data](root)
+    else:
+        raise ValueError(f"data must be one of {', '.join(_SETS)} or tonic:NAME, got {settings.data!r}")
     size = settings.size or events.size
     if events.sensor and size > max(events.sensor):
         raise ValueError(f"size must be at most {max(events.sensor)}, the sensor's, for {settings.data}, got {size}")

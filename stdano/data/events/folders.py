@@ -27,7 +27,7 @@ def nmnist(root: Path) -> EventSet:
     ``root/NMNIST``; downloaded through tonic where it is not there.
 
     Raises:
-        FileNotFoundError: it is not there and could not be downloaded.
+        ValueError: it is not there and could not be downloaded.
     """
     advice = (
         "get Train.zip and Test.zip from https://data.mendeley.com/datasets/468j46mzdv and unpack them, so that there "
@@ -35,13 +35,12 @@ def nmnist(root: Path) -> EventSet:
     )
     folder = _find(root, ("nmnist", "NMNIST"), lambda f: (f / "Train").is_dir() and (f / "Test").is_dir())
     if folder is None:
-        download("NMNIST", root, advice, train=True)
-        folder = download("NMNIST", root, advice, train=False)
+        folder = download("nmnist", "NMNIST", root, advice, [{"train": True}, {"train": False}])
 
     def part(name: str) -> Recordings:
         files = [file for digit in range(10) for file in sorted((folder / name / str(digit)).glob("*.bin"))]
         if not files:
-            raise FileNotFoundError(f"nmnist has no recordings in {folder / name}: {advice}")
+            raise ValueError(f"nmnist has no recordings in {folder / name}: {advice}")
         return from_files(files, [int(file.parent.name) for file in files], folder, read_nmnist)
 
     return EventSet(part("Train"), part("Test"), tuple(map(str, range(10))), sensor=(34, 34), size=34)
@@ -53,7 +52,7 @@ def dvs_cifar10(root: Path) -> EventSet:
     where it is not there. Of each class the last tenth by the files' numbers, 900 to 999, is the test.
 
     Raises:
-        FileNotFoundError: it is not there and could not be downloaded, or is not complete.
+        ValueError: it is not there and could not be downloaded, or is not complete.
     """
     advice = (
         "get airplane.zip to truck.zip from https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 and unpack "
@@ -61,14 +60,14 @@ def dvs_cifar10(root: Path) -> EventSet:
     )
     folder = _find(root, ("dvs-cifar10", "CIFAR10DVS"), lambda f: (f / CIFAR10[0]).is_dir())
     if folder is None:
-        folder = download("CIFAR10DVS", root, advice)
+        folder = download("dvs-cifar10", "CIFAR10DVS", root, advice, [{}])
     train: list[tuple[Path, int]] = []
     test: list[tuple[Path, int]] = []
     for label, name in enumerate(CIFAR10):
         files = sorted((folder / name).glob("*.aedat"), key=_number)
         files = files or sorted((folder / name).glob("*.aedat4"), key=_number)
         if len(files) < 2:
-            raise FileNotFoundError(f"dvs-cifar10 has {len(files)} recordings in {folder / name}: {advice}")
+            raise ValueError(f"dvs-cifar10 has {len(files)} recordings in {folder / name}: {advice}")
         split = len(files) - max(len(files) // 10, 1)
         train += [(file, label) for file in files[:split]]
         test += [(file, label) for file in files[split:]]
@@ -87,8 +86,7 @@ def dvs_gesture(root: Path) -> EventSet:
     tonic's edition is cut otherwise (1077 and 264): that is ``tonic:DVSGesture``.
 
     Raises:
-        FileNotFoundError: it is not there or not complete.
-        ValueError: a ``_labels.csv`` is damaged.
+        ValueError: it is not there or not complete, or a ``_labels.csv`` is damaged.
     """
     advice = (
         "get DvsGesture.tar.gz from https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8/folder/50167556794 and "
@@ -96,7 +94,7 @@ def dvs_gesture(root: Path) -> EventSet:
     )
     folder = _find(root, ("dvs-gesture", "DvsGesture"), lambda f: (f / "trials_to_train.txt").is_file())
     if folder is None:
-        raise FileNotFoundError(f"dvs-gesture is not in {root}, and has to be got by hand: {advice}")
+        raise ValueError(f"dvs-gesture is not in {root}, and has to be got by hand: {advice}")
 
     @functools.lru_cache(maxsize=1)  # trials of one file follow one another
     def whole(file: Path) -> np.ndarray:
@@ -104,12 +102,12 @@ def dvs_gesture(root: Path) -> EventSet:
 
     def part(listed: Path) -> Recordings:
         if not listed.is_file():
-            raise FileNotFoundError(f"dvs-gesture has no {listed}: {advice}")
+            raise ValueError(f"dvs-gesture has no {listed}: {advice}")
         files = [listed.parent / line.strip() for line in listed.read_text().splitlines() if line.strip()]
         tables = [file.with_name(f"{file.stem}_labels.csv") for file in files]
         for file in (*files, *tables):
             if not file.is_file():
-                raise FileNotFoundError(f"dvs-gesture has no {file}, which {listed.name} names: {advice}")
+                raise ValueError(f"dvs-gesture has no {file}, which {listed.name} names: {advice}")
         trials = [(file, *trial) for file, table in zip(files, tables, strict=True) for trial in _trials(table)]
 
         def read(index: int) -> np.ndarray:

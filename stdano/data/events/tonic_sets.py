@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..cache import fingerprint
+from ..files import locked
 from .recordings import EVENTS, EventSet, Recordings
 
 
@@ -23,8 +24,8 @@ def tonic_set(name: str, root: Path) -> EventSet:
 
     Raises:
         ModuleNotFoundError: tonic is not installed.
-        FileNotFoundError: the data set is not there and could not be downloaded.
-        ValueError: there is no such data set, or it is not one of labelled recordings of a camera.
+        ValueError: there is no such data set, it is not there and could not be downloaded, or it is not one of labelled
+            recordings of a camera.
     """
     known = sorted(_tonic().__all__)
     kind = getattr(_tonic(), name, None)
@@ -70,16 +71,24 @@ def tonic_set(name: str, root: Path) -> EventSet:
     )
 
 
-def download(name: str, root: Path, advice: str, **options: bool) -> Path:
+def download(data: str, name: str, root: Path, advice: str, parts: list[dict[str, bool]]) -> Path:
     """Has tonic download a data set to ``root/name``, and returns that folder.
 
+    Args:
+        data: its name here, for errors.
+        name: of its class in tonic.
+        root: folder in which data sets lie.
+        advice: what to do by hand.
+        parts: arguments of the class for each of its parts.
+
     Raises:
-        FileNotFoundError: tonic is not installed or could not; with ``advice`` on how to do it by hand.
+        ValueError: tonic is not installed or could not; with the advice.
     """
     try:
-        _open(name, root, advice, **options)
+        for part in parts:
+            _open(name, root, advice, **part)
     except ModuleNotFoundError as error:
-        raise FileNotFoundError(f"{name} is not in {root}, and to download it, {error}; or {advice}") from error
+        raise ValueError(f"{data} is not in root, {root}. To download it, {error}; or {advice}") from error
     return root / name
 
 
@@ -99,6 +108,7 @@ def read_aedat4(path: Path) -> np.ndarray:
         raise ModuleNotFoundError(f"{path} can be read with tonic and the package aedat: pip install aedat") from error
     except Exception as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    events.dtype.names = ("t", "x", "y", "p")  # aedat calls the last one "on"; tonic's data set renames it so too
     return _convert(str(path), events)
 
 
@@ -110,13 +120,14 @@ def _tonic() -> ModuleType:
     return tonic.datasets
 
 
-def _open(name: str, root: Path, advice: str, **options: bool) -> Any:
+def _open(name: str, root: Path, advice: str, **part: bool) -> Any:
     kind = getattr(_tonic(), name)
     try:
-        return kind(save_to=str(root), **options)
+        with locked(root / f".{name}.lock"):
+            return kind(save_to=str(root), **part)
     except Exception as error:  # a download fails in many ways, and tonic passes all of them on
-        raise FileNotFoundError(
-            f"tonic could not open {name} in {root}, nor download it ({type(error).__name__}: {error}); {advice}"
+        raise ValueError(
+            f"tonic could not find {name} in root, {root}, nor download it ({type(error).__name__}: {error}): {advice}"
         ) from error
 
 
