@@ -1,0 +1,176 @@
+"""The ablation study (section 4.2 of the paper): one network with several choices of neurons, over several seeds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .models import neuron_string
+from .runs import check_one_process, complete, plot_accuracy
+from .settings import TrainSettings, replace
+from .training import Diverged, Result
+from .training.checkpoint import write_atomically
+
+RUNS, SUMMARY, PICTURE = "runs.csv", "summary.csv", "accuracy.png"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of the study: ``method`` as it was named, its digit string, the seed, what came out."""
+
+    method: str
+    neurons: str
+    seed: int
+    result: Result
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A method over its runs: means, and standard deviations (of the sample; NaN for a single run). Accuracies are from
+    0 to 1; the firing rate, spikes a neuron and time step, is that of the last epoch."""
+
+    method: str
+    neurons: str
+    runs: int
+    last_accuracy: float
+    last_accuracy_std: float
+    best_accuracy: float
+    best_accuracy_std: float
+    firing_rate: float
+    firing_rate_std: float
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """All runs of a study, and a summary for each method, both in the order in which the methods were named."""
+
+    folder: Path
+    trials: list[Trial]
+
+    @property
+    def summaries(self) -> list[Summary]:
+        by_method: dict[str, list[Trial]] = {}
+        for trial in self.trials:
+            by_method.setdefault(trial.method, []).append(trial)
+        return [_summary(trials) for trials in by_method.values()]
+
+
+def ablate(
+    settings: TrainSettings,
+    folder: Path,
+    methods: Sequence[str] = ("LIF", "LLIF", "SLIF"),
+    seeds: Sequence[int] = (0, 1, 2),
+) -> Ablation:
+    """Trains with each method and seed, in a folder each: METHOD-seedN. Runs that are there are gone on with, and kept
+    where they are finished, so that an interrupted study goes on when it is called again; and several processes can
+    work in one folder, each on other methods or seeds.
+
+    The table of means is printed; runs.csv, summary.csv and accuracy.png have what there is after each run.
+
+    Args:
+        settings: of all runs, but for their neurons and seeds.
+        folder: of the study.
+        methods: different ones of :func:`stdano.models.ablations`, or digit strings.
+        seeds: different numbers, 0 or more.
+
+    Raises:
+        ValueError: an argument is wrong, or a run in the folder has other settings.
+        OSError, Interrupted: as :func:`stdano.training.train`.
+        Diverged: the loss of a run was not finite; the first one, after all others are done.
+    """
+    settings.check()
+    check_one_process("ablate", settings)
+    for name, given in (("methods", methods), ("seeds", seeds)):
+        if not given or len(set(given)) != len(given):
+            raise ValueError(f"{name} must be one or more different ones, got {', '.join(map(str, given))}")
+    strings = {method: neuron_string(settings.model.model, method) for method in methods}
+    runs = {(m, seed): replace(settings, neurons=m, seed=seed) for m in methods for seed in seeds}
+    for run in runs.values():
+        run.check()
+    console, study, diverged = Console(), Ablation(folder, []), []
+    for number, ((method, seed), run) in enumerate(runs.items(), start=1):
+        console.print(f"run {number}/{len(runs)}: {method} ({strings[method]}), seed {seed}", highlight=False)
+        try:
+            result = complete(run, folder / f"{method}-seed{seed}")
+        except Diverged as error:
+            console.print(f"left out: {error}", highlight=False)
+            diverged.append(error)
+            continue
+        study.trials.append(Trial(method, strings[method], seed, result))
+        _write(study)
+    if study.trials:
+        console.print(_table(study.summaries, str(folder)))
+        console.print(f"curves: {folder / PICTURE}; numbers: {folder / SUMMARY}, {folder / RUNS}", highlight=False)
+    if diverged:
+        raise diverged[0]
+    return study
+
+
+def _summary(trials: list[Trial]) -> Summary:
+    rows = [(trial.result.last, trial.result.best) for trial in trials]
+    numbers = (
+        [last["test_accuracy"] for last, _ in rows],
+        [best["test_accuracy"] for _, best in rows],
+        [last["firing_rate"] for last, _ in rows],
+    )
+    pairs = ((statistics.mean(n), statistics.stdev(n) if len(n) > 1 else float("nan")) for n in numbers)
+    return Summary(trials[0].method, trials[0].neurons, len(trials), *(number for pair in pairs for number in pair))
+
+
+def _write(study: Ablation) -> None:
+    runs = [
+        {
+            "method": trial.method,
+            "neurons": trial.neurons,
+            "seed": trial.seed,
+            "last_accuracy": trial.result.last["test_accuracy"],
+            "best_accuracy": trial.result.best["test_accuracy"],
+            "best_epoch": int(trial.result.best["epoch"]),
+            "firing_rate": trial.result.last["firing_rate"],
+            "seconds": round(sum(row["seconds"] for row in trial.result.rows), 3),
+        }
+        for trial in study.trials
+    ]
+    _write_csv(study.folder / RUNS, runs)
+    _write_csv(study.folder / SUMMARY, [vars(summary) for summary in study.summaries])
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    curves: dict[str, list[Result]] = {}
+    for trial in study.trials:
+        curves.setdefault(trial.method, []).append(trial.result)
+    plot_accuracy(figure.subplots(), curves)
+    write_atomically(study.folder / PICTURE, lambda file: figure.savefig(file, format="png", dpi=120))
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def _table(summaries: Sequence[Summary], title: str) -> Table:
+    table = Table("method", "neurons", "runs", "last accuracy", "best accuracy", "firing rate", title=title)
+    for s in summaries:
+        accuracies = (
+            _spread(100 * mean, 100 * std, 2, " %")
+            for mean, std in ((s.last_accuracy, s.last_accuracy_std), (s.best_accuracy, s.best_accuracy_std))
+        )
+        rate = _spread(s.firing_rate, s.firing_rate_std, 4)
+        table.add_row(s.method, s.neurons, str(s.runs), *accuracies, rate)
+    return table
+
+
+def _spread(mean: float, std: float, digits: int, unit: str = "") -> str:
+    return f"{mean:.{digits}f}{'' if std != std else f' ± {std:.{digits}f}'}{unit}"

@@ -1,0 +1,146 @@
+"""The commands: each reads its options, calls one function, and shows what that returns. What only some of them need is
+imported by those, so that the others work without it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .convert import DIGITS
+from .processes import is_main_process
+from .settings import DataSettings, ModelSettings, SearchSettings, TrainSettings, replace, run_settings
+
+if TYPE_CHECKING:
+    from .training import Evaluation
+
+
+def demo(arguments: Sequence[str]) -> None:
+    """``stdano demo``."""
+    from . import options
+    from .demo import demo as run
+
+    given = options.parse("demo", options.Demo, arguments)
+    folder = options.run_folder(given.out, "demo")
+    with _told_how_to_go_on(folder):
+        run(folder, preset=given.preset, seed=given.seed, epochs=given.epochs)
+
+
+def search(arguments: Sequence[str]) -> None:
+    """``stdano search``."""
+    from . import options
+    from .search import resume
+    from .search import search as run
+
+    given, settings = options.parse_settings("search", options.Search, arguments, SearchSettings)
+    if given.resume is not None:
+        folder = given.resume
+        found = resume(folder)
+    else:
+        settings = replace(settings, neurons="")
+        settings.check()
+        folder = options.run_folder(given.out, _name("search", given.preset), settings.run)
+        found = run(settings, folder)
+    if is_main_process():
+        preset = f" --preset {given.preset}" if given.preset else ""
+        print(f"neurons: {found.neurons}, {found.device_hours:.3g} device hours; alpha: {folder / 'alphas.png'}")
+        print(f"train the network with them: stdano train{preset} --architecture {folder}")
+
+
+def train(arguments: Sequence[str]) -> None:
+    """``stdano train``."""
+    from . import options
+    from .presets import get_preset
+    from .training import resume
+    from .training import train as run
+
+    given, settings = options.parse_settings("train", options.Train, arguments, TrainSettings)
+    if given.resume is not None:
+        resume(given.resume)
+        return
+    if given.preset is not None:
+        get_preset(given.preset).check(settings.model.neurons)
+    settings.check()
+    run(settings, options.run_folder(given.out, _name("train", given.preset), settings.run))
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """``stdano evaluate``."""
+    from . import options
+    from .training import evaluate as run
+
+    given = options.parse("evaluate", options.Evaluate, arguments)
+    settings = run_settings(given.folder, TrainSettings)
+    changes = {name: str(value) for name in ("data", "root", "cache") if (value := getattr(given, name)) is not None}
+    data: DataSettings | None = replace(settings, **changes).data if changes else None
+    result = run(given.folder, given.checkpoint, data=data)
+    if is_main_process():
+        _show(result, settings.model, f"{given.folder}, {given.checkpoint} epoch")
+
+
+def ablate(arguments: Sequence[str]) -> None:
+    """``stdano ablate``."""
+    from . import options
+    from .ablate import ablate as run
+
+    given, settings = options.parse_settings("ablate", options.Ablate, arguments, TrainSettings)
+    folder = options.run_folder(given.out, _name("ablate", given.preset))
+    with _told_how_to_go_on(folder):
+        run(settings, folder, given.methods, given.seeds)
+
+
+def presets(arguments: Sequence[str]) -> None:
+    """``stdano presets``."""
+    from .presets import details, get_preset, overview
+    from .presets import presets as all_presets
+
+    text = "Named settings: the experiments of the paper (tables 3, 6 and 8), and small ones that run on a CPU."
+    parser = argparse.ArgumentParser(prog="stdano presets", description=text)
+    parser.add_argument("name", nargs="?", help="shows every setting of this one; without it, a line for each preset")
+    name = parser.parse_args(arguments).name
+    print(overview(all_presets().values()) if name is None else details(get_preset(name)))
+
+
+def info(arguments: Sequence[str]) -> None:
+    """``stdano info``."""
+    from .info import info as facts
+
+    text = "Versions, devices, and which backends work here and why."
+    argparse.ArgumentParser(prog="stdano info", description=text).parse_args(arguments)
+    for name, value in facts():
+        print(f"{name:<18}{value}")
+
+
+def _name(command: str, preset: str | None) -> str:
+    return f"{command}-{preset}" if preset else command
+
+
+@contextmanager
+def _told_how_to_go_on(folder: Path) -> Iterator[None]:
+    """Ctrl-C in a command that makes several runs."""
+    from .training import Interrupted
+
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        raise KeyboardInterrupt(f"interrupted; go on with the same options and --out {folder}") from error
+
+
+def _show(result: Evaluation, model: ModelSettings, title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from .models import neuron_string
+
+    table = Table("", "", "neuron", "firing rate", title=title)
+    table.add_row("test accuracy", f"{result.accuracy:.2%}", "", "")
+    table.add_row("test loss", f"{result.loss:.4f}", "", "")
+    table.add_row("test samples", str(result.samples), "", "", end_section=True)
+    table.add_row("all layers", "", "", f"{result.firing_rate:.4f}")
+    for number, (digit, (name, rate)) in enumerate(
+        zip(neuron_string(model.model, model.neurons), result.layer_rates.items(), strict=True), start=1
+    ):
+        table.add_row(f"layer {number}", name, DIGITS[digit], f"{rate:.4f}")
+    Console().print(table)

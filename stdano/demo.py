@@ -1,0 +1,171 @@
+"""The whole method in one go: search neurons, train the network that was found, compare it with plain neurons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import stdano_kernels
+
+from .convert import DIGITS
+from .models import neuron_string
+from .presets import get_preset
+from .runs import check_one_process, complete, complete_search, plot_accuracy
+from .search import Architecture
+from .settings import SearchSettings, TrainSettings, replace
+from .training import Evaluation, Result, evaluate
+from .training.checkpoint import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PICTURE, REPORT = "comparison.png", "report.md"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What a demo has found.
+
+    Attributes:
+        folder: with the folders search, found and lif, comparison.png and report.md.
+        architecture: the search's result.
+        found, lif: the training runs of the network that was found, and of the one with LIF in all layers; the same run
+            where the search has found just that.
+    """
+
+    folder: Path
+    architecture: Architecture
+    found: Result
+    lif: Result
+
+
+def demo(folder: Path, *, preset: str = "digits", seed: int = 0, epochs: int = 0) -> DemoResult:
+    """Searches, trains the network that was found and the same one with LIF in all layers, prints a table of both and
+    the paths of the pictures. Parts that are finished in the folder are kept, others gone on with.
+
+    Args:
+        folder: new, or of a demo with the same arguments.
+        preset: name of the settings; see :func:`stdano.presets.presets`. Default: digits, some minutes on a CPU.
+        seed: of everything; default 0.
+        epochs: of the search and of each training; 0: the preset's.
+
+    Raises:
+        ValueError: an argument is wrong, or the folder has something else.
+        OSError, Diverged, Interrupted: as :func:`stdano.training.train`.
+    """
+    chosen = get_preset(preset)
+    changes = {"seed": seed, **({"epochs": epochs} if epochs else {})}
+    searching: SearchSettings = replace(chosen.search, **changes)
+    training: TrainSettings = replace(chosen.train, **changes)
+    for settings in (searching, training):
+        settings.check()
+    check_one_process("demo", training)
+    plain = neuron_string(training.model.model, "LIF")
+
+    console = Console()
+    console.print(f"1/3: search on {searching.data.data}, {searching.model.model}", highlight=False)
+    architecture = complete_search(searching, folder / "search")
+    console.print(f"2/3: training with {architecture.neurons}", highlight=False)
+    found = lif = complete(replace(training, neurons=architecture.neurons), folder / "found")
+    if architecture.neurons == plain:
+        console.print("3/3: left out, the search has chosen LIF in all layers", highlight=False)
+    else:
+        console.print(f"3/3: training with {plain}", highlight=False)
+        lif = complete(replace(training, neurons=plain), folder / "lif")
+    result = DemoResult(folder, architecture, found, lif)
+
+    runs = {architecture.neurons: found, plain: lif}
+    evaluations = {neurons: evaluate(run.folder, "last") for neurons, run in runs.items()}
+    _plot(folder / PICTURE, runs, evaluations)
+    text = _report(result, preset, changes)
+    write_atomically(folder / REPORT, lambda file: file.write(text.encode()))
+    table = Table(*_HEADER, title=str(folder))
+    for row in _rows(result):
+        table.add_row(*row)
+    console.print(table)
+    console.print(_remark(result), highlight=False)
+    pictures = {"alpha of each layer": folder / "search" / "alphas.png", "comparison": folder / PICTURE}
+    for name, path in {**pictures, "report": folder / REPORT}.items():
+        console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
+    return result
+
+
+_HEADER = ("network", "neurons", "last accuracy", "best accuracy", "firing rate", "time")
+
+
+def _rows(result: DemoResult) -> list[tuple[str, ...]]:
+    found, plain = result.architecture, "0" * len(result.architecture.neurons)
+    accuracy = f"{found.test_accuracy:.2%}"
+    rows: list[tuple[str, ...]] = [("search", "all three", accuracy, "", "", f"{3600 * found.device_hours:.0f} s")]
+    runs = [("found", found.neurons, result.found)]
+    if result.lif is not result.found:
+        runs.append(("LIF", plain, result.lif))
+    for name, neurons, run in runs:
+        last, best = run.last, run.best
+        accuracies = (f"{last['test_accuracy']:.2%}", f"{best['test_accuracy']:.2%} (epoch {best['epoch']:.0f})")
+        seconds = sum(row["seconds"] for row in run.rows)
+        rows.append((name, neurons, *accuracies, f"{last['firing_rate']:.4f}", f"{seconds:.0f} s"))
+    return rows
+
+
+def _remark(result: DemoResult) -> str:
+    digits = "Neurons, a digit a layer: " + ", ".join(f"{digit} {name}" for digit, name in DIGITS.items()) + "."
+    if result.lif is result.found:
+        return digits + " The search has chosen LIF in all layers: there is no other network to compare."
+    return digits
+
+
+def _report(result: DemoResult, preset: str, changes: dict[str, int]) -> str:
+    """What was done and found, in Markdown."""
+    header = [_HEADER, tuple("---" for _ in _HEADER), *_rows(result)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in header)
+    options = "".join(f" --{name} {value}" for name, value in changes.items())
+    paths = " and ".join(f"`{part}/settings.json`" for part in ("search", "found"))
+    return f"""# Neurons by search, compared with LIF
+
+`stdano demo --preset {preset}{options}`, stdano {stdano_kernels.__version__}, torch {torch.__version__}. All settings:
+{paths}.
+
+{table}
+
+Accuracy is that of the test samples, after the last epoch and in the best one; the best epoch is chosen by the test
+samples, so the last one is the fairer number. Firing rate: spikes a neuron and time step on the test samples, after the
+last epoch. {_remark(result)}
+
+Each layer's alpha, the largest of which decides:
+
+![alpha](search/alphas.png)
+
+![accuracy and firing rates]({PICTURE})
+"""
+
+
+def _plot(path: Path, runs: dict[str, Result], evaluations: dict[str, Evaluation]) -> None:
+    """Accuracy over the epochs, and the firing rate of each layer after the last one."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    plot_accuracy(left, {neurons: [run] for neurons, run in runs.items()})
+    _plot_rates(right, evaluations)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+
+
+def _plot_rates(axis: Axes, evaluations: dict[str, Evaluation]) -> None:
+    width = 0.8 / len(evaluations)
+    for number, (neurons, evaluation) in enumerate(evaluations.items()):
+        rates = list(evaluation.layer_rates.values())
+        positions = [layer + 1 + (number - (len(evaluations) - 1) / 2) * width for layer in range(len(rates))]
+        bars = axis.bar(positions, rates, width, label=f"{neurons}: {evaluation.firing_rate:.4f} in all layers")
+        axis.bar_label(bars, [DIGITS[digit] for digit in neurons], fontsize=7, rotation=90, padding=2)
+    axis.set_xticks(range(1, len(rates) + 1))
+    axis.set_xlabel("layer")
+    axis.set_ylabel("firing rate (spikes a neuron and time step)")
+    axis.margins(y=0.15)
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend()

@@ -1,0 +1,89 @@
+"""Several runs in one folder, which go on where they were stopped, and their curves in one picture."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .processes import processes
+from .search import Architecture, search
+from .search import resume as resume_search
+from .settings import SETTINGS, SearchSettings, Settings, TrainSettings, replace, run_settings
+from .training import Result, resume, train
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def complete(settings: TrainSettings, folder: Path) -> Result:
+    """Trains; or goes on with the run in the folder; or reads it where it is finished.
+
+    Raises:
+        ValueError: a setting is wrong, or the run in the folder has other settings.
+        OSError, Diverged, Interrupted: as :func:`stdano.training.train`.
+    """
+    if not (folder / SETTINGS).exists():
+        return train(settings, folder)
+    _check_same(settings, folder, TrainSettings)
+    rows = read_metrics(folder)
+    return Result(folder, rows) if len(rows) == settings.optimiser.epochs else resume(folder)
+
+
+def complete_search(settings: SearchSettings, folder: Path) -> Architecture:
+    """Searches; or goes on; or reads; as :func:`complete`."""
+    if not (folder / SETTINGS).exists():
+        return search(settings, folder)
+    _check_same(settings, folder, SearchSettings)
+    found = folder / "architecture.json"
+    return Architecture.load(found) if found.exists() else resume_search(folder)
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The rows of a run's metrics.csv; none before its first epoch is done."""
+    path = folder / "metrics.csv"
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def check_one_process(command: str, settings: TrainSettings) -> None:
+    """Raises ValueError where there are several processes, or would be: they would not agree on what is finished."""
+    if (count := processes(settings.run)) > 1:
+        raise ValueError(f"{command} must run in one process, got {count}")
+
+
+def plot_accuracy(axis: Axes, curves: Mapping[str, Sequence[Result]]) -> None:
+    """Test accuracy over the epochs: the mean of each entry's runs, and the range where there are several."""
+    from matplotlib.ticker import MaxNLocator
+
+    for label, results in curves.items():
+        epochs = [row["epoch"] for row in results[0].rows]
+        values = [[100 * row["test_accuracy"] for row in result.rows] for result in results]
+        columns = list(zip(*values, strict=True))
+        (line,) = axis.plot(epochs, [sum(column) / len(column) for column in columns], label=label)
+        if len(results) > 1:
+            bounds = [min(column) for column in columns], [max(column) for column in columns]
+            axis.fill_between(epochs, *bounds, color=line.get_color(), alpha=0.15, linewidth=0)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("test accuracy (%)")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.grid(alpha=0.3)
+    axis.legend()
+
+
+def _check_same(wanted: Settings, folder: Path, kind: type[Settings]) -> None:
+    saved = run_settings(folder, kind)
+    if wanted.run.threads == 0:  # the run has recorded how many there were
+        wanted = replace(wanted, threads=saved.run.threads)
+    other = [
+        f"{name} {value}"
+        for part in dataclasses.fields(kind)
+        for name, value in vars(getattr(saved, part.name)).items()
+        if value != getattr(getattr(wanted, part.name), name)
+    ]
+    if other:
+        raise ValueError(f"out must be a new folder, or one with the same settings; {folder} has {', '.join(other)}")
