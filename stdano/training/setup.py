@@ -38,6 +38,7 @@ class Setup:
         self.fabric = make_fabric(settings.run)
         with self.fabric.rank_zero_first(local=True):
             self.source = load_data(settings.data, settings.model.T)
+        self.fingerprint = self.source.fingerprint()
         torch.manual_seed(settings.optimiser.seed)
         self.foreign = model is not None
         self.plain = self.build(model)
