@@ -80,8 +80,8 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, damage: str) -> None:
         array.unlink()
     else:
         about.write_text("{" if damage == "json" else json.dumps({"key": {}, "extra": {}}))
-    values, _ = cached(str(tmp_path), KEY, (3, 5), fill)
-    assert (values.ravel() == np.arange(15)).all()
+    values, extra = cached(str(tmp_path), KEY, (3, 5), lambda values: {**fill(values), "made": "anew"})
+    assert (values.ravel() == np.arange(15)).all() and extra["made"] == "anew"
     cached(str(tmp_path), KEY, (3, 5), never)
 
 
@@ -103,6 +103,14 @@ def test_folders_that_cannot_hold_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cache must be a folder with room for 1073741824 MiB more, got "):
         cached(str(tmp_path), KEY, (1 << 50,), never)
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_all_room_is_taken_before_anything_is_made(tmp_path: Path) -> None:
+    def look(values: np.memmap) -> dict[str, int]:
+        return {"bytes": 512 * os.stat(values.filename).st_blocks}
+
+    _, extra = cached(str(tmp_path), KEY, (1 << 20,), look)
+    assert extra["bytes"] >= 1 << 20
 
 
 def test_fingerprint(tmp_path: Path) -> None:

@@ -239,11 +239,8 @@ def test_without_tonic_the_advice_names_it(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.skipif(not NMNIST.is_dir(), reason="needs ../shared/data/nmnist-subset")
 def test_real_nmnist(tmp_path: Path) -> None:
     data = load("nmnist", NMNIST, tmp_path, T=8)
-    assert (len(data.train), len(data.test)) == (600, 100) and np.bincount(data.train.labels)[:3].tolist() == [
-        58,
-        79,
-        64,
-    ]
+    assert (len(data.train), len(data.test)) == (600, 100)
+    assert np.bincount(data.train.labels)[:3].tolist() == [58, 79, 64]
     bytes_of = [f.stat().st_size for digit in range(10) for f in sorted((NMNIST / "Train" / str(digit)).iterdir())]
     assert data.train.values.sum((1, 2, 3, 4), dtype=np.int64).tolist() == [size // 5 for size in bytes_of]
     tonic = pytest.importorskip("tonic")

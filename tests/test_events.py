@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stdano.data import Augmentation, Batches, load_data
 from stdano.data.events import load_events
 from stdano.data.events.digits import BLACK, CONTRAST, SENSOR, digits_events, film
 from stdano.data.events.frames import to_frames
@@ -132,3 +133,14 @@ def test_arguments_are_checked_first(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="data must be one of digits-events, nmnist,.*, got 'digits'"):
         load_events(DataSettings(data="digits", **settings), 1)
     assert not list(tmp_path.iterdir())
+
+
+def test_batches_of_events_with_nda(tmp_path: Path) -> None:
+    data = load_data(DataSettings(data="digits-events", cache=str(tmp_path), size=8), 2)
+    batches = Batches(data, "test", batch_size=64, augment=Augmentation(nda=True), indices=np.arange(100))
+    first, second = batches.epoch(0)
+    assert first.values.shape == (2, 64, 2, 8, 8) and second.values.shape == (2, 36, 2, 8, 8)
+    plain = next(Batches(data, "test", batch_size=64, indices=np.arange(100)).epoch(0))
+    assert not (plain.values == first.values).all() and set(first.values.unique().tolist()) <= set(
+        plain.values.unique().tolist()
+    )

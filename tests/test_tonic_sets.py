@@ -142,18 +142,14 @@ def test_what_cannot_be_classified_is_refused(monkeypatch: pytest.MonkeyPatch, t
         def download(self) -> None:
             raise OSError("no network")
 
-    for kind, error, message in (
-        (
-            Boxes,
-            ValueError,
-            "tonic:Boxes must be a data set for classification, with an int or str a recording, got dict",
-        ),
-        (Empty, ValueError, "got no recordings"),
-        (Line, ValueError, "tonic:Line must be recorded by a camera, got a sensor of 700 x 1"),
-        (Seconds, ValueError, r"recording_\d+\.npy must have events with whole numbers t, x and y, got"),
-        (Gone, ValueError, r"could not find Gone in .* nor download it \(OSError: no network\): see .* by hand"),
+    for kind, message in (
+        (Boxes, "tonic:Boxes must be a data set for classification, with an int or str a .*, got dict"),
+        (Empty, "got no recordings"),
+        (Line, "tonic:Line must be recorded by a camera, got a sensor of 700 x 1"),
+        (Seconds, r"recording_\d+\.npy must have events with whole numbers t, x and y, got"),
+        (Gone, r"could not find Gone in .* nor download it \(OSError: no network\): see .* by hand"),
     ):
-        with pytest.raises(error, match=message):
+        with pytest.raises(ValueError, match=message):
             load(monkeypatch, kind, tmp_path)
     with pytest.raises(ValueError, match=r"data must be tonic: and one of .*, NMNIST,.*, got tonic:MNIST"):
         load_events(DataSettings(data="tonic:MNIST"), 1)

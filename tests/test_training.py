@@ -17,15 +17,7 @@ pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 pytest.importorskip("sklearn", reason="needs the extra [app]")
 
 from stdano import LIFNode
-from stdano.settings import TrainSettings as _T
-
-
-def presets():
-    import types
-
-    return {"digits": types.SimpleNamespace(train=replace(_T(), threads=1, crop=1))}
-
-
+from stdano.presets import get_preset
 from stdano.settings import DataSettings, TrainSettings, read_settings, replace
 from stdano.training import Diverged, Interrupted, evaluate, predict, resume, tet_loss, train
 from stdano.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
@@ -318,4 +310,4 @@ def test_tensorboard(tmp_path):
 
 
 def test_digits_preset_reaches_97_percent(tmp_path):
-    assert train(presets()["digits"].train, tmp_path / "run").last["test_accuracy"] >= 0.97
+    assert train(get_preset("digits").train, tmp_path / "run").last["test_accuracy"] >= 0.97

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,20 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..data import Augmentation, Batch, Batches, load_data
-from ..fusion import fuse
-from ..models import create_model
-from ..neurons import reset_net
-from ..settings import SETTINGS, TrainSettings, replace, to_json
+from ..data import Batch
+from ..settings import SETTINGS, TrainSettings, to_json
 from .activity import SpikeCounter
 from .checkpoint import load_checkpoint, save_checkpoint, write_atomically
-from .devices import make_fabric, total
-from .evaluation import Evaluation, test
+from .devices import total
+from .evaluation import Evaluation
 from .guard import Diverged, Interrupt, Interrupted, check_disk, check_new
-from .loss import predict, tet_loss
+from .loss import predict
 from .report import Display, Row, TensorBoard, best_row, plot_curve, write_metrics
+from .setup import Setup, mixed
 
 LAST, BEST, METRICS, CURVE = "last.pt", "best.pt", "metrics.csv", "curve.png"
 MEASURED = 25  # firing rates are measured in one of so many steps, since counting reads every spike once more
@@ -50,93 +47,26 @@ class Progress:
     rows: list[Row] = field(default_factory=list)
 
 
-class Run:
+class Run(Setup):
     """One training run. A search (:mod:`stdano.search.loop`) changes the model, what a step does and what is kept.
 
     Args:
-        settings: what to train, and how.
-        folder: where its files lie.
-        model: a network to train instead of the one that the settings name: from input ``[T, B, C, H, W]`` to logits
-            ``[T, B, classes]``.
-
-    Raises:
-        ValueError, TypeError: a setting is wrong.
+        settings, model: as for :class:`stdano.training.setup.Setup`.
+        folder: where the files of the run lie.
     """
 
     command = "train"
 
     def __init__(self, settings: TrainSettings, folder: Path, model: nn.Module | None = None) -> None:
-        settings.check()
-        self.settings = settings = replace(settings, threads=settings.run.threads or torch.get_num_threads())
+        super().__init__(settings, model)
         self.folder = folder
-        torch.set_num_threads(settings.run.threads)
-        self.fabric = make_fabric(settings.run)
-        with self.fabric.rank_zero_first(local=True):
-            self.source = load_data(settings.data, settings.model.T)
-        torch.manual_seed(settings.optimiser.seed)
-        self.foreign = model is not None
-        self.plain = self.build(model)
-        if settings.run.channels_last:
-            self.plain.to(memory_format=torch.channels_last)
-        if settings.run.fuse and not self.foreign:
-            fuse(self.plain)
-        options = settings.optimiser
-        self.sgd = torch.optim.SGD(
-            self.trained(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
-        )
-        self.model, self.optimiser = self.fabric.setup(self.plain, self.sgd)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.sgd, options.epochs)
-        self.test_batches = self.batches("test")
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.sgd, settings.optimiser.epochs)
         self.set_up()
         self.progress = Progress()
-
-    def build(self, model: nn.Module | None) -> nn.Module:
-        """The network."""
-        return model if model is not None else self.create(self.settings.model.neurons)
-
-    def create(self, neurons: str, **more: Any) -> nn.Module:
-        """The network that the settings name, with other neurons."""
-        settings, source = self.settings.model, self.source
-        return create_model(
-            settings.model,
-            neurons,
-            T=settings.T,
-            in_channels=source.in_channels,
-            num_classes=source.num_classes,
-            size=source.size,
-            width=settings.width,
-            dropout=settings.dropout,
-            sync_statistics=self.settings.run.sync_statistics,
-            **{**neuron_settings(self.settings), **more},
-        )
-
-    def trained(self) -> list[nn.Parameter]:
-        """The parameters that SGD moves."""
-        return list(self.plain.parameters())
 
     def set_up(self) -> None:
         """What is left to make once the model is on its device."""
         self.train_batches = self.batches("train")
-
-    def batches(self, part: str, indices: Any = None, stream: int = 0) -> Batches:
-        """The batches of a part of the data, or of the samples ``indices`` in it; ``stream`` sets one order apart from
-        another."""
-        data, options = self.settings.data, self.settings.optimiser
-        cuda, training = self.fabric.device.type == "cuda", part == "train"
-        automatic = min(4, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())) if cuda else 0
-        return Batches(
-            self.source,
-            part,
-            batch_size=options.batch_size,
-            indices=indices,
-            augment=Augmentation.from_settings(data) if training else None,
-            seed=mixed(options.seed, stream),
-            shuffle=training,
-            rank=self.fabric.global_rank,
-            world=self.fabric.world_size,
-            workers=data.workers if data.workers >= 0 else automatic,
-            pin_memory=cuda,
-        )
 
     def start(self, after_step: Callable[[Progress], None] | None = None) -> None:
         """From the beginning, in a new folder."""
@@ -284,20 +214,6 @@ class Run:
         self.add(loss=loss_sum, correct=right, seen=seen_sum)
         return bool(interrupted)
 
-    def loss(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """This process's part of the loss of a step, the logits and the labels. The mean of the parts over the
-        processes is the loss of all samples, however they are shared out."""
-        logits, labels = self.forward(model, batch)
-        share = len(labels) * self.fabric.world_size / batch.total
-        return tet_loss(logits.float(), labels, self.settings.optimiser.lam) * share, logits, labels
-
-    def forward(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        reset_net(self.plain)
-        values = batch.values.to(self.fabric.device, non_blocking=True)
-        if self.foreign and not self.source.temporal:
-            values = values.expand(self.settings.model.T, *values.shape)
-        return model(values), batch.labels.to(self.fabric.device, non_blocking=True)
-
     def add(self, **numbers: float) -> None:
         """Adds to the sums of the epoch."""
         sums = self.progress.sums
@@ -352,36 +268,9 @@ class Run:
     def epoch_done(self, result: Evaluation) -> None:
         """Called before the state after an epoch is saved."""
 
-    def test(self) -> Evaluation:
-        """The network on the test samples."""
-        if self.fabric.world_size > 1:
-            for buffer in self.plain.buffers():  # statistics that are not synchronised are those of the first process
-                torch.distributed.broadcast(buffer, 0)
-        return test(
-            self.fabric,
-            self.plain,
-            lambda batch: self.forward(self.plain, batch),
-            self.test_batches.epoch(0),
-            self.source.num_classes,
-            self.settings.optimiser.lam,
-        )
-
 
 def split(batch: Batch, parts: int) -> list[Batch]:
     """The samples of a batch in so many parts, or fewer where they are not enough; ``total`` stays the step's."""
     size = max(1, -(-len(batch.labels) // parts))
     values = batch.values.split(size, dim=batch.values.dim() - 4)
     return [Batch(v, labels, batch.total) for v, labels in zip(values, batch.labels.split(size), strict=True)]
-
-
-def neuron_settings(settings: TrainSettings) -> dict[str, Any]:
-    """The arguments of the neurons."""
-    names = ("tau", "decay", "v_threshold", "surrogate_function", "gamma", "beta", "tau_min", "backend")
-    return {**{name: getattr(settings.model, name) for name in names}, "alpha": settings.model.surrogate_alpha}
-
-
-def mixed(seed: int, *position: int) -> int:
-    """A seed of its own for every position: an epoch, a step of it, a process."""
-    for number in (len(position), *position):
-        seed = (seed * 1_000_003 + number + 1) % 2**63
-    return seed

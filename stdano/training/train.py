@@ -13,6 +13,7 @@ from .checkpoint import load_checkpoint
 from .engine import BEST, LAST, Progress, Run
 from .evaluation import Evaluation
 from .report import Row, best_row
+from .setup import Setup
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,9 @@ def evaluate(
     if data is not None:
         settings = TrainSettings(data, settings.model, settings.optimiser, settings.run)
     state = load_checkpoint(folder / files[checkpoint])
-    run = Run(settings, folder, model)
+    setup = Setup(settings, model)
     try:
-        run.plain.load_state_dict(state["model"])
+        setup.plain.load_state_dict(state["model"])
     except RuntimeError as error:
         raise ValueError(f"data must fit the network of {folder}: {error}") from error
-    return run.test()
+    return setup.test()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from pathlib import Path
@@ -123,7 +124,9 @@ def _tonic() -> ModuleType:
 def _open(name: str, root: Path, advice: str, **part: bool) -> Any:
     kind = getattr(_tonic(), name)
     try:
-        with locked(root / f".{name}.lock"):
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # where nothing can be written, nothing is downloaded either
+                stack.enter_context(locked(root / f".{name}.lock"))
             return kind(save_to=str(root), **part)
     except Exception as error:  # a download fails in many ways, and tonic passes all of them on
         raise ValueError(
