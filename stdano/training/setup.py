@@ -82,7 +82,9 @@ class Setup:
         another."""
         data, options = self.settings.data, self.settings.optimiser
         cuda, training = self.fabric.device.type == "cuda", part == "train"
-        automatic = min(4, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())) if cuda else 0
+        # Workers start anew each epoch, which takes longer than small sets do without them.
+        worth_it = cuda and len(getattr(self.source, part)) >= 10_000
+        automatic = min(4, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())) if worth_it else 0
         return Batches(
             self.source,
             part,
