@@ -150,13 +150,14 @@ def run_layers(
         layer.register_forward_pre_hook(lambda module, args, name=name: seen(name, args[0]))
         for name, layer in layers.items()
     ]
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()  # statistics of normalisation layers must not see the example
         with torch.no_grad():
             model(example_input)
     finally:
-        model.train(training)
+        for module, mode in modes:
+            module.training = mode
         for handle in handles:
             handle.remove()
         reset_net(model)

@@ -40,7 +40,7 @@ class DataSettings:
     nda: bool = False
     """each training sample is rolled, rotated, sheared or cut, all its frames alike (NDA)"""
     workers: int = -1
-    """processes that prepare batches; -1: none on the CPU, up to 4 for a GPU"""
+    """processes that prepare batches; -1: none on the CPU and for small sets, else up to 4"""
 
     def check(self) -> None:
         """Raises ValueError where a value is not allowed; names it. Loading checks what depends on the files."""

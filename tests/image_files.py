@@ -6,12 +6,17 @@ import hashlib
 import pickle
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from torchvision import datasets
+
+from stdano.data import DataSource, load_data
+from stdano.settings import DataSettings
 
 TINY = "tiny-imagenet-200"
 
@@ -77,3 +82,12 @@ def pack(folder: Path, archive: Path) -> None:
     with zipfile.ZipFile(archive, "w") as file:
         for path in sorted(folder.rglob("*")):
             file.write(path, Path(folder.name) / path.relative_to(folder))
+
+
+def loader(folder: Path) -> Callable[..., DataSource]:
+    """load_data by name and settings, with root and cache in a folder."""
+
+    def load(data: str, **settings: Any) -> DataSource:
+        return load_data(DataSettings(data, str(folder / "root"), str(folder / "cache"), **settings), 4)
+
+    return load

@@ -148,7 +148,7 @@ class SearchRun(Run):
         return Architecture.from_model(
             self.plain,
             settings=self.settings,
-            fingerprint=self.source.fingerprint(),
+            fingerprint=self.fingerprint,
             device_hours=progress.total_seconds * self.fabric.world_size / 3600,
             epochs=progress.epoch,
             test_accuracy=progress.rows[-1]["test_accuracy"],

@@ -57,8 +57,9 @@ def to_super(
     idle = [name for name in layers if name not in new]
     if idle:
         raise ValueError(f"example_input must run all spiking layers of the model, it does not run {idle}")
-    for position, neuron in enumerate(new.values()):
+    for position, (name, neuron) in enumerate(new.items()):
         neuron.position = position  # type: ignore[assignment]
+        neuron.train(layers[name].training)
     names = {id(layer): name for name, layer in layers.items()}
     return convert(model, lambda old: new[names[id(old)]])
 
@@ -105,4 +106,4 @@ def _super_neuron(
     except (TypeError, ValueError) as error:
         raise type(error)(f"{called}: {error}") from error
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32  # half precision has float32 weights
-    return new.to(x.device, dtype).train(old.training)
+    return new.to(x.device, dtype)

@@ -88,7 +88,7 @@ class Run(Setup):
             "precision": self.fabric.strategy.precision.state_dict(),
             "progress": dataclasses.asdict(self.progress),
             "settings": to_json(self.settings),
-            "fingerprint": self.source.fingerprint(),
+            "fingerprint": self.fingerprint,
             **self.extra_state(),
         }
         if self.fabric.is_global_zero:
@@ -102,7 +102,7 @@ class Run(Setup):
             ValueError: there is none, or the data are not those of the run.
         """
         state = load_checkpoint(self.folder / LAST)
-        if state["fingerprint"] != self.source.fingerprint():
+        if state["fingerprint"] != self.fingerprint:
             raise ValueError(f"the data of {self.settings.data.data} must be those that {self.folder} began with")
         self.plain.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])

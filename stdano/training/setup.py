@@ -38,6 +38,7 @@ class Setup:
         self.fabric = make_fabric(settings.run)
         with self.fabric.rank_zero_first(local=True):
             self.source = load_data(settings.data, settings.model.T)
+        self.fingerprint = self.source.fingerprint()
         torch.manual_seed(settings.optimiser.seed)
         self.foreign = model is not None
         self.plain = self.build(model)
@@ -81,7 +82,9 @@ class Setup:
         another."""
         data, options = self.settings.data, self.settings.optimiser
         cuda, training = self.fabric.device.type == "cuda", part == "train"
-        automatic = min(4, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())) if cuda else 0
+        # Workers start anew each epoch, which takes longer than small sets do without them.
+        worth_it = cuda and len(getattr(self.source, part)) >= 10_000
+        automatic = min(4, (os.cpu_count() or 1) // max(1, torch.cuda.device_count())) if worth_it else 0
         return Batches(
             self.source,
             part,
