@@ -147,7 +147,11 @@ def summary(rows: list[Row]) -> list[str]:
     for way in ways:
         theirs, peak = best(way)
         if way != FUSED:
-            lines.append(f"fused against {way}: {theirs / mine:.2f} times faster, {my_peak / peak:.2f} of the memory")
+            lines.append(
+                f"fused against {way}: {theirs / mine:.2f} times faster ({mine * 1e3:.0f} ms against "
+                f"{theirs * 1e3:.0f} ms), {my_peak / peak:.2f} of the memory ({my_peak / MIB:.0f} MiB against "
+                f"{peak / MIB:.0f} MiB)"
+            )
     return lines
 
 

@@ -33,7 +33,7 @@ COMMANDS = {
     "info": commands.info,
 }
 EXTRAS = {
-    "app": ("lightning_fabric", "matplotlib", "rich", "sklearn", "torchmetrics", "torchvision", "tyro"),
+    "app": ("lightning_fabric", "matplotlib", "rich", "sklearn", "torchvision", "tyro"),
     "events": ("tonic",),
 }
 

@@ -44,9 +44,11 @@ def search(arguments: Sequence[str]) -> None:
         folder = options.run_folder(given.out, _name("search", given.preset), settings.run)
         found = run(settings, folder)
     if is_main_process():
-        preset = f" --preset {given.preset}" if given.preset else ""
         print(f"neurons: {found.neurons}, {found.device_hours:.3g} device hours; alpha: {folder / 'alphas.png'}")
-        print(f"train the network with them: stdano train{preset} --architecture {folder}")
+        print(f"train with them, and the settings of the search: stdano train --architecture {folder}")
+        if given.preset:
+            command = f"stdano train --preset {given.preset} --architecture {folder}"
+            print(f"or with the preset's settings for training: {command}")
 
 
 def train(arguments: Sequence[str]) -> None:

@@ -16,7 +16,6 @@ PACKAGES = (
     "numpy",
     "torchvision",
     "lightning-fabric",
-    "torchmetrics",
     "scikit-learn",
     "tonic",
     "spikingjelly",

@@ -84,8 +84,12 @@ class ModelSettings:
     """backend of the neurons, see stdano info"""
 
     def check(self) -> None:
-        """Raises ValueError where a value is not allowed. Model, neurons and their constants are checked by the
-        model."""
+        """Raises ValueError where a value is not allowed. The constants of neurons are checked by these."""
+        from .models import neuron_string, num_spiking_layers
+
+        num_spiking_layers(self.model)
+        if self.neurons:  # a search's, and those of a preset whose string is not certain, are empty
+            neuron_string(self.model, self.neurons)
         _at_least(self, {"T": 1})
         _between(self, {"dropout": 1.0})
         _positive(self, ("width",))

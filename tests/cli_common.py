@@ -6,7 +6,7 @@ import pytest
 
 from stdano.settings import SearchSettings, replace, to_json
 
-PACKAGES = ("tyro", "lightning_fabric", "sklearn", "rich", "matplotlib", "torchmetrics")
+PACKAGES = ("tyro", "lightning_fabric", "sklearn", "rich", "matplotlib")
 
 
 def needs_the_extra():

@@ -338,4 +338,4 @@ def test_search_step_prints_tables(
             row = re.search(rf"\| {way} \| {layout} \| ([\d.]+) \| 0.0 \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", out)
             assert row is not None and all(float(number) > 0 for number in row.groups())
             assert way != search.FUSED or row[2] == row[4] == "1.00"
-    assert len(re.findall(r"fused against .*: [\d.]+ times faster, 0\.\d\d of the memory", out)) == 3
+    assert len(re.findall(r"fused against .*: [\d.]+ times faster \(.* ms\), 0\.\d\d of the memory", out)) == 3

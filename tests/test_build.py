@@ -85,7 +85,7 @@ def test_without_kernels_the_reference_serves_with_one_warning(built_without_com
 # Everything in [project.optional-dependencies]; a finder that refuses them stands for not having installed them.
 WITHOUT_EXTRAS = """
 import sys
-EXTRAS = {"lightning_fabric", "lightning", "tyro", "torchmetrics", "rich", "matplotlib", "torchvision", "sklearn",
+EXTRAS = {"lightning_fabric", "lightning", "tyro", "rich", "matplotlib", "torchvision", "sklearn",
           "tonic", "spikingjelly", "pytest", "hypothesis"}
 class Refuse:
     def find_spec(self, name, path=None, target=None):

@@ -80,6 +80,7 @@ class TestSearch:
         assert settings == replace(get_preset("digits").search, alpha_lr=0.1, candidates=("LIF", "SLIF"))
         out = capsys.readouterr().out
         assert "neurons: 1201, 0.0125 device hours" in out
+        assert f"stdano train --architecture {folder}\n" in out
         assert out.endswith(f"stdano train --preset digits --architecture {folder}\n")
 
     def test_resume(self, calls, capsys):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stdano.data import Augmentation, Batches, load_data
 from stdano.data.events import load_events
-from stdano.data.events.digits import BLACK, CONTRAST, SENSOR, digits_events, film
+from stdano.data.events.digits import BLACK, CONTRAST, SENSOR, STEP, _light, digits_events, film
 from stdano.data.events.frames import to_frames
 from stdano.data.events.recordings import EVENTS
 from stdano.settings import DataSettings
@@ -88,6 +88,11 @@ def test_saturation_is_counted() -> None:
     assert saturated == 45 and frames[0, 1, 1, 1] == 255 and frames[0, 0, 0, 0] == 255
 
 
+def place(t: int) -> tuple[float, float]:
+    """Where the image is at a time: it goes down for 100 ms, up for 100 ms, and back to the left."""
+    return float(np.interp(t / 1e5, [0, 1, 2, 3], [-2, 0, 2, -2])), float(np.interp(t / 1e5, [0, 1, 2], [-2, 2, -2]))
+
+
 def test_a_pixel_that_changes_makes_the_events_of_its_contrast() -> None:
     """One bright pixel: each sensor pixel's events lead from the level it had to the one it ends with."""
     image = np.zeros((1, 8, 8))
@@ -100,6 +105,11 @@ def test_a_pixel_that_changes_makes_the_events_of_its_contrast() -> None:
         at = found[(found["x"] == x) & (found["y"] == y)]
         level = np.cumsum(np.where(at["p"], 1, -1))
         assert level[-1] == 0 and np.abs(level).max() <= most  # the path is closed
+        # Between two steps of the path the logarithm is a straight line.
+        k = at["t"] // STEP
+        start, end = (np.array([_light(image, *place(i * STEP))[0, y, x] for i in k + j]) for j in (0, 1))
+        light = start + (at["t"] - k * STEP) / STEP * (end - start)
+        assert light == pytest.approx(_light(image, *place(0))[0, y, x] + level * CONTRAST, abs=1e-3)
     assert len(film(np.full((1, 8, 8), 0.5))) == 1
     assert (film(image)[0] == found).all()
 

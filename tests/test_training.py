@@ -149,6 +149,12 @@ def test_killed_before_the_first_epoch(whole, tmp_path):
     assert_same_run(tmp_path / "run", whole)
 
 
+def test_killed_before_the_first_checkpoint(whole, tmp_path):
+    (tmp_path / "settings.json").write_text((whole / "settings.json").read_text())
+    resume(tmp_path)
+    assert_same_run(tmp_path, whole)
+
+
 def test_resuming_a_finished_run_changes_nothing(whole):
     before = bits(whole)
     assert resume(whole).rows == load_checkpoint(whole / "last.pt")["progress"]["rows"]

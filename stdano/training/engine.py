@@ -96,11 +96,14 @@ class Run(Setup):
         self.fabric.barrier()
 
     def restore(self) -> None:
-        """Goes to where the last checkpoint stands.
+        """Goes to where the last checkpoint stands; to the beginning, if the run was killed before the first one.
 
         Raises:
-            ValueError: there is none, or the data are not those of the run.
+            ValueError: the data are not those of the run.
         """
+        if not (self.folder / LAST).exists():
+            self.save()
+            return
         state = load_checkpoint(self.folder / LAST)
         if state["fingerprint"] != self.fingerprint:
             raise ValueError(f"the data of {self.settings.data.data} must be those that {self.folder} began with")

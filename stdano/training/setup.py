@@ -123,7 +123,6 @@ class Setup:
             self.plain,
             lambda batch: self.forward(self.plain, batch),
             self.test_batches.epoch(0),
-            self.source.num_classes,
             self.settings.optimiser.lam,
         )
 
