@@ -306,36 +306,3 @@ def test_script_refuses_a_csv_with_other_columns(
     assert neuron_throughput.main([*TINY, "--csv", str(file)]) == 1
     assert "other columns" in capsys.readouterr().err
     assert file.read_text() == "a,b\n1,2\n"
-
-
-def test_search_steps_are_the_same_in_every_way(modules: tuple, module: Callable) -> None:
-    """Losses of two steps, which depend on the gradients of the first."""
-    search = module("_search")
-    case = search.SearchCase("vgg-small", 0.1, batch=3, steps=2, size=8)
-    losses = {}
-    for way in search.WAYS:
-        step = search.search_step(case, way, "channels_last", order=2)
-        losses[way] = torch.stack([loss for _ in range(2) for loss in step()])
-    for way, other in losses.items():
-        torch.testing.assert_close(other, losses[search.FUSED], msg=way)
-    assert len(set(losses[search.FUSED].tolist())) == 4
-
-
-def test_search_step_prints_tables(
-    modules: tuple, module: Callable, set_threads: Callable, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script, search = module("search_step"), module("_search")
-    assert [case.name for case in script.cases(script.arguments([]))] == [
-        "vgg-small, width 1, B = 64, T = 4, 32 x 32",
-        "resnet18, width 0.25, B = 16, T = 4, 32 x 32",
-    ]
-    options = ["--model", "vgg-small", "--width", "0.1", "--batch", "2", "--steps", "2", "--size", "16"]
-    assert script.main([*options, "--rounds", "1", "--threads", "1", "--default-allocator", "--markdown"]) == 0
-    out = capsys.readouterr().out
-    assert "vgg-small, width 0.1, B = 2, T = 2, 16 x 16, order 1" in out
-    for way in search.WAYS:
-        for layout in search.LAYOUTS:
-            row = re.search(rf"\| {way} \| {layout} \| ([\d.]+) \| 0.0 \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", out)
-            assert row is not None and all(float(number) > 0 for number in row.groups())
-            assert way != search.FUSED or row[2] == row[4] == "1.00"
-    assert len(re.findall(r"fused against .*: [\d.]+ times faster \(.* ms\), 0\.\d\d of the memory", out)) == 3
