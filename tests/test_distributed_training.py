@@ -67,9 +67,11 @@ def test_processes_agree(runs, kind):
 
 def test_alpha_gradients_are_those_of_the_whole_batch(runs):
     one, *two = (torch.load(folder / f"alpha-{rank}.pt") for folder, rank in ((runs[0], 0), (runs[1], 0), (runs[1], 1)))
+    largest = max(moment.abs().max().item() for moment in one)
+    assert largest > 1e-6
     for whole, *parts in zip(one, *two, strict=True):
         assert torch.equal(*parts)
-        torch.testing.assert_close(parts[0], whole, rtol=1e-3, atol=1e-4 * whole.abs().max().item())
+        torch.testing.assert_close(parts[0], whole, rtol=1e-3, atol=1e-4 * largest)  # in layer 1 they cancel out
 
 
 @pytest.mark.parametrize("kind", ["search", "train"])
