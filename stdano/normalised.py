@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .base import BaseNode
 from .link import Link
 from .neurons import NEURONS
+from .norms import SynchronisedBatchNorm2d
 
 
 class BatchNormNeuron(nn.Sequential):
@@ -27,7 +28,7 @@ class BatchNormNeuron(nn.Sequential):
         momentum: weight of the batch in the running statistics; None: all batches weigh the same.
         affine: whether there are a weight and a bias to learn.
         track_running_stats: whether there are running statistics for eval mode.
-        sync: in training, statistics over all processes (``nn.SyncBatchNorm``, but on the CPU as well).
+        sync: in training, statistics over all processes; the norm is a :class:`stdano.SynchronisedBatchNorm2d`.
         process_group: the processes of ``sync``; default all.
         settings: arguments of the neuron.
 
@@ -53,8 +54,14 @@ class BatchNormNeuron(nn.Sequential):
         node = _node(neuron, settings)
         if process_group is not None and not sync:
             raise ValueError("process_group must be None without sync=True")
-        arguments = (num_channels, eps, momentum, affine, track_running_stats)
-        norm = nn.SyncBatchNorm(*arguments, process_group) if sync else nn.BatchNorm2d(*arguments)
+        options: dict[str, Any] = dict(
+            eps=eps, momentum=momentum, affine=affine, track_running_stats=track_running_stats
+        )
+        norm = (
+            SynchronisedBatchNorm2d(num_channels, process_group=process_group, **options)
+            if sync
+            else nn.BatchNorm2d(num_channels, **options)
+        )
         super().__init__(norm, node)
         link(norm, node, time_first=True)
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import stdano
-from stdano import BatchNormNeuron, LIFNode, LLIFNode
+from stdano import BatchNormNeuron, LIFNode, LLIFNode, SynchronisedBatchNorm2d
 from stdano.models import merged
 from stdano.neurons import NEURONS
 
@@ -234,7 +234,7 @@ def test_single_process_synchronised_norm():
     ours, plain = pair(dtype=torch.float32)
     synchronised = BatchNormNeuron(C, sync=True)
     synchronised.load_state_dict(ours.state_dict())
-    assert isinstance(synchronised[0], nn.SyncBatchNorm)
+    assert isinstance(synchronised[0], SynchronisedBatchNorm2d)
     assert torch.equal(synchronised(images(torch.float32)), apart(plain, images(torch.float32)))
 
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 pytest.importorskip("sklearn", reason="needs the extra [app]")
 
+import stdano
+from stdano import LIFNode, SuperNeuron
 from stdano.search import Architecture, resume, search
 from stdano.search.loop import SearchRun
 from stdano.settings import SearchSettings, TrainSettings, read_settings, replace
@@ -143,6 +146,32 @@ def test_second_order_runs_and_resumes(tmp_path):
 def test_two_candidates(tmp_path):
     found = search(replace(TINY, candidates=("LIF", "SLIF"), epochs=1), tmp_path / "run")
     assert set(found.neurons) <= {"0", "2"} and all(len(alpha) == 2 for alpha in found.alphas)
+
+
+class Net(nn.Module):
+    """Somebody else's: time first, and images repeated."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.neuron = nn.BatchNorm1d(16), LIFNode(tau=1.5)
+        self.body, self.head = nn.Linear(64, 16), nn.Linear(16, 10)
+
+    def forward(self, x):
+        currents = self.norm(self.body(x.flatten(2)).flatten(0, 1)).unflatten(0, x.shape[:2])
+        return self.head(self.neuron(currents))
+
+
+def test_a_network_that_is_given(tmp_path):
+    net = Net()
+    found = search(replace(TINY, epochs=2), tmp_path / "run", model=net)
+    assert (found.model, found.layers, len(found.neurons)) == ("Net", ["neuron"], 1)
+    assert isinstance(net.neuron, SuperNeuron) and net.neuron.tau == 1.5
+    again = resume(tmp_path / "run", model=Net())
+    assert again == found
+    stdano.convert(net, {"SuperNeuron": lambda layer: layer.node()})
+    assert type(net.neuron).__name__ == {"0": "LIFNode", "1": "LLIFNode", "2": "SLIFNode"}[found.neurons]
+    settings = read_settings(tmp_path / "run" / "settings.json", TrainSettings)
+    assert len(train(replace(settings, epochs=1), tmp_path / "retrained", model=net).rows) == 1
 
 
 def test_retraining_what_was_found(whole, tmp_path):

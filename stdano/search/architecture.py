@@ -68,7 +68,8 @@ class Architecture:
         layers: names of the super neurons in the model.
         candidates: names of the neurons in the order of each alpha.
         alphas: the architecture parameters, a list a layer.
-        model, T, dataset: the network, its time steps and the data set, as in the settings.
+        model: name of the network; of its class, where it was given to the search.
+        T, dataset: time steps and data set, as in the settings.
         data_fingerprint: of the data, see :meth:`stdano.data.DataSource.fingerprint`.
         device_hours: hours of training and testing times the number of devices.
         epochs: how many there were.
@@ -132,8 +133,9 @@ class Architecture:
         device_hours: float,
         epochs: int,
         test_accuracy: float,
+        name: str | None = None,
     ) -> Architecture:
-        """Reads it from a network of super neurons.
+        """Reads it from a network of super neurons. ``name`` is the network's, by default that of the settings.
 
         Raises:
             ValueError: the network has none, or their candidates differ.
@@ -147,7 +149,7 @@ class Architecture:
             layers=list(neurons),
             candidates=list(kinds.pop()),
             alphas=[neuron.alpha.tolist() for neuron in neurons.values()],
-            model=settings.model.model,
+            model=settings.model.model if name is None else name,
             T=settings.model.T,
             dataset=settings.data.data,
             data_fingerprint=fingerprint,

@@ -152,6 +152,7 @@ class SearchRun(Run):
             device_hours=progress.total_seconds * self.fabric.world_size / 3600,
             epochs=progress.epoch,
             test_accuracy=progress.rows[-1]["test_accuracy"],
+            name=type(self.plain).__name__ if self.foreign else None,
         )
 
     def finish(self) -> Architecture:
