@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from .processes import processes
 from .search import Architecture, search
 from .search import resume as resume_search
+from .search.loop import ARCHITECTURE
 from .settings import SETTINGS, SearchSettings, Settings, TrainSettings, replace, run_settings
 from .training import Result, resume, train
+from .training.engine import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,13 +39,13 @@ def complete_search(settings: SearchSettings, folder: Path) -> Architecture:
     if not (folder / SETTINGS).exists():
         return search(settings, folder)
     _check_same(settings, folder, SearchSettings)
-    found = folder / "architecture.json"
+    found = folder / ARCHITECTURE
     return Architecture.load(found) if found.exists() else resume_search(folder)
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The rows of a run's metrics.csv; none before its first epoch is done."""
-    path = folder / "metrics.csv"
+    path = folder / METRICS
     if not path.exists():
         return []
     with open(path, newline="") as file:

@@ -45,7 +45,7 @@ class InputConv2d(nn.Conv2d):
                 repeated = once.permute(0, 2, 3, 1).expand(x.shape[0], -1, -1, -1, -1).contiguous()
                 return repeated.permute(0, 1, 4, 2, 3)
             return once.expand(x.shape[0], -1, -1, -1, -1)
-        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return merged(super().forward, x)
 
 
 class SharedDropout(nn.Module):

@@ -12,6 +12,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,13 +153,10 @@ class Run(Setup):
                     torch.manual_seed(
                         mixed(self.settings.optimiser.seed, progress.epoch, progress.step, self.fabric.global_rank)
                     )
-                    counter = SpikeCounter(self.plain)
-                    if progress.step % MEASURED == 0:
-                        with counter:
-                            interrupted = self.step(batches, interrupt)
-                        rate = counter.rate
-                    else:
+                    with SpikeCounter(self.plain) if progress.step % MEASURED == 0 else nullcontext() as counter:
                         interrupted = self.step(batches, interrupt)
+                    if counter is not None:
+                        rate = counter.rate
                     progress.step += 1
                     progress.seconds += time.perf_counter() - began
                     sums = progress.sums

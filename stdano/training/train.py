@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def evaluate(
         raise ValueError(f"checkpoint must be one of {', '.join(files)}, got {checkpoint!r}")
     settings = run_settings(folder, TrainSettings)
     if data is not None:
-        settings = TrainSettings(data, settings.model, settings.optimiser, settings.run)
+        settings = dataclasses.replace(settings, data=data)
     state = load_checkpoint(folder / files[checkpoint])
     setup = Setup(settings, model)
     try:
