@@ -41,6 +41,7 @@ from pathlib import Path
 import torch
 from _contenders import NEURONS, spikingjelly_version
 from _marks import MARK_HEADER, MARK_SHAPE, marks
+from _options import positive
 from _report import MEMORY_HEADER, check_header, header, markdown, memory_table, table
 from _sections import SECTIONS, Run, composed_cases, flatness, memory_cases, neuron_cases
 from _timing import DTYPES, keep_freed_memory
@@ -62,11 +63,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         help="default: float32 bfloat16, GPU: float16 too (quick: float32); all but the first: section neurons alone, "
         "first size",
     )
-    add("--time-steps", nargs="+", type=_positive, default=None, metavar="T", help="default: 4; GPU: 1 2 4 8 16 32")
+    add("--time-steps", nargs="+", type=positive, default=None, metavar="T", help="default: 4; GPU: 1 2 4 8 16 32")
     add(
         "--elements",
         nargs="+",
-        type=_positive,
+        type=positive,
         default=None,
         metavar="T*N",
         help="default: 2097152 4194304; on a GPU 33554432, which no second-level cache holds",
@@ -74,13 +75,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--shape",
         nargs=5,
-        type=_positive,
+        type=positive,
         default=None,
         metavar=("T", "B", "C", "H", "W"),
         help="of super_neuron and batch_norm; default: 4 16 64 32 32 (quick: 4 8 ..., GPU: 4 128 ...)",
     )
-    add("--batch", type=_positive, default=None, help="of the VGG-11 of section memory; default: 32 (quick: 4)")
-    add("--threads", type=_positive, default=torch.get_num_threads(), help="default: %(default)s")
+    add("--batch", type=positive, default=None, help="of the VGG-11 of section memory; default: 32 (quick: 4)")
+    add("--threads", type=positive, default=torch.get_num_threads(), help="default: %(default)s")
     add("--no-compile", action="store_true", help="leave torch.compile out")
     add("--no-spikingjelly", action="store_true", help="leave SpikingJelly out")
     add("--no-scaling", action="store_true", help="leave the time per element over T and N out")
@@ -107,13 +108,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     if max(options.time_steps) > min(options.elements):
         parser.error("--elements must not be below --time-steps")
     return options
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 
 import torch
 from _memory import MIB, peak_bytes
+from _options import positive
 from _report import machine, markdown
 from _search import FUSED, LAYOUTS, WAYS, SearchCase, search_step
 from _timing import BUSY, OtherWork, Patience, keep_freed_memory, spread
@@ -51,15 +52,15 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", nargs="+", choices=MODELS, default=["vgg-small", "resnet18"], help="default: vgg-small resnet18")
     add("--width", type=float, default=None, help="factor on all channels; default: 1, resnet18: 0.25")
-    add("--batch", type=_positive, default=None, help="images of a step; default: 64, resnet18: 16")
-    add("--steps", type=_positive, default=4, metavar="T", help="time steps; default: %(default)s")
-    add("--size", type=_positive, default=32, help="height and width in pixels; default: %(default)s")
+    add("--batch", type=positive, default=None, help="images of a step; default: 64, resnet18: 16")
+    add("--steps", type=positive, default=4, metavar="T", help="time steps; default: %(default)s")
+    add("--size", type=positive, default=32, help="height and width in pixels; default: %(default)s")
     add("--order", type=int, choices=(1, 2), default=1, help="of alpha's gradient; default: %(default)s")
     add("--way", nargs="+", choices=list(WAYS), default=list(WAYS), help="super neurons; default: all")
     add("--layout", nargs="+", choices=list(LAYOUTS), default=list(LAYOUTS), help="of images; default: all")
-    add("--rounds", type=_positive, default=7, help="steps of each that are timed; default: %(default)s")
+    add("--rounds", type=positive, default=7, help="steps of each that are timed; default: %(default)s")
     add("--device", default="cpu", help="cpu or cuda; default: %(default)s")
-    add("--threads", type=_positive, default=torch.get_num_threads(), help="default: %(default)s")
+    add("--threads", type=positive, default=torch.get_num_threads(), help="default: %(default)s")
     add("--default-allocator", action="store_true", help="let malloc give freed memory back to the system")
     add("--patience", type=float, default=0, metavar="S", help="wait up to S seconds in all for others to stop working")
     add("--markdown", action="store_true", help="print the tables as Markdown")
@@ -67,13 +68,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     if options.device != "cpu" and not torch.cuda.is_available():
         parser.error(f"--device {options.device}: torch finds no GPU (torch.cuda.is_available() is False)")
     return options
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
 
 
 def cases(options: argparse.Namespace) -> list[SearchCase]:
