@@ -42,7 +42,7 @@ STDANO_INLINE double fma_(double a, double b, double c) { return __builtin_fma(a
 #if defined(__CUDA_ARCH__)
 STDANO_INLINE float fma_(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 #elif defined(STDANO_EMULATE_FMA)
-// A processor without fused multiply-add (x86-64-v2). The product of two floats is exact in double; the sum is
+// A processor without fused multiply-add (x86-64 without AVX2). The product of two floats is exact in double; the sum is
 // rounded to odd, so that the final rounding to float equals the single rounding of a real fma. A call to fmaf
 // would give the same bits but would keep the loops from being vectorised.
 STDANO_INLINE float fma_(float a, float b, float c) {

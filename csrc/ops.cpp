@@ -46,7 +46,7 @@ STABLE_TORCH_LIBRARY(stdano, m) {
   m.def("cpu_capability(str? level=None) -> str");
 }
 
-extern "C" PyObject* PyInit__C(void) {
+PyMODINIT_FUNC PyInit__C(void) {
   static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }

@@ -53,7 +53,9 @@ def _why_no_cpu_kernels() -> str:
 
 def _why_no_cuda_kernels() -> str:
     folder, why = find_toolkit(torch.version.cuda)
-    return f"the CUDA kernels were not built: {'' if folder else f'{why}. With one, '}{_INSTALL}"
+    if folder is not None:
+        why = "at install no GPU was found, STDANO_CUDA was 0, or the build failed"
+    return f"the CUDA kernels were not built: {why}. {'' if folder else 'With one, '}set STDANO_CUDA=1 and {_INSTALL}"
 
 
 def _load_cuda_extension() -> str | None:

@@ -1,5 +1,5 @@
-"""Where the CUDA toolkit is that the CUDA kernels are built with. Serves setup.py, which loads this file alone, and
-the explanation of why there are none."""
+"""Whether the CUDA kernels are built, with which CUDA toolkit and for which devices. Serves setup.py, which loads this
+file alone, and the explanation of why there are none."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-# Compute capabilities that the kernels are built for unless TORCH_CUDA_ARCH_LIST says otherwise; the last one also as
-# PTX, which later devices translate. Without a device, torch has no default of its own.
-ARCHITECTURES = "8.0;8.6;8.9;9.0+PTX"
 DEFAULT = Path("/usr/local/cuda")
+DRIVER_DEVICES = Path("/proc/driver/nvidia/gpus")
 
 
 def candidates() -> list[Path]:
@@ -26,6 +24,41 @@ def candidates() -> list[Path]:
 def is_toolkit(folder: Path) -> bool:
     """Some systems have an nvcc without a toolkit around it (a wrapper script, a package without headers)."""
     return (folder / "bin" / "nvcc").exists() and (folder / "include" / "cuda_runtime.h").exists()
+
+
+def asked_for() -> bool | None:
+    """What STDANO_CUDA says of the CUDA kernels: 1, build them; 0, do not; None where it is not set."""
+    value = os.environ.get("STDANO_CUDA", "")
+    if value not in ("", "0", "1"):
+        raise ValueError(f"STDANO_CUDA must be 0 or 1 (or not set: the CUDA kernels where a GPU is), got {value!r}")
+    return value == "1" if value else None
+
+
+def plan(torch_cuda: str | None, torch_sees_gpu: bool) -> tuple[Path | None, str]:
+    """What :func:`find_toolkit` gives where the CUDA kernels are to be built; else None and the reason. The driver is
+    asked as well, because torch does not see a GPU that CUDA_VISIBLE_DEVICES hides."""
+    asked = asked_for()
+    if asked is False:
+        return None, "STDANO_CUDA=0"
+    if asked is None and not torch_sees_gpu and not any(DRIVER_DEVICES.glob("*")):
+        return None, "no GPU was found; STDANO_CUDA=1 builds them without one"
+    return find_toolkit(torch_cuda)
+
+
+def _release(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")
+    return int(major), int(minor)
+
+
+def architectures(version: str) -> str:
+    """Compute capabilities that a toolkit of this version builds the kernels for unless TORCH_CUDA_ARCH_LIST says
+    otherwise; torch's own default needs a device. 8.9 runs the code for 8.6, others translate the PTX of 9.0."""
+    return "8.0;8.6;9.0+PTX" + (";12.0" if _release(version) >= (12, 8) else "")
+
+
+def nvcc_flags(version: str) -> list[str]:
+    """What makes the library a tenth as large, where nvcc knows it."""
+    return ["--compress-mode=size"] if _release(version) >= (12, 8) else []
 
 
 def find_toolkit(torch_cuda: str | None) -> tuple[Path | None, str]:

@@ -12,7 +12,6 @@ from stdano_kernels import SURROGATES, bn_neuron, reference, super_neuron
 
 # Every choice and order of neurons: 3 + 6 + 6.
 SUBSETS = [names for size in (1, 2, 3) for names in itertools.permutations(NEURONS, size)]
-LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
 # T = 4 has loops of its own; 8, 16 and their neighbours are where states are kept on the way.
 STEPS = (1, 2, 4, 5, 16, 17, 33)
 RESETS = ({"v_reset": None, "slif_v_reset": None}, {"v_reset": -0.1, "slif_v_reset": 0.05})

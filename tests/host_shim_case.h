@@ -38,7 +38,7 @@ class Run : Arrays {
 
   bool passes() {
     const Device& device = devices[static_cast<int>(c_.neuron)];
-    const Kernels& cpu = x86_64_v2::kernels;
+    const Kernels& cpu = generic::kernels;
     const bool adapt = state_rows_ == 2;
     const int64_t all = c_.T * c_.N;
     const int64_t steps = real_ == Dtype::float64 ? kDeviceCheckpointStepsDouble : kDeviceCheckpointSteps;

@@ -124,7 +124,7 @@ class ChannelRun : Arrays {
   int64_t all_;
   Dtype real_;
   int64_t columns_ = 1, slabs_ = 0;
-  const Kernels& cpu_ = x86_64_v2::kernels;
+  const Kernels& cpu_ = generic::kernels;
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 """Helpers of the kernel tests: inputs, one call with all its outputs and gradients, comparisons."""
 
 import itertools
+import re
 from contextlib import contextmanager
 
 import pytest
@@ -17,6 +18,19 @@ HALF = (torch.bfloat16, torch.float16)
 # T around the distance K = 16 of two checkpoints: none, exactly one chunk, one and two checkpoints.
 STEPS = (1, 5, 16, 17, 33)
 
+
+def supported_levels():
+    """The CPU kernels' builds that this processor can run, by the library's own word; the generic one first."""
+    try:
+        torch.ops.stdano.cpu_capability("none")
+    except RuntimeError as error:
+        return re.search("must be one of (.*) on this processor", str(error))[1].split(", ")
+    except AttributeError:  # no compiled kernels
+        return []
+
+
+LEVELS = supported_levels()
+several_levels = pytest.mark.skipif(len(LEVELS) < 2, reason=f"builds of the CPU kernels for this processor: {LEVELS}")
 every_neuron = pytest.mark.parametrize("neuron", NEURONS)
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 every_surrogate = pytest.mark.parametrize("surrogate", SURROGATES)

@@ -3,12 +3,13 @@ gradients of x and of the three rows."""
 
 import pytest
 import torch
-from channels_common import LEVELS, distances, draw
+from channels_common import distances, draw
 from kernels_common import (
     DENSE_LAYOUTS,
     DTYPES,
     FUNCTIONS,
     HALF,
+    LEVELS,
     OPTIONS,
     assert_close,
     assert_same_bits,

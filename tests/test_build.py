@@ -1,4 +1,5 @@
-"""Installing without a compiler: a warning instead of kernels, and never a package that does not import."""
+"""Installing without a compiler: a warning instead of kernels, and never a package that does not import; but an error
+where CUDA kernels were asked for."""
 
 import os
 import shutil
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -15,7 +17,7 @@ pytestmark = pytest.mark.slow
 def copy_sources(to):
     """What a source distribution holds: no build folder, no compiled files."""
     to.mkdir()
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, to)
     ignore = shutil.ignore_patterns("*.so", "__pycache__")
     for name in ("csrc", "stdano_kernels", "stdano"):
@@ -26,7 +28,7 @@ def python(folder, *arguments, **environment):
     """Runs Python in a folder whose packages come first, with no compiler to be found."""
     (folder / "no programs").mkdir(exist_ok=True)
     environment = {
-        **{k: v for k, v in os.environ.items() if k not in ("CC", "CXX")},
+        **{k: v for k, v in os.environ.items() if k not in ("CC", "CXX", "STDANO_CUDA")},
         "PATH": str(folder / "no programs"),
         "PYTHONPATH": str(folder),
         **environment,
@@ -80,6 +82,43 @@ def test_without_kernels_the_reference_serves_with_one_warning(built_without_com
     folder, _ = built_without_compiler
     result = python(folder, "-c", USE.format(folder=str(folder)))
     assert result.stdout == "fine\n", result.stderr
+
+
+@pytest.mark.parametrize("toolkit", (False, True), ids=("no toolkit", "no compiler"))
+def test_cuda_kernels_that_were_asked_for_fail_the_build(toolkit, tmp_path):
+    """Whatever is missing; what is there is found under the names of the machine, of which the copy has others."""
+    folder = tmp_path / "stdano"
+    copy_sources(folder)
+    module = folder / "stdano_kernels" / "toolkit.py"
+    module.write_text(module.read_text().replace("/usr/local/cuda", str(tmp_path / "cuda")))
+    if toolkit:
+        if torch.version.cuda is None:
+            pytest.skip("this torch was built without CUDA")
+        (tmp_path / "cuda/bin").mkdir(parents=True)
+        (tmp_path / "cuda/include").mkdir()
+        (tmp_path / "cuda/include/cuda_runtime.h").touch()
+        nvcc = tmp_path / "cuda/bin/nvcc"
+        nvcc.write_text(f"#!/bin/sh\necho 'release {torch.version.cuda}, V0'\n")
+        nvcc.chmod(0o755)
+    nowhere = str(tmp_path / "nowhere")
+    result = python(
+        folder, "setup.py", "-q", "build_ext", "--inplace", STDANO_CUDA="1", CUDA_HOME=nowhere, CUDA_PATH=nowhere
+    )
+    assert result.returncode != 0
+    assert "error: STDANO_CUDA=1, but the CUDA kernels cannot be built: " in result.stderr
+    assert ("no CUDA toolkit" in result.stderr) is not (toolkit and torch.version.cuda is not None)
+
+
+def test_a_library_of_older_sources_does_not_stay(tmp_path):
+    """Its operators would be loaded beside the new ones, with schemas that may have changed."""
+    folder = tmp_path / "stdano"
+    copy_sources(folder)
+    for name in ("_C.abi3.so", "_C_cuda.abi3.so"):
+        (folder / "stdano_kernels" / name).touch()
+    result = python(folder, "setup.py", "-q", "build_ext", "--inplace", STDANO_CUDA="0")
+    assert result.returncode == 0, result.stderr
+    assert "no CUDA kernels: STDANO_CUDA=0" in result.stderr and "removes _C_cuda.abi3.so" in result.stderr
+    assert not list((folder / "stdano_kernels").glob("*.so"))
 
 
 # Everything in [project.optional-dependencies]; a finder that refuses them stands for not having installed them.

@@ -4,7 +4,9 @@ import pytest
 import torch
 from kernels_common import (
     DTYPES,
+    FUNCTIONS,
     HALF,
+    LEVELS,
     NEURONS,
     OPTIONS,
     STEPS,
@@ -15,6 +17,7 @@ from kernels_common import (
     compute_dtype,
     every_neuron,
     every_surrogate,
+    make_affine,
     make_cotangents,
     make_state,
     make_x,
@@ -22,13 +25,12 @@ from kernels_common import (
     oracle,
     recorded_u,
     run,
+    several_levels,
     short,
 )
 from tolerances import SPIKE_BAND, TOLERANCES
 
 from stdano_kernels import SURROGATES
-
-LEVELS = ("x86-64-v2", "x86-64-v3", "x86-64-v4")
 
 
 def constants(kind, x):
@@ -131,9 +133,10 @@ def test_half_precision_is_float32_rounded(neuron, dtype, steps, kind, v_reset):
     assert_same_bits(half, single)
 
 
-# --- the three builds, and threads: equal in all bits ---
+# --- the builds, and threads: equal in all bits ---
 
 
+@several_levels
 @every_neuron
 @by_dtype(DTYPES)
 @every_surrogate
@@ -148,10 +151,31 @@ def test_instruction_sets_agree_in_all_bits(neuron, dtype, surrogate, kind, cpu_
             for level in LEVELS:
                 cpu_capability(level)
                 results[level] = run(neuron, x, state=state, **options)
-            assert_same_bits(results["x86-64-v3"], results["x86-64-v2"])
-            assert_same_bits(results["x86-64-v4"], results["x86-64-v2"])
+            for level in LEVELS[1:]:
+                assert_same_bits(results[level], results["generic"])
 
 
+@several_levels
+@every_neuron
+@pytest.mark.parametrize("affine", (False, True), ids=("", "affine"))
+def test_the_loops_for_four_steps_agree_with_the_generic_build(neuron, affine, cpu_capability):
+    """The generic build has none of its own for them, nor for settings without switches. They serve calls that ask for
+    nothing but spikes and gradients."""
+    x = make_x((4, 2, 3, 91))
+    grad, table = make_cotangents(neuron, x)["spikes"], make_affine(x) if affine else None
+    for surrogate in SURROGATES:
+        for settings in ({"v_reset": None}, {"v_reset": 0.0}, {"v_reset": 0.05, "decay_input": True}):
+            results = []
+            for level in LEVELS:
+                cpu_capability(level)
+                leaf = x.clone().requires_grad_()
+                spikes = FUNCTIONS[neuron](leaf, tau=1.7, surrogate=surrogate, affine=table, **settings)
+                results.append({"spikes": spikes.detach(), "grad x": torch.autograd.grad(spikes, leaf, grad)[0]})
+            for result in results[1:]:
+                assert_same_bits(result, results[0])
+
+
+@several_levels
 @every_neuron
 @by_dtype((torch.float32, torch.float64))
 def test_instruction_sets_agree_on_special_values(neuron, dtype, cpu_capability):
@@ -163,10 +187,11 @@ def test_instruction_sets_agree_on_special_values(neuron, dtype, cpu_capability)
         cpu_capability(level)
         result = run(neuron, x, cotangents={"spikes": torch.ones_like(x)})
         results.append({k: torch.where(t.isnan(), torch.full_like(t, 7), t) for k, t in result.items()})
-    assert_same_bits(results[1], results[0])
-    assert_same_bits(results[2], results[0])
+    for result in results[1:]:
+        assert_same_bits(result, results[0])
 
 
+@several_levels
 @every_neuron
 @pytest.mark.parametrize("spike", ("hard", "soft"))
 def test_instruction_sets_agree_on_soft_spikes(neuron, spike, cpu_capability):
@@ -176,13 +201,17 @@ def test_instruction_sets_agree_on_soft_spikes(neuron, spike, cpu_capability):
         for level in LEVELS:
             cpu_capability(level)
             results.append(run(neuron, x, surrogate=surrogate, spike=spike, **constants("scalars", x)))
-        assert_same_bits(results[1], results[0])
-        assert_same_bits(results[2], results[0])
+        for result in results[1:]:
+            assert_same_bits(result, results[0])
+
+
+def test_the_processor_gets_the_most_it_can_run():
+    assert torch.ops.stdano.cpu_capability() == LEVELS[-1]
 
 
 def test_an_unknown_instruction_set_is_refused(cpu_capability):
     level = torch.ops.stdano.cpu_capability()
-    with pytest.raises(RuntimeError, match=r"must be one of .*x86-64-v2.* got x86-64-v9"):
+    with pytest.raises(RuntimeError, match=r"must be one of generic.* got x86-64-v9"):
         torch.ops.stdano.cpu_capability("x86-64-v9")
     assert torch.ops.stdano.cpu_capability() == level
 

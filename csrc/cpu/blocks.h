@@ -25,6 +25,13 @@ namespace STDANO_ISA {
 #define STDANO_VECTORIZE _Pragma("GCC ivdep")
 #endif
 
+// Whether usual cases have loops of their own. The general ones, which serve every case, give the same bits.
+#if defined(STDANO_GENERAL_LOOPS)
+constexpr bool kSpecialised = false;
+#else
+constexpr bool kSpecialised = true;
+#endif
+
 // Forward keeps nothing but the state, so its blocks are a page long for any T. Backward keeps up to five numbers
 // for each neuron and recomputed step; the product of the two stays within the second-level cache. Measured on two
 // AVX-512 cores: half or twice these sizes cost 5 to 20 %, a forward block of 128 neurons at T = 64 costs 70 %.

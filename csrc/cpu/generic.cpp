@@ -1,5 +1,10 @@
-// The CPU kernels for processors other than x86-64, with whatever the compiler targets by default.
-#if !defined(__x86_64__)
+// The CPU kernels with whatever the compiler targets by default: all there is on processors other than x86-64, and on
+// x86-64 what serves those without AVX2. These have become rare, so there the file is made to compile fast.
 #define STDANO_ISA generic
-#include "passes.h"
+#if defined(__x86_64__)
+#define STDANO_GENERAL_LOOPS
+#if !defined(__FMA__)
+#define STDANO_EMULATE_FMA
 #endif
+#endif
+#include "passes.h"

@@ -24,18 +24,14 @@ struct Kernels {
   void (*channel_affine)(const ChannelAffineCall&, int64_t begin, int64_t end);
 };
 
-#if defined(__x86_64__)
-namespace x86_64_v2 {
+namespace generic {
 extern const Kernels kernels;
 }
+#if defined(__x86_64__)
 namespace x86_64_v3 {
 extern const Kernels kernels;
 }
 namespace x86_64_v4 {
-extern const Kernels kernels;
-}
-#else
-namespace generic {
 extern const Kernels kernels;
 }
 #endif

@@ -14,18 +14,15 @@ struct Level {
 };
 
 std::vector<Level> supported_levels() {
-  std::vector<Level> levels;
+  std::vector<Level> levels{{"generic", &generic::kernels}};
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
   const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512vl");
-  levels.push_back({"x86-64-v2", &x86_64_v2::kernels});
   if (v3) levels.push_back({"x86-64-v3", &x86_64_v3::kernels});
   if (v4) levels.push_back({"x86-64-v4", &x86_64_v4::kernels});
-#else
-  levels.push_back({"generic", &generic::kernels});
 #endif
   return levels;
 }

@@ -23,11 +23,11 @@ STDANO_INLINE void copy(real* to, const real* from, int64_t n) {
 }
 
 template <class L, class scalar, class real, bool by_channel>
-constexpr bool has_short_loops = !by_channel && !L::N::needs_v && std::is_same<scalar, real>::value;
+constexpr bool has_short_loops = kSpecialised && !by_channel && !L::N::needs_v && std::is_same<scalar, real>::value;
 
 // Where neither sums nor soft spikes are asked for, nor float64, which serves checks.
 template <class real, bool by_channel>
-constexpr bool has_fused_adjoint = !by_channel && sizeof(real) == 4;
+constexpr bool has_fused_adjoint = kSpecialised && !by_channel && sizeof(real) == 4;
 
 template <class L, class real>
 void advance_all(typename L::View c, const typename L::P& p, const ChannelMap<real>& map, const real* x,
@@ -244,7 +244,9 @@ template <template <class, bool> class N, class scalar, class real, class Call>
 void run_constants(const Call& call, int64_t begin, int64_t end) {
   if constexpr (sizeof(real) == 4) {
     if (!call.tau && !call.threshold && !call.o.soft_spike) {
-      if (is_plain(call.o)) return run_reset<N, scalar, real, false, PlainSettings<real>>(call, begin, end);
+      if constexpr (kSpecialised) {
+        if (is_plain(call.o)) return run_reset<N, scalar, real, false, PlainSettings<real>>(call, begin, end);
+      }
       return run_reset<N, scalar, real, false, Settings<real>>(call, begin, end);
     }
   }

@@ -33,7 +33,7 @@ struct SuperLoops {
   using View = typename L::View;
 
   // SLIF's steps are cut into several loops (L::shorten), which one over all steps cannot be.
-  static constexpr bool has_short_loops = !N::needs_v && sizeof(real) == 4;
+  static constexpr bool has_short_loops = kSpecialised && !N::needs_v && sizeof(real) == 4;
 
   // One step of the neurons that sets bit `bit` of the codes.
   static void encode(View c, const P& p, const real* x, real* v, real* adapt, real* kept, int32_t* codes,
@@ -152,7 +152,7 @@ void for_each_member_as(const SuperNeurons& neurons, F f) {
 
 template <class real, class F>
 void for_each_member(const SuperNeurons& neurons, F f) {
-  if constexpr (sizeof(real) == 4) {
+  if constexpr (kSpecialised && sizeof(real) == 4) {
     if (is_plain(neurons.o[0])) return for_each_member_as<PlainSettings<real>, real>(neurons, f);
   }
   for_each_member_as<Settings<real>, real>(neurons, f);

@@ -1,0 +1,81 @@
+"""One wheel for every Python and torch, small, with the CPU kernels; and a source distribution that holds all a build
+needs. The wheel is packed from the library that the suite itself runs: only a release compiles it anew (.ci/wheel)."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+import zlib
+
+import pytest
+from packaging.utils import parse_wheel_filename
+from test_build import ROOT, copy_sources, python
+
+LIBRARY = ROOT / "stdano_kernels/_C.abi3.so"
+MOST = 5 * 2**20
+pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason="the CPU kernels were not built in this tree")
+
+
+def test_the_library_is_small_and_knows_no_python():
+    """It is loaded by torch.ops, and needs neither Python's nor torch's Python library, whose ABIs are not stable."""
+    data = LIBRARY.read_bytes()
+    assert len(zlib.compress(data, 6)) < MOST
+    assert b"libtorch_cpu.so" in data
+    assert b"libtorch_python" not in data and b"libpython" not in data
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel") / "stdano"
+    copy_sources(folder)
+    (folder / "lib/stdano_kernels").mkdir(parents=True)
+    shutil.copy(LIBRARY, folder / "lib/stdano_kernels")
+    (folder / "setup.cfg").write_text("[build]\nbuild_lib = lib\n")
+    result = python(folder, "setup.py", "-q", "build_py", "bdist_wheel", "--skip-build", STDANO_CUDA="0")
+    assert result.returncode == 0, result.stderr
+    (file,) = (folder / "dist").glob("*.whl")
+    return file
+
+
+@pytest.mark.slow
+def test_one_wheel_for_every_python(wheel):
+    name, _, _, tags = parse_wheel_filename(wheel.name)
+    assert name == "stdano" and {(tag.interpreter, tag.abi) for tag in tags} == {("cp310", "abi3")}
+    assert wheel.stat().st_size <= MOST
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata,) = (n for n in names if n.endswith("METADATA"))
+        text = archive.read(metadata).decode()
+    assert "Requires-Python: >=3.10\n" in text and "Requires-Dist: torch>=2.10\n" in text
+    assert [n for n in names if n.endswith(".so")] == ["stdano_kernels/_C.abi3.so"]
+    assert {"stdano/presets/paper.json", "stdano/py.typed", "stdano_kernels/py.typed"} <= set(names)
+    assert {n.split("/")[0].split("-")[0] for n in names} == {"stdano", "stdano_kernels"}
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_without_a_compiler(wheel, tmp_path):
+    site = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", site, wheel]
+    subprocess.run(command, check=True, timeout=120)
+    result = python(site, ROOT / ".ci/try_install.py")
+    assert result.stdout.startswith(f"{site}: torch "), result.stderr
+
+
+@pytest.mark.slow
+def test_the_source_distribution_holds_what_a_build_needs(tmp_path):
+    folder = tmp_path / "stdano"
+    copy_sources(folder)
+    (folder / "stdano_kernels/_C.abi3.so").touch()
+    result = python(folder, "setup.py", "-q", "sdist")
+    assert result.returncode == 0, result.stderr
+    (file,) = (folder / "dist").glob("*.tar.gz")
+    with tarfile.open(file) as archive:
+        names = {name.split("/", 1)[-1] for name in archive.getnames()}
+    sources = {str(f.relative_to(ROOT)) for part in ("csrc", "stdano", "stdano_kernels") for f in source_files(part)}
+    assert {"setup.py", "pyproject.toml", "LICENSE", "README.md", *sources} <= names
+    assert not [name for name in names if name.endswith((".so", ".pyc"))]
+
+
+def source_files(part):
+    return (f for f in (ROOT / part).rglob("*") if f.is_file() and f.suffix not in (".so", ".pyc"))
