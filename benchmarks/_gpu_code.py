@@ -144,12 +144,11 @@ def _library() -> Path:
 
 
 def cuda_code(architecture: int, main: bool) -> Iterator[Code]:
-    """The kernels of the CUDA extension; for an architecture that it was not built for, assembled from its PTX."""
-    built = torch.ops.stdano.cuda_build().split("; ")[1].split(",")
-    has_code = f"{architecture}0" in built
-    for name, usage, opcodes in (
-        read(_library(), "-arch", f"sm_{architecture}") if has_code else _assembled(architecture)
-    ):
+    """The kernels of the CUDA extension that such a device runs: compiled for it or for an older one of the same major
+    version, else assembled from the PTX."""
+    built = [int(a) // 10 for a in torch.ops.stdano.cuda_build().split("; ")[1].split(",")]
+    code = max((a for a in built if a // 10 == architecture // 10 and a <= architecture), default=None)
+    for name, usage, opcodes in read(_library(), "-arch", f"sm_{code}") if code else _assembled(architecture):
         code = _cuda_kernel(architecture, name, usage, opcodes)
         if code.main or not main:
             yield code

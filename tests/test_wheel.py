@@ -1,6 +1,7 @@
 """One wheel for every Python and torch, small, with the CPU kernels; and a source distribution that holds all a build
 needs. The wheel is packed from the library that the suite itself runs: only a release compiles it anew (.ci/wheel)."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,17 @@ def test_the_library_is_small_and_knows_no_python():
     assert len(zlib.compress(data, 6)) < MOST
     assert b"libtorch_cpu.so" in data
     assert b"libtorch_python" not in data and b"libpython" not in data
+
+
+def test_a_release_is_built_with_the_oldest_and_tried_with_both_ends():
+    project = (ROOT / "pyproject.toml").read_text()
+    release = (ROOT / ".github/workflows/release.yml").read_text()
+    torch = re.search(r'dependencies = \["torch>=([\d.]+)"', project)[1]
+    python = re.search(r'requires-python = ">=([\d.]+)"', project)[1]
+    assert f"TORCH: torch=={torch}.0 " in release and f'torch: ["torch=={torch}.0", "torch"]' in release
+    assert f"/opt/python/cp{python.replace('.', '')}-" in release and f'python: ["{python}", ' in release
+    for script in re.findall(r"\S*\.ci/\S+", release):
+        assert (ROOT / script).exists(), script
 
 
 @pytest.fixture(scope="module")
