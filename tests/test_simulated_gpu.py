@@ -2,37 +2,34 @@
 public functions, with every memory access checked and counted. Where there is a real device, pytest runs them there.
 """
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from gpusim import stand_ins
+from processes import run
 
 import stdano_kernels
 from stdano_kernels.toolkit import find_toolkit
 
 ROOT = Path(__file__).parent.parent
-SIMULATOR = ROOT.parent / "shared" / "tools" / "gpusim"
 TOOLKIT, WHY = find_toolkit(torch.version.cuda)
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real device, which runs tests/gpu itself"),
-    pytest.mark.skipif(not SIMULATOR.exists(), reason="needs the developers' GPU simulator, ../shared/tools/gpusim"),
     pytest.mark.skipif(TOOLKIT is None, reason=f"the simulated device needs CUDA headers: {WHY}"),
 ]
 
 
 def simulate(*command, folder=ROOT, **environment):
     """A Python command in a process that sees a simulated device."""
-    own = {"CUDA_HOME": str(TOOLKIT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    environment = {**{k: v for k, v in os.environ.items() if "XDIST" not in k}, **own, **environment}
-    command = [SIMULATOR / "cudasim" / "run", sys.executable, *command]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    variables = stand_ins.environment(PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1", **environment)
+    variables = {name: value for name, value in variables.items() if "XDIST" not in name}
+    return run([sys.executable, *command], cwd=folder, env=variables)
 
 
 # What each process runs: the files of gpu/, and for the long ones a backend at a time.
