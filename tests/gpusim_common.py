@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gpusim.ptx import Memory
+from tolerances import FLOAT_SUM, REDUCTION
 
 FOLDER = Path(__file__).parent / "gpusim"
 
@@ -44,3 +45,10 @@ def numbers(n, dtype, seed=0):
     rng = np.random.default_rng(seed)
     a = (rng.standard_normal(n) * np.exp(rng.uniform(-3, 3, n))).astype(dtype)
     return np.where(a == 0, dtype(1), a)
+
+
+def assert_sum(actual, terms):
+    """Of the first dimension, within a share of the sum of magnitudes that depends on the result's dtype."""
+    terms = np.asarray(terms, np.float64)
+    share = FLOAT_SUM if np.asarray(actual).dtype == np.float32 else REDUCTION[torch.float64].rtol
+    assert (np.abs(actual - terms.sum(0)) <= share * np.abs(terms).sum(0)).all()

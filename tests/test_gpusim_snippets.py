@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from gpusim.ptx import Memory, Module, launches
-from gpusim_common import FOLDER, blocks, launch, lif_reference, numbers, raises
+from gpusim_common import FOLDER, assert_sum, blocks, launch, lif_reference, numbers, raises
 from processes import run
+from tolerances import CUDA_EXP64, CUDA_MATH
 
 from stdano_kernels.toolkit import find_toolkit
 
@@ -39,7 +40,7 @@ def test_f64(m):
         wanted = [a / b, np.sqrt(np.abs(a)), 1 / b, np.fmin(a, c), np.fmax(a, c), a * b + c]
         for i, w in enumerate(wanted, 1):
             np.testing.assert_array_equal(o[i], w, err_msg=str(i))
-        np.testing.assert_allclose(o[7], np.exp(a), rtol=1e-15)
+        np.testing.assert_allclose(o[7], np.exp(a), **CUDA_EXP64._asdict())
         rest = a.astype(np.float32).astype(np.float64) + np.trunc(b)
         np.testing.assert_array_equal(o[8], rest)
 
@@ -67,7 +68,7 @@ def test_f32(m):
     close = [np.exp(x), np.tanh(x), np.arctan(x), np.sin(a * np.float32(3), dtype=np.float64)]
     close += [np.log(np.abs(x) + 1), erf, 1 / np.sqrt(np.abs(wide[1]))]
     for i, w in enumerate(close, 8):
-        np.testing.assert_allclose(o[i], w, rtol=2e-6, atol=1e-6, err_msg=str(i))
+        np.testing.assert_allclose(o[i], w, **CUDA_MATH._asdict(), err_msg=str(i))
     np.testing.assert_array_equal(o[15], np.floor(a) + np.rint(b))
     nan_a[0], nan_c[1] = np.nan, np.nan
     launch(m, "f32_ops", [nan_a, b, nan_c, o], [n], blocks(n))
@@ -188,10 +189,10 @@ def test_atomics(m):
     np.testing.assert_array_equal(count, np.bincount(channel))
     for c in range(channels):
         mine = x[channel == c]
-        np.testing.assert_allclose(sums[c], mine.astype(np.float64).sum(), rtol=1e-4, atol=1e-3)
+        assert_sum(sums[c], mine)
         assert sorted(order[channel == c]) == list(range(mine.size))
         assert top[c] == int((mine * np.float32(1000)).astype(np.int32).max())
-    np.testing.assert_allclose(dsum[0], x.astype(np.float64).sum(), rtol=1e-12)
+    assert_sum(dsum[0], x)
     assert cas[0] == channel[:200].sum()
 
 
@@ -227,7 +228,7 @@ def test_shared_memory(m):
     o = np.zeros(channels, np.float32)
     for block in (32, 96, 160, 256):
         launch(m, "channel_sum", [x, o], [n, channels], channels, block)
-        np.testing.assert_allclose(o, x.astype(np.float64).sum(0), rtol=1e-4, atol=1e-2)
+        assert_sum(o, x)
     raises("does not take part", launch, m, "channel_sum", [x, o], [n, channels], 1, 100)
     x = numbers(500, np.float32)
     o = np.zeros(4, np.float32)
@@ -235,7 +236,7 @@ def test_shared_memory(m):
     for b in range(4):
         part = x[b * 128 : (b + 1) * 128]
         sign = -1 if (part > 2.5).any() or (b == 3 and x[0] > 2.5) else 1
-        np.testing.assert_allclose(o[b], sign * part.astype(np.float64).sum(), rtol=1e-4, atol=1e-4)
+        assert_sum(sign * o[b], part)
     codes = np.random.default_rng(0).integers(0, 1000, 5000).astype(np.int32)
     bins = np.zeros(16, np.int32)
     launch(m, "shared_atomics", [codes, bins], [5000], blocks(5000, 128), 128)

@@ -8,9 +8,13 @@ import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
+from processes import run
+
+from stdano_kernels import registration
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,7 +37,7 @@ pytestmark = [
 COMPILE = ["g++", "-w", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-c"]
 SANITIZE = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 SANITIZE_MEMORY = ["-O0", "-fsanitize=address,alignment,null", "-fno-sanitize-recover=all"]  # compiles faster
-NEURONS = ("LIF", "LLIF", "SLIF")
+NEURONS = tuple(name.upper() for name in registration.NEURONS)
 OTHERS = "super neuron and channels"
 KERNELS, LAUNCH, ARGUMENTS, GRID = "cuda/kernels.h", "cuda/launch.h", "cuda/arguments.h", "cuda/grid.h"
 CHANNELS, SUPER = "cuda/channels.h", "cuda/super_neuron.h"
@@ -342,8 +346,7 @@ MUTATIONS = {
 }
 
 
-def run(command):
-    subprocess.run(command, check=True, timeout=300)
+build = partial(run, check=True)
 
 
 def compile_kernels(tree, neuron, output, dtype=None):
@@ -354,14 +357,14 @@ def compile_kernels(tree, neuron, output, dtype=None):
         flags = [f"-DNEURON={neuron}", f"-DNEURON_INDEX={NEURONS.index(neuron)}"]
         source = ROOT / "tests/host_shim_kernels.cpp"
     flags += [*SANITIZE_MEMORY, f"-DDTYPE={dtype}"] if dtype else SANITIZE
-    run([*COMPILE, *flags, f"-I{ROOT / 'tests'}", f"-I{tree}", source, "-o", output])
+    build([*COMPILE, *flags, f"-I{ROOT / 'tests'}", f"-I{tree}", source, "-o", output])
 
 
 def link_and_run(objects, program):
-    run(["g++", *SANITIZE, *objects, "-o", program])
+    build(["g++", *SANITIZE, *objects, "-o", program])
     # A leak is no business of these tests, and looking for one fails under a debugger.
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
-    return subprocess.run([program], env=environment, capture_output=True, text=True, timeout=300)
+    return run([program], env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +378,7 @@ def unchanged_objects(tmp_path_factory):
         [*COMPILE, "-O1", ROOT / "csrc/cpu/x86_64_v2.cpp", "-o", kernels],
     ]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(run, commands))
+        list(pool.map(build, commands))
     return [program, kernels]
 
 

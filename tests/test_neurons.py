@@ -12,8 +12,9 @@ from torch.utils.checkpoint import checkpoint
 import stdano
 import stdano_kernels
 from stdano import LIFNode, LLIFNode, SLIFNode
+from stdano.neurons import NEURONS
 
-NODES = [LIFNode, LLIFNode, SLIFNode]
+NODES = list(NEURONS.values())
 nodes = pytest.mark.parametrize("Node", NODES)
 
 
