@@ -1,61 +1,80 @@
-"""Which tests the quick run holds, which the slow one, and what a run says about those that it left out.
+"""Which tests a run holds, and what it says about those that it leaves out.
 
-Slow are the tests that say so (``@pytest.mark.slow``), and of a test over several crossed parameters all cases but a
-few, in which each value of each parameter comes up.
+Slow are the tests that say so (``@pytest.mark.slow``). Of a test over crossed parameters the quick run takes a few
+cases, in which each value of each parameter comes up, and the slow run so many more that each pair of values does. What
+is left has nothing but other triples; it runs with ``--every-case``.
 """
 
+import itertools
 import random
 
 import pytest
 
 FEW = 12  # so many cases are run whatever they cross
 LEFT_OUT = pytest.StashKey()
-COMMANDS = {"slow": "pytest -n auto -m slow", "quick": "pytest -n auto"}
+COMMANDS = {
+    "slow": "pytest -n auto -m slow",
+    "quick": "pytest -n auto",
+    "further": "pytest -n auto -m further --every-case",
+}
 
 
-def few_cases(cases, seed):
-    """Indices of some cases among which every value of every parameter occurs, no two alike where that can be.
+def covering(cases, strength, seed, chosen=()):
+    """Indices of some cases, the chosen ones among them, in which all values of all parameters come up (strength 1), or
+    all pairs of values (2).
 
-    A case is a dictionary of parameters; values are the same where they are the same object.
+    A case is a dictionary of parameters. Two values are the same where they are the same object.
     """
+    parts = [set(itertools.combinations([(name, id(v)) for name, v in case.items()], strength)) for case in cases]
+    chosen = set(chosen)
+    missing = set().union(*parts).difference(*(parts[i] for i in chosen))
     order = random.Random(seed).sample(range(len(cases)), len(cases))
-    values = [{(name, id(value)) for name, value in cases[i].items()} for i in order]
-    missing, chosen = set().union(*values), []
-    while missing:
-        best = max(range(len(order)), key=lambda i: len(values[i] & missing))
-        missing -= values[best]
-        chosen.append(order[best])
-    return sorted(chosen)
+    for wanted in range(max(map(len, parts)), 0, -1):  # first the cases that have most to give
+        for i in order:
+            if len(parts[i] & missing) >= wanted:
+                chosen.add(i)
+                missing -= parts[i]
+    return chosen
 
 
-def mark_crossed_cases(items):
-    """Marks all but a few cases of each test over crossed parameters slow."""
+def mark_cases(items):
+    """Of tests over crossed parameters: marks slow what the quick run leaves out, and further what the slow one does
+    as well."""
     tests = {}
     for item in items:
-        parameters = item.callspec.params if hasattr(item, "callspec") else ()
-        if len(parameters) > 1 and not is_slow(item):
+        if len(item.callspec.params if hasattr(item, "callspec") else ()) > 1:
             tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for name, cases in tests.items():
-        if len(cases) > FEW:
-            for i in set(range(len(cases))).difference(few_cases([case.callspec.params for case in cases], name)):
-                cases[i].add_marker(pytest.mark.slow)
+    for name, found in tests.items():
+        if len(found) <= FEW:
+            continue
+        cases = [item.callspec.params for item in found]
+        few = covering(cases, 1, name)
+        more = covering(cases, 2, name, few)
+        for i in set(range(len(found))) - few:
+            found[i].add_marker(pytest.mark.slow if i in more else pytest.mark.further)
 
 
-def is_slow(item):
-    return item.get_closest_marker("slow") is not None
+def leave_out_further_cases(config, items):
+    further = [item for item in items if item.get_closest_marker("further")]
+    if further and not config.getoption("every_case"):
+        items[:] = [item for item in items if item.get_closest_marker("further") is None]
+        config.hook.pytest_deselected(items=further)
+
+
+def kind(item):
+    return next((name for name in ("further", "slow") if item.get_closest_marker(name)), "quick")
 
 
 def note_left_out(config, items):
     """Adds to what this run leaves out, by kind and file."""
-    left_out = config.stash.setdefault(LEFT_OUT, {"slow": {}, "quick": {}})
+    left_out = config.stash.setdefault(LEFT_OUT, {name: {} for name in COMMANDS})
     for item in items:
-        of_kind = left_out["slow" if is_slow(item) else "quick"]
-        of_kind[item.location[0]] = of_kind.get(item.location[0], 0) + 1
+        files = left_out[kind(item)]
+        files[item.location[0]] = files.get(item.location[0], 0) + 1
 
 
 def report_left_out(config, write_line):
-    for kind, files in config.stash.get(LEFT_OUT, {}).items():
+    for name, files in config.stash.get(LEFT_OUT, {}).items():
         if files:
-            write_line(
-                f"left out: {sum(files.values()):,} {kind} tests of {len(files)} files; they run by {COMMANDS[kind]}"
-            )
+            count = sum(files.values())
+            write_line(f"left out: {count:,} {name} tests of {len(files)} files; they run by {COMMANDS[name]}")

@@ -7,7 +7,6 @@ over grid and block. What a GPU does in parallel, and what nvcc makes of the cod
 import os
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -373,30 +372,20 @@ def unchanged_objects(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unchanged")
     program, kernels = folder / "main.o", folder / "cpu.o"
     include = [f"-I{ROOT / 'tests'}", f"-I{ROOT / 'csrc'}"]
-    commands = [
-        [*COMPILE, *SANITIZE, *include, ROOT / "tests/host_shim_main.cpp", "-o", program],
-        [*COMPILE, "-O1", ROOT / "csrc/cpu/x86_64_v2.cpp", "-o", kernels],
-    ]
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(build, commands))
+    build([*COMPILE, *SANITIZE, *include, ROOT / "tests/host_shim_main.cpp", "-o", program])
+    build([*COMPILE, "-O1", ROOT / "csrc/cpu/x86_64_v2.cpp", "-o", kernels])
     return [program, kernels]
 
 
-@pytest.fixture(scope="module")
-def passing_run(unchanged_objects, tmp_path_factory):
+def test_launches_equal_the_cpu_kernels(unchanged_objects, tmp_path):
     """All kernels and dtypes, unmutated; if these fail, a failure below means nothing."""
-    folder = tmp_path_factory.mktemp("passing")
     parts = (*NEURONS, OTHERS)
-    objects = [folder / f"{part}.o" for part in parts]
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(compile_kernels, [ROOT / "csrc"] * len(parts), parts, objects))
-    result = link_and_run([*unchanged_objects, *objects], folder / "program")
+    objects = [tmp_path / f"{part}.o" for part in parts]
+    for part, output in zip(parts, objects, strict=True):
+        compile_kernels(ROOT / "csrc", part, output)
+    result = link_and_run([*unchanged_objects, *objects], tmp_path / "program")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return result.stdout
-
-
-def test_launches_equal_the_cpu_kernels(passing_run):
-    count, rest = passing_run.split(" cases, ")
+    count, rest = result.stdout.split(" cases, ")
     assert int(count) > 3000
     assert rest == "0 mismatches, 0 wrong quotients\n"
 
@@ -410,7 +399,7 @@ def test_the_small_builds_pass(neuron, dtype, unchanged_objects, tmp_path):
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_mutation_is_caught(mutation, passing_run, unchanged_objects, tmp_path):
+def test_a_mutation_is_caught(mutation, unchanged_objects, tmp_path):
     file, text, replacement, neuron, dtype, notice = MUTATIONS[mutation]
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
     source = (tmp_path / "csrc" / file).read_text()

@@ -49,7 +49,7 @@ SELECTIONS = {
 def test_on_the_simulated_device(selection):
     assert stdano_kernels.backends()["cuda"].details, stdano_kernels.backends()["cuda"].reason
     file, keyword = SELECTIONS[selection]
-    result = simulate("-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/gpu/{file}", "-k", keyword)
+    result = simulate("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", f"tests/gpu/{file}", "-k", keyword)
     print(result.stdout[-300:])
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
     passed = int(re.search(r"(\d+) passed", result.stdout)[1])

@@ -1,4 +1,4 @@
-"""Runs Python with a simulated CUDA device: python tests/gpusim -m pytest tests/gpu"""
+"""Runs Python with a simulated CUDA device: python tests/gpusim -m pytest -m gpu tests/gpu"""
 
 import os
 import sys
