@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 import stdano_kernels
+from stdano_kernels import registration
 
-NEURONS = ("lif", "llif", "slif")
+NEURONS = registration.NEURONS
 OPPONENTS = ("eager", "compile", "spikingjelly", "unfused")  # unfused: stdano's neurons beside F.batch_norm
 
 Function = Callable[..., Tensor]  # of x and the case's further leaves

@@ -25,6 +25,7 @@ from triton.compiler import ASTSource
 
 import stdano_kernels
 from stdano_kernels import SURROGATES
+from stdano_kernels.registration import NEURONS
 from stdano_kernels.triton import channel_ops, launch, ops
 
 ARCHITECTURES = (80, 86, 89, 90, 120)
@@ -291,7 +292,7 @@ def _compile(kernel: Any, arguments: dict[str, Any], architecture: int) -> Any:
 def triton_code(architecture: int, main: bool) -> Iterator[Code]:
     """The Triton kernels: of plain calls (``main``), or with every surrogate, reset, alignment, and with sums."""
     dtypes = (torch.float32, torch.float16, torch.bfloat16)
-    for neuron in ("lif", "llif", "slif"):
+    for neuron in NEURONS:
         usual = neuron == "slif"
         for dtype in dtypes:
             variants = [(0, usual, False, 0), (0, usual, True, 0)]
@@ -329,7 +330,7 @@ def triton_channel_code(architecture: int, main: bool) -> Iterator[Code]:
                 yield triton_kernel("", kernel.__name__, dtype, architecture, kernel, arguments, False)
         if neurons != 7 or surrogate > 1:
             continue
-        for neuron in ("lif", "llif", "slif"):
+        for neuron in NEURONS:
             calls = recorded_calls(neuron, dtype, surrogate, soft_reset, not main, offset, torch.ones(3, 4))
             for kernel, arguments in calls:
                 if kernel is not launch.sum_partials:

@@ -1,8 +1,10 @@
-"""Fixtures shared by all tests; helpers that are plain functions stand in kernels_common.py."""
+"""Fixtures shared by all tests, and which tests a run holds (selection.py); helpers that are plain functions stand in
+kernels_common.py."""
 
 import os
 
 import pytest
+import selection
 import torch
 from hypothesis import settings
 
@@ -17,11 +19,40 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--every-case", action="store_true", help="all cases of crossed parameters, marked further too")
+
+
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: compiles something; runs by default, leave out with -m 'not slow'")
+    config.addinivalue_line("markers", "slow: takes long; left out by default, run with -m slow")
+    config.addinivalue_line("markers", "further: a case whose pairs of parameters come up in others; see selection.py")
     config.addinivalue_line("markers", "gpu: needs a CUDA device, real or simulated; alone with -m gpu")
     # A test that falls back to the reference has not tested what it says.
     config.addinivalue_line("filterwarnings", "error:stdano runs the reference backend:RuntimeWarning")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    selection.mark_cases(items)
+    selection.leave_out_further_cases(config, items)
+
+
+def pytest_deselected(items):
+    selection.note_left_out(items[0].config, items)
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # of pytest-xdist's workers, which alone collect
+        session.config.workeroutput["left_out"] = session.config.stash.get(selection.LEFT_OUT, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    node.config.stash[selection.LEFT_OUT] = getattr(node, "workeroutput", {}).get("left_out", {})
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    selection.report_left_out(config, terminalreporter.write_line)
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,11 @@ import pytest
 import torch
 from tolerances import TOLERANCES
 
-from stdano_kernels import SURROGATES, lif, llif, reference, slif
+import stdano_kernels
+from stdano_kernels import SURROGATES, reference
+from stdano_kernels.registration import NEURONS
 
-NEURONS = ("lif", "llif", "slif")
-FUNCTIONS = {"lif": lif, "llif": llif, "slif": slif}
+FUNCTIONS = {neuron: getattr(stdano_kernels, neuron) for neuron in NEURONS}
 BACKENDS = ("reference", "cpu")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 HALF = (torch.bfloat16, torch.float16)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 import torch.nn.functional as F
+from processes import HANG_SECONDS
 from torch import nn
 from torch.func import functional_call
 
@@ -238,7 +239,7 @@ def test_two_processes_make_the_step_of_one():
     net = soft_net()
     whole = net, optimiser_with_history(net, **SGD)
     ranks = [copy.deepcopy(whole) for _ in range(2)]
-    barrier, shared = threading.Barrier(2, timeout=60), [[], []]
+    barrier, shared = threading.Barrier(2, timeout=HANG_SECONDS), [[], []]
 
     def gradient_of(rank):
         net, optimiser = ranks[rank]

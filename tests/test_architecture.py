@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from stdano import SuperNeuron
+from stdano.neurons import NEURONS
 
 pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 pytest.importorskip("matplotlib", reason="needs the extra [app]")
@@ -20,7 +21,7 @@ from stdano.settings import SearchSettings, from_json, replace
 
 SETTINGS = replace(SearchSettings(), model="vgg-small", T=6, data="digits", candidates=("SLIF", "LIF"))
 ALPHAS = [[0.5, -0.25], [-1.0, 0.125], [0.0, -3.0]]
-CANDIDATES = ["LIF", "LLIF", "SLIF"]
+CANDIDATES = list(NEURONS)
 
 
 def network(candidates=("SLIF", "LIF"), values=ALPHAS):

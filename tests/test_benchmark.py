@@ -14,10 +14,12 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+import processes
 import pytest
 import torch
 
 import stdano_kernels
+from stdano_kernels.registration import NEURONS
 
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
@@ -46,7 +48,7 @@ def module(modules: tuple) -> Callable[[str], ModuleType]:
 
 
 def run_script(*options: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(SCRIPT), *options], capture_output=True, text=True, timeout=120)
+    return processes.run([sys.executable, SCRIPT, *options])
 
 
 def timing(modules: tuple, implementation: str, median: float, error: str = "", peak: int | None = None):
@@ -75,7 +77,7 @@ def test_spread(modules: tuple) -> None:
     assert modules[1].spread([5.0, 1.0, 2.0, 3.0, 4.0]) == (3.0, 2.0)
 
 
-@pytest.mark.parametrize("neuron", ["lif", "llif", "slif"])
+@pytest.mark.parametrize("neuron", NEURONS)
 def test_plain_equations_do_the_same_work(modules: tuple, neuron: str) -> None:
     generator = torch.Generator().manual_seed(1)
     x, grad = (torch.randn(6, 500, dtype=torch.float64, generator=generator) for _ in range(2))
@@ -89,7 +91,7 @@ def test_plain_equations_do_the_same_work(modules: tuple, neuron: str) -> None:
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("neuron", ["super", "bn_lif", "bn_llif", "bn_slif"])
+@pytest.mark.parametrize("neuron", ["super", *(f"bn_{name}" for name in NEURONS)])
 def test_compositions_do_the_same_work(modules: tuple, module: Callable, neuron: str) -> None:
     """Every contender's result and gradients, of x and of the weights, are those of the first."""
     composed = module("_composed")
@@ -231,6 +233,7 @@ def test_a_failing_contender_is_reported_and_the_others_are_timed(modules: tuple
     assert math.isnan(timings[1].median)
 
 
+@pytest.mark.slow
 def test_script_writes_rows_and_plot(tmp_path: Path, modules: tuple) -> None:
     file = tmp_path / "new" / "rows.csv"
     first = run_script(*TINY_NEURONS, "--csv", str(file))
@@ -239,9 +242,7 @@ def test_script_writes_rows_and_plot(tmp_path: Path, modules: tuple) -> None:
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     assert list(rows[0]) == modules[2].COLUMNS
-    assert {(r["neuron"], r["pass"]) for r in rows} == {
-        (n, p) for n in ("lif", "llif", "slif") for p in ("forward", "train")
-    }
+    assert {(r["neuron"], r["pass"]) for r in rows} == {(n, p) for n in NEURONS for p in ("forward", "train")}
     assert "eager" in {r["implementation"] for r in rows} and len({r["implementation"] for r in rows}) >= 2
     for row in rows:
         assert (row["dtype"], row["T"], row["N"], row["elements"]) == ("float32", "4", "1024", "4096")
@@ -264,6 +265,7 @@ def test_script_writes_rows_and_plot(tmp_path: Path, modules: tuple) -> None:
     assert (tmp_path / "other.png").exists()
 
 
+@pytest.mark.slow
 def test_script_writes_rows_of_every_section(tmp_path: Path, modules: tuple) -> None:
     file = tmp_path / "rows.csv"
     sizes = ["--elements", "4096", "--shape", *map(str, SHAPE), "--batch", "2"]
@@ -273,7 +275,7 @@ def test_script_writes_rows_of_every_section(tmp_path: Path, modules: tuple) -> 
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     assert list(rows[0]) == modules[2].COLUMNS
-    names = ("lif", "llif", "slif", "super", "bn_lif", "vgg11_llif")
+    names = (*NEURONS, "super", "bn_lif", "vgg11_llif")
     assert list(dict.fromkeys(r["neuron"] for r in rows)) == list(names)
     for row in rows:
         composed = row["neuron"] in ("super", "bn_lif")

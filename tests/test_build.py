@@ -3,12 +3,12 @@ where CUDA kernels were asked for."""
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -33,9 +33,7 @@ def python(folder, *arguments, **environment):
         "PYTHONPATH": str(folder),
         **environment,
     }
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
-    )
+    return run([sys.executable, *arguments], cwd=folder, env=environment)
 
 
 @pytest.fixture(scope="module", params=("no compiler", "CXX names nothing"))
@@ -138,11 +136,5 @@ print("fine")
 
 @pytest.mark.parametrize("package", ("stdano_kernels", "stdano"))
 def test_imports_without_the_extras(package):
-    result = subprocess.run(
-        [sys.executable, "-c", WITHOUT_EXTRAS.replace("PACKAGE", package)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    result = run([sys.executable, "-c", WITHOUT_EXTRAS.replace("PACKAGE", package)], cwd=ROOT)
     assert result.stdout == "fine\n", result.stderr

@@ -80,10 +80,10 @@ def test_neurons():
         {"lif"},
         iter(("lif",)),
     ):
-        pattern = "neurons must be one to three different ones of lif, llif, slif, got " + re.escape(repr(value))
+        pattern = f"neurons must be one to three different ones of {', '.join(NEURONS)}, got {re.escape(repr(value))}"
         refused("super", ValueError, pattern, neurons=value)
     for value in ("plif", "LIF", "", None, 1):
-        refused("bn", ValueError, f"neuron must be one of 'lif', 'llif', 'slif', got {value!r}", neuron=value)
+        refused("bn", ValueError, f"neuron must be one of {', '.join(map(repr, NEURONS))}, got {value!r}", neuron=value)
 
 
 def test_weights():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cli_common import needs_the_extra, note_calls, raising
+from processes import HANG_SECONDS
 
 import stdano
 from stdano import cli
@@ -223,6 +224,6 @@ def test_ctrl_c_in_a_real_process(tmp_path):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=HANG_SECONDS)
     assert process.returncode == 130, err
     assert err == f"stdano train: interrupted; go on with: stdano train --resume {tmp_path / 'a'}\n"

@@ -15,6 +15,7 @@ from stdano import demo as demonstration
 from stdano import runs
 from stdano.ablate import ablate
 from stdano.demo import demo
+from stdano.neurons import NEURONS
 from stdano.presets import Preset
 from stdano.runs import complete, complete_search, read_metrics
 from stdano.search import Architecture
@@ -105,8 +106,8 @@ def test_the_search_may_choose_lif_everywhere(whole, tiny_preset, tmp_path, monk
         **{
             **vars(whole.architecture),
             "neurons": "0000",
-            "alphas": [[1.0, 0.0, 0.0]] * 4,
-            "candidates": ["LIF", "LLIF", "SLIF"],
+            "alphas": [[1.0] + [0.0] * (len(NEURONS) - 1)] * 4,
+            "candidates": list(NEURONS),
         }
     )
     (tmp_path / "demo").mkdir()

@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from channels_common import RESETS, draw, run_bn, run_super, start_statistics
 from kernels_common import NEURONS, assert_close, make_state, make_x
+from processes import HANG_SECONDS
 from tolerances import TOLERANCES
 
 from stdano_kernels import bn_neuron, super_neuron
@@ -70,7 +71,7 @@ def process(rank, folder):
         init_method=f"file://{folder}/store",
         rank=rank,
         world_size=len(SHARES),
-        timeout=timedelta(seconds=60),  # a process that waits in vain fails, and does not hang
+        timeout=timedelta(seconds=HANG_SECONDS),  # a process that waits in vain fails, and does not hang
     )
     try:
         group = dist.group.WORLD

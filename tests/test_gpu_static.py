@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import stdano_kernels
+from stdano_kernels.registration import NEURONS
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,7 +47,7 @@ def test_cuda_kernels(architecture):
     from _gpu_code import cuda_code
 
     codes = list(cuda_code(architecture, main=False))
-    assert {c.neuron for c in codes} == {"LIF", "LLIF", "SLIF", ""}
+    assert {c.neuron for c in codes} == {*(n.upper() for n in NEURONS), ""}
     assert {c.dtype for c in codes} == {"float32", "float64", "float16", "bfloat16"}
     assert {c.kind for c in codes if not c.neuron} == CHANNELS | {"float64", "sums"}
     assert len(codes) > 400
@@ -67,7 +68,7 @@ def test_triton_kernels(architecture):
         check(code, 96 if "sums" in code.kind else 64)
 
 
-@pytest.mark.parametrize("neuron", ("lif", "llif", "slif"))
+@pytest.mark.parametrize("neuron", NEURONS)
 def test_triton_kernels_with_other_options(neuron):
     """Surrogates, resets and the form for tensors that are not aligned."""
     from _gpu_code import ops, recorded_calls, triton_kernel

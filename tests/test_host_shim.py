@@ -7,10 +7,13 @@ over grid and block. What a GPU does in parallel, and what nvcc makes of the cod
 import os
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
+from processes import run
+
+from stdano_kernels import registration
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +35,7 @@ pytestmark = [
 COMPILE = ["g++", "-w", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-c"]
 SANITIZE = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 SANITIZE_MEMORY = ["-O0", "-fsanitize=address,alignment,null", "-fno-sanitize-recover=all"]  # compiles faster
-NEURONS = ("LIF", "LLIF", "SLIF")
+NEURONS = tuple(name.upper() for name in registration.NEURONS)
 OTHERS = "super neuron and channels"
 KERNELS, LAUNCH, ARGUMENTS, GRID = "cuda/kernels.h", "cuda/launch.h", "cuda/arguments.h", "cuda/grid.h"
 CHANNELS, SUPER = "cuda/channels.h", "cuda/super_neuron.h"
@@ -341,8 +344,7 @@ MUTATIONS = {
 }
 
 
-def run(command):
-    subprocess.run(command, check=True, timeout=300)
+build = partial(run, check=True)
 
 
 def compile_kernels(tree, neuron, output, dtype=None):
@@ -353,14 +355,14 @@ def compile_kernels(tree, neuron, output, dtype=None):
         flags = [f"-DNEURON={neuron}", f"-DNEURON_INDEX={NEURONS.index(neuron)}"]
         source = ROOT / "tests/host_shim_kernels.cpp"
     flags += [*SANITIZE_MEMORY, f"-DDTYPE={dtype}"] if dtype else SANITIZE
-    run([*COMPILE, *flags, f"-I{ROOT / 'tests'}", f"-I{tree}", source, "-o", output])
+    build([*COMPILE, *flags, f"-I{ROOT / 'tests'}", f"-I{tree}", source, "-o", output])
 
 
 def link_and_run(objects, program):
-    run(["g++", *SANITIZE, *objects, "-o", program])
+    build(["g++", *SANITIZE, *objects, "-o", program])
     # A leak is no business of these tests, and looking for one fails under a debugger.
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
-    return subprocess.run([program], env=environment, capture_output=True, text=True, timeout=300)
+    return run([program], env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -369,30 +371,20 @@ def unchanged_objects(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unchanged")
     program, kernels = folder / "main.o", folder / "cpu.o"
     include = [f"-I{ROOT / 'tests'}", f"-I{ROOT / 'csrc'}"]
-    commands = [
-        [*COMPILE, *SANITIZE, *include, ROOT / "tests/host_shim_main.cpp", "-o", program],
-        [*COMPILE, "-O1", ROOT / "csrc/cpu/generic.cpp", "-o", kernels],
-    ]
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(run, commands))
+    build([*COMPILE, *SANITIZE, *include, ROOT / "tests/host_shim_main.cpp", "-o", program])
+    build([*COMPILE, "-O1", ROOT / "csrc/cpu/generic.cpp", "-o", kernels])
     return [program, kernels]
 
 
-@pytest.fixture(scope="module")
-def passing_run(unchanged_objects, tmp_path_factory):
+def test_launches_equal_the_cpu_kernels(unchanged_objects, tmp_path):
     """All kernels and dtypes, unmutated; if these fail, a failure below means nothing."""
-    folder = tmp_path_factory.mktemp("passing")
     parts = (*NEURONS, OTHERS)
-    objects = [folder / f"{part}.o" for part in parts]
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(compile_kernels, [ROOT / "csrc"] * len(parts), parts, objects))
-    result = link_and_run([*unchanged_objects, *objects], folder / "program")
+    objects = [tmp_path / f"{part}.o" for part in parts]
+    for part, output in zip(parts, objects, strict=True):
+        compile_kernels(ROOT / "csrc", part, output)
+    result = link_and_run([*unchanged_objects, *objects], tmp_path / "program")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return result.stdout
-
-
-def test_launches_equal_the_cpu_kernels(passing_run):
-    count, rest = passing_run.split(" cases, ")
+    count, rest = result.stdout.split(" cases, ")
     assert int(count) > 3000
     assert rest == "0 mismatches, 0 wrong quotients\n"
 
@@ -406,7 +398,7 @@ def test_the_small_builds_pass(neuron, dtype, unchanged_objects, tmp_path):
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_mutation_is_caught(mutation, passing_run, unchanged_objects, tmp_path):
+def test_a_mutation_is_caught(mutation, unchanged_objects, tmp_path):
     file, text, replacement, neuron, dtype, notice = MUTATIONS[mutation]
     shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
     source = (tmp_path / "csrc" / file).read_text()

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from processes import HANG_SECONDS
 from tolerances import ROUNDING, TOLERANCES
 from torch import nn
 
@@ -81,7 +82,7 @@ def empty_share(rank):
 def process(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=HANG_SECONDS)
     )
     try:
         results = {name: train(module, part(rank, x, dim)) for name, module, x, dim in cases()}

@@ -8,12 +8,13 @@ from torch import nn
 
 import stdano
 from stdano import LIFNode, LLIFNode, SLIFNode, SuperNeuron, convert, fuse, reset_net
-from stdano.convert import execution_order, spiking_layers
+from stdano.convert import DIGITS, execution_order, spiking_layers
 from stdano.models import MODELS, ablations, create_model, neuron_string, num_spiking_layers
 from stdano.models.blocks import SharedDropout
+from stdano.neurons import NEURONS
 
 LAYERS = {"vgg-small": 4, "vgg11": 8, "vgg13": 10, "vgg16": 13, "resnet18": 17}
-KINDS = {"0": LIFNode, "1": LLIFNode, "2": SLIFNode}
+KINDS = {digit: NEURONS[name] for digit, name in DIGITS.items()}
 
 
 def tiny(name, neurons="LIF", **more):
@@ -27,7 +28,7 @@ def test_the_models_and_their_layers():
 @pytest.mark.parametrize("name", MODELS)
 def test_layers_are_numbered_in_order_of_execution(name):
     """Each digit arrives at its layer, as the run shows, as torch.fx tells, and as convert numbers them."""
-    digits = "".join("012"[k * k % 3] for k in range(LAYERS[name]))
+    digits = "".join([*KINDS][k * k % len(KINDS)] for k in range(LAYERS[name]))
     model, ran = tiny(name, digits), []
     for layer in spiking_layers(model).values():
         layer.register_forward_hook(lambda module, inputs, output: ran.append(type(module)))
@@ -132,8 +133,8 @@ def test_each_kind_takes_its_own_settings():
 def test_the_methods_of_the_ablation_study():
     """Table 1 of the paper, as its section 4.2 defines them."""
     resnet, vgg = ablations("resnet18"), ablations("vgg11")
-    assert list(resnet) == ["LIF", "LLIF", "SLIF", *(f"{kind}-{x}" for kind in ("LLIF", "SLIF") for x in range(1, 5))]
-    assert list(vgg) == ["LIF", "LLIF", "SLIF", *(f"{kind}-{x}" for kind in ("LLIF", "SLIF") for x in range(1, 6))]
+    assert list(resnet) == [*NEURONS, *(f"{kind}-{x}" for kind in ("LLIF", "SLIF") for x in range(1, 5))]
+    assert list(vgg) == [*NEURONS, *(f"{kind}-{x}" for kind in ("LLIF", "SLIF") for x in range(1, 6))]
     assert resnet["LLIF-1"] == "11110000000000000" and resnet["SLIF-4"] == "00000000000022220"
     assert [vgg[f"LLIF-{x}"] for x in range(1, 6)] == ["10000000", "01000000", "00110000", "00001100", "00000011"]
     assert resnet["SLIF"] == "2" * 17 and vgg["SLIF-3"] == "00220000"

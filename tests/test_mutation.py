@@ -6,13 +6,13 @@ The build is one instruction set without optimisation (AVX2, which has every loo
 
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
 from kernels_common import LEVELS
+from processes import run
 from torch.utils.cpp_extension import include_paths, library_paths
 
 ROOT = Path(__file__).parent.parent
@@ -109,7 +109,7 @@ namespace x86_64_v4 { extern const Kernels kernels = x86_64_v3::kernels; }
 
 def compiler(source, output):
     folders = [*include_paths(), sysconfig.get_paths()["include"]]
-    subprocess.run([*COMPILE, *(f"-I{f}" for f in folders), "-c", source, "-o", output], check=True, timeout=300)
+    run([*COMPILE, *(f"-I{f}" for f in folders), "-c", source, "-o", output], check=True)
 
 
 def copy_tree(to):
@@ -124,20 +124,13 @@ def build_kernels(tree, unchanged):
     library = tree / "stdano_kernels/_C.abi3.so"
     torch_libraries = [f"-L{folder}" for folder in library_paths()] + ["-lc10", "-ltorch_cpu", "-ltorch"]
     command = ["g++", "-shared", tree / "v3.o", *unchanged, *torch_libraries, "-o", library]
-    subprocess.run(command, check=True, timeout=300)
+    run(command, check=True)
 
 
 def run_subset(tree, files=SUBSET, selection=SELECTION):
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-k", selection]
-    return subprocess.run(
-        [*command, *(str(tree / "tests" / name) for name in files)],
-        env=environment,
-        cwd=tree,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run([*command, *(tree / "tests" / name for name in files)], env=environment, cwd=tree)
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +152,7 @@ def build_without_mutation(unchanged_objects, tree, **subset):
     # That the subset runs against the copy, not against what is installed.
     where = "import stdano_kernels as s; print(s.__file__, s.backends()['cpu'])"
     environment = {**os.environ, "PYTHONPATH": str(tree)}
-    imported = subprocess.run(
-        [sys.executable, "-c", where], env=environment, cwd=tree, check=True, capture_output=True, text=True
-    ).stdout
+    imported = run([sys.executable, "-c", where], env=environment, cwd=tree, check=True).stdout
     assert imported.startswith(str(tree)) and "available=True" in imported, imported
     result = run_subset(tree, **subset)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]

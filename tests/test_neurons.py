@@ -12,8 +12,9 @@ from torch.utils.checkpoint import checkpoint
 import stdano
 import stdano_kernels
 from stdano import LIFNode, LLIFNode, SLIFNode
+from stdano.neurons import NEURONS
 
-NODES = [LIFNode, LLIFNode, SLIFNode]
+NODES = list(NEURONS.values())
 nodes = pytest.mark.parametrize("Node", NODES)
 
 
@@ -255,7 +256,7 @@ def test_checkpointing_twice_through_a_kept_graph():
         assert torch.equal(plain, again)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiled_module_trains_like_eager(backend):
     def train(compiled: bool):
         torch.manual_seed(0)

@@ -138,6 +138,7 @@ def test_compiled_training_equals_eager(neuron, conv, steps):
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_compiled_by_inductor():
     """The one case with real code generation: what lies around the neuron may round differently."""
     torch._dynamo.reset()

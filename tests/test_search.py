@@ -17,6 +17,8 @@ pytest.importorskip("sklearn", reason="needs the extra [app]")
 
 import stdano
 from stdano import LIFNode, SuperNeuron
+from stdano.convert import DIGITS
+from stdano.neurons import NEURONS
 from stdano.search import Architecture, resume, search
 from stdano.search.loop import SearchRun
 from stdano.settings import SearchSettings, TrainSettings, read_settings, replace
@@ -169,7 +171,7 @@ def test_a_network_that_is_given(tmp_path):
     again = resume(tmp_path / "run", model=Net())
     assert again == found
     stdano.convert(net, {"SuperNeuron": lambda layer: layer.node()})
-    assert type(net.neuron).__name__ == {"0": "LIFNode", "1": "LLIFNode", "2": "SLIFNode"}[found.neurons]
+    assert type(net.neuron) is NEURONS[DIGITS[found.neurons]]
     settings = read_settings(tmp_path / "run" / "settings.json", TrainSettings)
     assert len(train(replace(settings, epochs=1), tmp_path / "retrained", model=net).rows) == 1
 

@@ -5,13 +5,14 @@ import pytest
 import torch
 
 import stdano_kernels
+from stdano_kernels.registration import NEURONS
 
 STEPS = 4  # kShort in csrc/cpu/passes.h
 
 
 @pytest.mark.parametrize("surrogate", stdano_kernels.SURROGATES)
 @pytest.mark.parametrize("v_reset", [0.0, 0.25, None], ids=["hard", "hard 0.25", "soft"])
-@pytest.mark.parametrize("neuron", ["lif", "llif", "slif"])
+@pytest.mark.parametrize("neuron", NEURONS)
 @pytest.mark.parametrize("shape", [(7,), (2, 3, 1111)], ids=str)
 def test_the_same_bits_as_the_general_loops(neuron, v_reset, surrogate, shape):
     generator = torch.Generator().manual_seed(0)

@@ -98,7 +98,14 @@ def ctrl_c_after(epoch, step):
     return after_step
 
 
-@pytest.mark.parametrize("position", [(0, 1), (1, 3), (1, 6)], ids=["first step", "middle", "end of an epoch"])
+@pytest.mark.parametrize(
+    "position",
+    [
+        pytest.param((0, 1), id="first step", marks=pytest.mark.slow),
+        pytest.param((1, 3), id="middle"),
+        pytest.param((1, 6), id="end of an epoch", marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c_and_resume_end_with_the_same_bits(position, whole, tmp_path):
     folder, stopped = tmp_path / "run", []
     handler = signal.getsignal(signal.SIGINT)  # a process in the background may ignore the signal
@@ -315,5 +322,6 @@ def test_tensorboard(tmp_path):
     assert logged == pytest.approx([row["test_accuracy"] for row in result.rows])
 
 
+@pytest.mark.slow
 def test_digits_preset_reaches_97_percent(tmp_path):
     assert train(get_preset("digits").train, tmp_path / "run").last["test_accuracy"] >= 0.97

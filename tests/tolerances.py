@@ -64,3 +64,9 @@ LARGE_MEAN = {
     torch.float64: Tolerance(rtol=1e-7, atol=1e-7),
     torch.float32: Tolerance(rtol=1e-4, atol=2e-5),
 }
+
+# The simulator's own tests. CUDA's float32 functions are good to a few units in the last place (6e-8 each), exp in
+# float64 to one. Sums of a few hundred float32 numbers, relative to the sum of magnitudes.
+CUDA_MATH = Tolerance(rtol=2e-6, atol=1e-6)
+CUDA_EXP64 = Tolerance(rtol=1e-15, atol=0)
+FLOAT_SUM = 1e-5

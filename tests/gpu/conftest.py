@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from gpusim import device
 
-try:
-    import cudasim  # the simulator, where this process runs on it
-except ImportError:
-    cudasim = None
+cudasim = device if device.active() else None  # where this process runs on the simulated device
 
 
 def pytest_collection_modifyitems(items):
