@@ -122,10 +122,11 @@ def _code_error(index: int) -> str | None:
     """Why the driver takes no CUDA kernel of this build for this device. It is asked, because the list of
     architectures does not tell: later devices run earlier code or translate PTX, unless the driver is too old for it.
     """
-    error = torch.ops.stdano.cuda_code_error(index)
-    if not error:
-        return None
-    toolkit, architectures = _architectures()
+    with torch._C._DisableTorchDispatch():  # a question, not one of the operations that modes look at
+        error = torch.ops.stdano.cuda_code_error(index)
+        if not error:
+            return None
+        toolkit, architectures = _architectures()
     major, minor = torch.cuda.get_device_capability(index)
     return (
         f"the CUDA kernels, built with CUDA {toolkit} for compute capability {architectures}, do not run on "
