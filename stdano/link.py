@@ -159,7 +159,7 @@ def link_of(module: nn.Module) -> Link | None:
     return link if isinstance(link, Link) else None
 
 
-def statistics(norm: Any) -> tuple[Tensor | None, Tensor | None, bool, float]:
+def statistics(norm: Any) -> tuple[Tensor | None, Tensor | None, bool, float | Tensor]:
     """What a BatchNorm hands to its function in this call: running statistics, whether to take the batch's own, and
     the batch's weight in the running ones. Counts the batch, as ``torch.nn.BatchNorm`` does.
 
@@ -174,7 +174,7 @@ def statistics(norm: Any) -> tuple[Tensor | None, Tensor | None, bool, float]:
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         if momentum is None:
-            momentum = 1.0 / float(norm.num_batches_tracked)
+            momentum = norm.num_batches_tracked.to(mean.dtype).reciprocal()  # a number would mean a wait for a GPU
     return mean, variance, True, 0.0 if momentum is None else momentum
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
+import importlib
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -73,20 +74,25 @@ EXTENSION_ERROR = _load_library("_C", _why_no_cpu_kernels)
 CUDA_EXTENSION_ERROR = _load_cuda_extension()
 
 
+def _triton_version() -> str:
+    """The module's own word: distributions of it go by several names (pytorch-triton, triton-windows, ...)."""
+    return str(importlib.import_module("triton").__version__)
+
+
 @cache
 def _load_triton() -> str | None:
     """Imports the Triton kernels, at their first use: that takes a while, and most processes never need them."""
-    if importlib.util.find_spec("triton") is None:
-        return "Triton is not installed (pip install triton)"
-    version = importlib.metadata.version("triton")
-    if tuple(int(n) for n in version.split(".")[:2]) < _OLDEST_TRITON:
-        return f"Triton {version} is older than {'.'.join(map(str, _OLDEST_TRITON))}"
+    found = "Triton"
     try:
+        found = f"Triton {_triton_version()}"
+        numbers = re.match(r"Triton (\d+)\.(\d+)", found)
+        if numbers and tuple(map(int, numbers.groups())) < _OLDEST_TRITON:
+            return f"{found} is older than {'.'.join(map(str, _OLDEST_TRITON))}"
         importlib.import_module(f"{__package__}.triton.ops")
-        registration = importlib.import_module(f"{__package__}.registration")
-        registration.register(registration.NAMESPACES["triton"])
     except Exception as error:  # whatever a Triton that does not fit this machine raises
-        return f"Triton {version} cannot be used here: {type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError) and error.name == "triton":
+            return "Triton is not installed (pip install triton)"
+        return f"{found} cannot be used here: {type(error).__name__}: {error}"
     return None
 
 
@@ -102,7 +108,7 @@ def _architectures() -> tuple[str, str]:
 
 
 @cache
-def _device_error(index: int | None) -> str | None:
+def _device_error(index: int) -> str | None:
     """Why no GPU kernel runs on this CUDA device; a ROCm one is torch's "cuda" too, and has no such limit."""
     if torch.version.hip is not None:
         return None
@@ -111,6 +117,23 @@ def _device_error(index: int | None) -> str | None:
         return None
     name = torch.cuda.get_device_name(index)
     return f"{name} has compute capability {capability[0]}.{capability[1]}; the kernels need 8.0"
+
+
+@cache
+def _code_error(index: int) -> str | None:
+    """Why the driver takes no CUDA kernel of this build for this device. It is asked, because the list of
+    architectures does not tell: later devices run earlier code or translate PTX, unless the driver is too old for it.
+    """
+    with torch._C._DisableTorchDispatch():  # a question, not one of the operations that modes look at
+        error = torch.ops.stdano.cuda_code_error(index)
+        if not error:
+            return None
+        toolkit, architectures = _architectures()
+    major, minor = torch.cuda.get_device_capability(index)
+    return (
+        f"the CUDA kernels, built with CUDA {toolkit} for compute capability {architectures}, do not run on "
+        f"{torch.cuda.get_device_name(index)} ({error}); build them with TORCH_CUDA_ARCH_LIST={major}.{minor}"
+    )
 
 
 def _constant_when_traced(function: Callable) -> Callable:
@@ -131,11 +154,29 @@ def _missing(backend: str, index: int | None, float64: bool) -> str | None:
             return "the Triton kernels take float32, float16 and bfloat16, not float64"
         if (error := _load_triton()) is not None:
             return error
-    return _device_error(index)
+    index = torch.cuda.current_device() if index is None else index
+    error = _device_error(index)
+    return _code_error(index) if error is None and backend == "cuda" else error
+
+
+def _absent(backend: str) -> str | None:
+    """Why this machine has no such backend, as far as can be told without initialising CUDA."""
+    if backend == "cpu":
+        return EXTENSION_ERROR
+    if backend == "cuda" and CUDA_EXTENSION_ERROR is not None:
+        return CUDA_EXTENSION_ERROR
+    return None if torch.cuda.is_available() else _NO_GPU
+
+
+_NO_GPU = "there is no GPU that torch can use (torch.cuda.is_available() is False)"
 
 
 def backends() -> dict[str, BackendStatus]:
-    """The state of every backend on this machine, by name: ``reference``, ``cpu``, ``triton``, ``cuda``."""
+    """The state of every backend on this machine, by name: ``reference``, ``cpu``, ``triton``, ``cuda``.
+
+    Imports Triton, and where there is a GPU asks its driver, which initialises CUDA in this process: processes that
+    are forked afterwards cannot use CUDA. Nothing else in stdano does so before a tensor on a GPU is handed to it.
+    """
     if EXTENSION_ERROR is None:
         level = torch.ops.stdano.cpu_capability()
         details = {"instruction set": level, "threads": str(torch.get_num_threads())}
@@ -155,13 +196,10 @@ def _device_status(name: str) -> BackendStatus:
     if name == "cuda" and CUDA_EXTENSION_ERROR is None:
         toolkit, architectures = _architectures()
         details = {"toolkit": toolkit, "architectures": architectures}
-    elif name == "triton" and importlib.util.find_spec("triton") is not None:
-        details = {"triton": importlib.metadata.version("triton")}
-    if torch.cuda.is_available():
-        error = _missing(name, None, False)
-    else:
-        not_built = CUDA_EXTENSION_ERROR if name == "cuda" else None
-        error = not_built or "there is no GPU that torch can use (torch.cuda.is_available() is False)"
+    elif name == "triton":
+        with suppress(Exception):  # _missing says what is wrong, where there is a GPU
+            details = {"triton": _triton_version()}
+    error = _absent(name) or _missing(name, None, False)
     if error is not None:
         return BackendStatus(False, error, details)
     what = "compiled CUDA kernels" if name == "cuda" else "Triton kernels, compiled at their first use"
@@ -201,12 +239,9 @@ def select(backend: str, x: Tensor) -> str:
     if backend == "reference":
         return backend
     needed = _DEVICES[backend]
-    if device == needed:
-        reason = _missing(backend, index, float64)
-        if reason is None:
-            return backend
+    reason = _missing(backend, index, float64) if device == needed else _absent(backend)
+    if reason is not None:
         raise RuntimeError(f'backend="{backend}" is not available here: {reason}')
-    status = backends()[backend]
-    if not status.available:
-        raise RuntimeError(f'backend="{backend}" is not available here: {status.reason}')
-    raise ValueError(f'backend="{backend}" needs x on a {needed} device, got {x.device}; use backend="auto"')
+    if device != needed:
+        raise ValueError(f'backend="{backend}" needs x on a {needed} device, got {x.device}; use backend="auto"')
+    return backend

@@ -41,7 +41,7 @@ def bn_neuron(
     bias: Tensor | None = None,
     *,
     training: bool = False,
-    momentum: float = 0.1,
+    momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
     process_group: dist.ProcessGroup | None = None,
     backend: str = "auto",
@@ -57,7 +57,8 @@ def bn_neuron(
             otherwise. None (in training alone): nothing is updated.
         weight, bias: ``[C]``, or None for 1 and 0. They may require grad.
         training: normalise by the batch's own statistics.
-        momentum: weight of the batch in the running statistics, from 0 to 1.
+        momentum: weight of the batch in the running statistics, from 0 to 1; a number, or a tensor of shape ``[]``,
+            whose value is not looked at.
         eps: added to the variance.
         process_group: statistics over all processes of this group (every one must call, forward and backward);
             None: over this process alone.
@@ -87,7 +88,7 @@ def bn_neuron(
             raise ValueError("process_group must be None with the reference backend")
         values_per_channel(x, training, None)
         images = x.flatten(0, 1)
-        normalised = F.batch_norm(images, running_mean, running_var, weight, bias, training, momentum, eps)
+        normalised = F.batch_norm(images, running_mean, running_var, weight, bias, training, float(momentum), eps)
         return FUNCTIONS[neuron](normalised.unflatten(0, x.shape[:2]), backend=chosen, **settings)
     if not training:
         assert running_mean is not None and running_var is not None
@@ -133,6 +134,7 @@ class _Normalise(torch.autograd.Function):
         centre = mean.to(compute_dtype(x))
         shift = scale * (centre - mean)
         affine = torch.stack((centre, scale, shift if bias is None else shift + bias)).to(centre.dtype)
+        ctx.set_materialize_grads(False)
         ctx.process_group, ctx.namespace, ctx.all_values = process_group, namespace, all_values
         ctx.has_weight, ctx.has_bias = weight is not None, bias is not None
         ctx.save_for_backward(x, mean, inverse, scale, centre)
@@ -141,8 +143,10 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     @registration.differentiable_once
-    def backward(ctx: Any, grad_x: Tensor | None, grad_affine: Tensor, *_: Any) -> tuple:
+    def backward(ctx: Any, grad_x: Tensor | None, grad_affine: Tensor | None, *_: Any) -> tuple:
         x, mean, inverse, scale, centre = ctx.saved_tensors
+        if grad_affine is None:
+            grad_affine = centre.new_zeros((3, centre.numel()))
         of_scale, of_shift = grad_affine[1].double(), grad_affine[2].double()
         shifted = centre - mean
         of_scale = of_scale + shifted * of_shift  # from centre to mean

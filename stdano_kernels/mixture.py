@@ -40,7 +40,7 @@ def super_neuron(
     *,
     neurons: Sequence[str] = NEURONS,
     training: bool = False,
-    momentum: float = 0.1,
+    momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
     tau: float = 2.0,
     v_threshold: float = 1.0,
@@ -70,7 +70,8 @@ def super_neuron(
             used instead of the batch's otherwise. None (in training alone): nothing is updated.
         neurons: which ones, and in which order in ``weights``: one to three of ``"lif"``, ``"llif"``, ``"slif"``.
         training: normalise by the batch's own statistics.
-        momentum: weight of the batch in the running statistics, from 0 to 1.
+        momentum: weight of the batch in the running statistics, from 0 to 1; a number, or a tensor of shape ``[]``,
+            whose value is not looked at.
         eps: added to the variance.
         tau, v_threshold: as for :func:`stdano_kernels.lif`, but numbers.
         v_reset: reset of LIF and LLIF; None: soft.
@@ -126,7 +127,7 @@ def super_neuron(
             own |= {"lif": {}, "llif": {"gamma": gamma}, "slif": {"beta": beta, "tau_min": tau_min}}[name]
             shared = {k: v for k, v in common.items() if k != "tau_min" and not (k == "detach_adapt" and name == "lif")}
             outputs.append(FUNCTIONS[name](x, tau=tau, v_threshold=v_threshold, backend=chosen, **shared, **own))
-        return _compose(outputs, weights, running_mean, running_var, training, momentum, eps)
+        return _compose(outputs, weights, running_mean, running_var, training, float(momentum), eps)
 
     registration.refuse_transforms(x, weights)
     registration.refuse_vmap(x, weights)
@@ -210,17 +211,17 @@ class _Call(NamedTuple):
     def in_order(self) -> bool:
         return self.order == tuple(range(len(NEURONS)))
 
+    # A list as an index would become a tensor of the CPU's, whose copy to a GPU is waited for.
     def pick(self, rows: Tensor) -> Tensor:
         """Rows of LIF, LLIF and SLIF in the order of the weights."""
-        return rows if self.in_order else rows[list(self.order)]
+        return rows if self.in_order else torch.stack([rows[k] for k in self.order])
 
     def place(self, rows: Tensor) -> Tensor:
         """The reverse; zeros for a neuron that is not there."""
         if self.in_order:
             return rows
-        placed = rows.new_zeros((len(NEURONS), *rows.shape[1:]))
-        placed[list(self.order)] = rows
-        return placed
+        none = torch.zeros_like(rows[0])
+        return torch.stack([rows[self.order.index(k)] if k in self.order else none for k in range(len(NEURONS))])
 
 
 class _SuperNeuron(torch.autograd.Function):
@@ -245,15 +246,17 @@ class _SuperNeuron(torch.autograd.Function):
         y = call.operator("super_neuron_decode")(codes, table.to(compute_dtype(x)), x)
         ctx.call, ctx.all_values, ctx.own_statistics = call, all_values, running_mean is None
         ctx.weights_dtype = weights.dtype
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, codes, mean, inverse, scale)
         ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance, all_values
 
     @staticmethod
     @registration.differentiable_once
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple:
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
         call: _Call = ctx.call
         x, codes, mean, inverse, scale = ctx.saved_tensors
+        grad = torch.zeros_like(x) if grad is None else grad  # other processes may wait for this one's sums
         sums = call.operator("super_neuron_sums")(codes, grad)
         of_y = sums[:1]
         of_spikes = (call.pick(sums[1:]) - mean * of_y) * inverse  # sum of grad times the normalised spikes

@@ -38,7 +38,9 @@ def total_with_count(sums: Tensor, count: int, process_group: dist.ProcessGroup 
     """The same together with the number of values, which may differ between processes."""
     if process_group is None:
         return sums, count
-    packed = total(torch.cat((sums.flatten(), sums.new_tensor([float(count)]))), process_group)
+    # Filled on the device: a tensor made of a Python list would be copied there, and the copy waited for.
+    own = torch.full((1,), float(count), dtype=sums.dtype, device=sums.device)
+    packed = total(torch.cat((sums.flatten(), own)), process_group)
     return packed[:-1].view_as(sums), packed[-1]
 
 
@@ -53,12 +55,16 @@ def values_per_channel(x: Tensor, training: bool, process_group: dist.ProcessGro
 
 
 @torch.no_grad()
-def update_running(running_mean: Tensor | None, running_var: Tensor | None, moments: Moments, momentum: float) -> None:
-    """Moves running statistics towards those of a batch as torch.nn.BatchNorm does: the variance is the unbiased."""
-    if running_mean is not None:
-        running_mean.lerp_(moments.mean.to(running_mean.dtype), momentum)
-    if running_var is not None:
-        running_var.lerp_(moments.unbiased().to(running_var.dtype), momentum)
+def update_running(
+    running_mean: Tensor | None, running_var: Tensor | None, moments: Moments, momentum: float | Tensor
+) -> None:
+    """Moves running statistics, if there are any, towards those of a batch as torch.nn.BatchNorm does: the variance is
+    the unbiased."""
+    if running_mean is None or running_var is None:
+        return
+    for running, of_batch in ((running_mean, moments.mean), (running_var, moments.unbiased())):
+        weight = momentum.to(running.dtype) if isinstance(momentum, Tensor) else momentum
+        running.lerp_(of_batch.to(running.dtype), weight)
 
 
 def check_statistics(
@@ -66,14 +72,18 @@ def check_statistics(
     running_var: Tensor | None,
     shape: tuple[int, ...],
     training: bool,
-    momentum: float,
+    momentum: float | Tensor,
     eps: float,
     process_group: object,
     x: Tensor,
-) -> tuple[float, float]:
-    """What BatchNorm is told besides its input; ``momentum`` and ``eps`` as floats."""
+) -> tuple[float | Tensor, float]:
+    """What BatchNorm is told besides its input; ``momentum`` and ``eps`` as floats, but for a tensor of momentum."""
     flag("training", training)
-    momentum, eps = fraction("momentum", momentum), number("eps", eps, above=0.0)
+    eps = number("eps", eps, above=0.0)
+    if isinstance(momentum, Tensor):
+        check_tensor("momentum", momentum, (), x, none="a number or ")
+    else:
+        momentum = fraction("momentum", momentum)
     if process_group is not None and not (dist.is_available() and isinstance(process_group, dist.ProcessGroup)):
         raise TypeError(
             f"process_group must be None or a torch.distributed.ProcessGroup, got {type(process_group).__name__}"

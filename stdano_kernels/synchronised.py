@@ -23,7 +23,7 @@ def synchronised_batch_norm(
     weight: Tensor | None,
     bias: Tensor | None,
     *,
-    momentum: float,
+    momentum: float | Tensor,
     eps: float,
     process_group: dist.ProcessGroup,
 ) -> Tensor:
@@ -34,7 +34,7 @@ def synchronised_batch_norm(
         x: ``[N, C, ...]``, this process's part.
         running_mean, running_var: ``[C]``, updated in place; None: nothing is updated.
         weight, bias: ``[C]``, or None for 1 and 0.
-        momentum: weight of the batch in the running statistics, from 0 to 1.
+        momentum: weight of the batch in the running statistics, from 0 to 1; a number or a tensor of shape ``[]``.
         eps: added to the variance.
         process_group: every process of it must call, forward and backward.
 
@@ -76,6 +76,7 @@ class _BatchNorm(torch.autograd.Function):
         dtype = compute_dtype(x)
         arguments = (x, mean.to(dtype), variance.to(dtype), None if weight is None else weight.to(dtype))
         y = F.batch_norm(*arguments, None if bias is None else bias.to(dtype), eps=eps)
+        ctx.set_materialize_grads(False)
         ctx.eps, ctx.process_group, ctx.namespace, ctx.values = eps, process_group, namespace, values
         ctx.save_for_backward(*arguments)
         ctx.mark_non_differentiable(mean, variance)
@@ -83,8 +84,9 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     @registration.differentiable_once
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple:
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
         x, mean, variance, weight = ctx.saved_tensors
+        grad = torch.zeros_like(x) if grad is None else grad  # the other processes wait for this one's sums
         if x.numel() == 0:  # which torch's backward divides by
             of_weight = of_bias = torch.zeros_like(mean)
             of_x = grad

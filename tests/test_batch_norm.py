@@ -1,6 +1,8 @@
 """bn_neuron is nn.BatchNorm2d over the merged T*B followed by the neuron: every output, running statistics and the
 gradients of everything that goes in."""
 
+from functools import partial
+
 import pytest
 import torch
 from channels_common import (
@@ -10,6 +12,7 @@ from channels_common import (
     distances,
     draw,
     run_bn,
+    run_super,
     some_surrogate,
     start_statistics,
 )
@@ -66,6 +69,20 @@ def test_weight_bias_and_statistics(neuron, given, statistics, training):
     if statistics or training:
         settings = dict(given=given, statistics=statistics, training=training, momentum=0.3, eps=0.01)
         assert_equals_composition(neuron, make_x((4, 2, 3, 5), torch.float64), **settings)
+
+
+@pytest.mark.parametrize("backend", ("cpu", "reference"))
+@pytest.mark.parametrize("dtype", (torch.float64, torch.float32), ids=short)
+def test_momentum_may_be_a_tensor(backend, dtype):
+    """So that one that a device computes need not be waited for; to the last bit the number that it holds."""
+    momentum = torch.tensor(3, dtype=dtype).reciprocal()
+    runs = [
+        run(make_x((4, 2, 3, 5), dtype), momentum=value, backend=backend)
+        for run in (run_super, partial(run_bn, "lif"))
+        for value in (momentum, momentum.item())
+    ]
+    for given, number in (runs[:2], runs[2:]):
+        assert all(torch.equal(given[name], number[name]) for name in number)
 
 
 @every_neuron

@@ -167,6 +167,14 @@ def test_momentum_and_eps(kind, name, lowest):
         refused(kind, error, f"{name} must be a .*number.*got {value!r}", **{name: value})
     if name == "momentum":
         refused(kind, ValueError, "momentum must be a number from 0 to 1, got 1.5", momentum=1.5)
+        for value in (torch.ones(1), torch.tensor(1)):
+            refused(
+                kind,
+                ValueError,
+                r"momentum must be a number or a floating-point tensor of shape \[\], got",
+                momentum=value,
+            )
+        refused(kind, ValueError, "momentum must be on the device of x", momentum=torch.ones((), **META))
 
 
 @both

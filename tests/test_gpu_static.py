@@ -1,6 +1,7 @@
 """Every GPU kernel, compiled for every architecture without a GPU: registers, spills, shared memory, accesses."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -96,6 +97,30 @@ def test_triton_kernels_around_channels(architecture):
     for code in codes[: len(CHANNEL_KERNELS)]:  # float32, aligned
         widths = {name for _, name, _ in code.opcodes if name.startswith("LDG")}
         assert "backward" in code.kind or any(".128" in name for name in widths) or "decode" in code.kind, code
+
+
+def assert_rounded(ptx):
+    """Every sum, difference and product says how it is rounded: where one does not, the driver that compiles the PTX
+    for a later device may make a product and a sum one operation, and a spike flips."""
+    operations = re.findall(r"\b((?:add|sub|mul|fma|mad)\.[a-z0-9.]*f(?:32|64)(?:x2)?)\b", ptx)
+    assert len(operations) > 50 and {name.split(".")[1] for name in operations} == {"rn"}
+
+
+@needs_cuda_build
+def test_the_driver_may_not_contract_the_cuda_kernels():
+    from _gpu_code import _library, _tool
+
+    assert_rounded(_tool("cuobjdump", "-ptx", _library()))
+
+
+@pytest.mark.parametrize("architecture", (90, 120))
+def test_the_driver_may_not_contract_the_triton_kernels(architecture):
+    from _gpu_code import _compile, ops, recorded_calls, recorded_channel_calls
+
+    calls = recorded_channel_calls(torch.float32, 0, False, 7, 0)
+    for neuron in ops._FORWARD_KERNELS:
+        calls += recorded_calls(neuron, torch.float32, 0, True, True, 0, torch.ones(3, 4))
+    assert_rounded("".join(_compile(kernel, arguments, architecture)[0].asm["ptx"] for kernel, arguments in calls))
 
 
 def test_the_report_says_what_it_is():

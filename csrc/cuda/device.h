@@ -47,5 +47,8 @@ void launch_sums(const SumsCall&, cudaStream_t);
 // The architectures that the kernels were compiled for, as nvcc writes them: "800,860".
 const char* architectures();
 
+// Why the driver takes none of the kernels for the current device; "" where it does.
+const char* code_error();
+
 }  // namespace cuda
 }  // namespace stdano

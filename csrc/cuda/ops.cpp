@@ -2,6 +2,7 @@
 #include <cuda_runtime_api.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/macros.h>
 #include <torch/headeronly/macros/Macros.h>
 
 #include <string>
@@ -12,10 +13,8 @@
 namespace stdano {
 namespace {
 
-void check_launch() {
-  const cudaError_t error = cudaGetLastError();
-  STD_TORCH_CHECK(error == cudaSuccess, "stdano: a CUDA kernel could not be started: ", cudaGetErrorString(error));
-}
+// In torch's words: what the runtime reports here may be the failure of another kernel, earlier.
+void check_launch() { STD_CUDA_KERNEL_LAUNCH_CHECK(); }
 
 cudaStream_t current_stream(const Tensor& x) {
   void* stream = nullptr;
@@ -122,10 +121,19 @@ std::string cuda_build() {
          cuda::architectures();
 }
 
+// Why the driver takes no kernel of this build for a device; "" where it does.
+std::string cuda_code_error(int64_t device) {
+  const torch::stable::accelerator::DeviceGuard guard(static_cast<int32_t>(device));
+  return cuda::code_error();
+}
+
 }  // namespace
 }  // namespace stdano
 
-STABLE_TORCH_LIBRARY_FRAGMENT(stdano, m) { m.def("cuda_build() -> str"); }
+STABLE_TORCH_LIBRARY_FRAGMENT(stdano, m) {
+  m.def("cuda_build() -> str");
+  m.def("cuda_code_error(int device) -> str");
+}
 
 STABLE_TORCH_LIBRARY_IMPL(stdano, CUDA, m) {
   STDANO_IMPLEMENT(m, stdano::Cuda);
@@ -134,4 +142,5 @@ STABLE_TORCH_LIBRARY_IMPL(stdano, CUDA, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(stdano, CompositeExplicitAutograd, m) {
   m.impl("cuda_build", TORCH_BOX(&stdano::cuda_build));
+  m.impl("cuda_code_error", TORCH_BOX(&stdano::cuda_code_error));
 }

@@ -57,6 +57,25 @@ __global__ void __launch_bounds__(kThreads)
 #define STDANO_TEXT_(...) #__VA_ARGS__
 const char* architectures() { return STDANO_TEXT(__CUDA_ARCH_LIST__); }
 
+// All files are compiled for the same architectures, so one kernel speaks for all. Other errors are not about code
+// (an earlier kernel has failed, memory is short, a graph is being captured): the next launch reports them.
+const char* code_error() {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, sums_kernel);
+  if (error == cudaSuccess) return "";
+  cudaGetLastError();  // or the next launch, whosever it is, would report this one
+  switch (error) {
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidDeviceFunction:
+    case cudaErrorInvalidKernelImage:
+    case cudaErrorInvalidPtx:
+    case cudaErrorUnsupportedPtxVersion:
+    case cudaErrorJitCompilerNotFound:
+    case cudaErrorJitCompilationDisabled: return cudaGetErrorString(error);
+    default: return "";
+  }
+}
+
 int64_t partial_size(const Geometry& g) {
   if (g.N == 0) return 0;
   const Slices slices = make_slices(g);

@@ -94,21 +94,22 @@ def table_entry(table_ptr, row: tl.constexpr, m, channels, channel_stride, PER_C
 
 @triton.jit
 def affine_of(affine_ptr, m, channels, channel_stride, PER_CHANNEL: tl.constexpr):
-    """(centre, scale, shift) of the neuron's input; None where that is x itself."""
+    """(centre, scale, shift) of the neuron's input; empty where that is x itself. Not None, which no function returns
+    before Triton 3.7."""
     if affine_ptr is not None:
         centre = table_entry(affine_ptr, 0, m, channels, channel_stride, PER_CHANNEL)
         scale = table_entry(affine_ptr, 1, m, channels, channel_stride, PER_CHANNEL)
         shift = table_entry(affine_ptr, 2, m, channels, channel_stride, PER_CHANNEL)
         return (centre, scale, shift)
     else:
-        return None
+        return ()
 
 
 @triton.jit
 def load_input(pointer, where, first, T, inner, mask, affine, STEPS: tl.constexpr, VECTOR: tl.constexpr):
     """load_steps of x, from which affine's centre is taken away; see steps.transformed for the rest of it."""
     x = load_steps(pointer, where, first, T, inner, mask, STEPS, VECTOR)
-    if affine is None:
+    if len(affine) == 0:
         return x
     else:
         deviations = ()

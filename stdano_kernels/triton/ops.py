@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .. import registration
 from ..surrogate import SURROGATES
 from .channel_ops import OPERATORS as CHANNEL_OPERATORS
 from .common import CHECKPOINT_STEPS
@@ -29,7 +30,7 @@ from .launch import (
 from .layout import Geometry, dense, empty_state, make_geometry, with_layout_of
 from .lif import lif_backward, lif_forward
 from .llif import llif_backward, llif_forward
-from .schema import define
+from .schema import NAMESPACE, define
 from .slif import slif_backward, slif_forward
 
 # The name of `adapt` in a neuron's equations.
@@ -260,3 +261,4 @@ def backward(
 
 
 _LIBRARY = define(forward, backward, CHANNEL_OPERATORS)  # the operators exist as long as this does
+registration.register(NAMESPACE)  # here, where the lock of the import sees to it that it happens once

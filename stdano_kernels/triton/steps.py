@@ -36,7 +36,7 @@ def gain_of(inverse_tau, DECAY_INPUT: tl.constexpr):
 @triton.jit
 def transformed(x, affine):
     """The neuron's input: x, or scale*x + shift where x is what common.load_input left of it."""
-    if affine is None:
+    if len(affine) == 0:
         return x
     else:
         return tl.fma(affine[1], x, affine[2])
@@ -45,7 +45,7 @@ def transformed(x, affine):
 @triton.jit
 def before_transform(gradient, affine):
     """The gradient of x from that of the neuron's input."""
-    if affine is None:
+    if len(affine) == 0:
         return gradient
     else:
         return affine[1] * gradient

@@ -58,3 +58,10 @@ def record_launches():
 @pytest.fixture
 def launches():
     return record_launches
+
+
+@pytest.fixture
+def graphs():
+    """Skips where graphs cannot be captured."""
+    if cudasim:
+        pytest.skip("the simulated device captures no graphs")

@@ -1,5 +1,7 @@
 """One launch forward, one backward, and the bytes that the two have to move: nothing else."""
 
+import importlib
+
 import pytest
 import torch
 from gpu_common import every_backend, to_device
@@ -124,12 +126,10 @@ def test_learnable_constants_take_one_small_launch_more(launches, backend, neuro
     assert len(forward) == 1 and len(backward) == 2
 
 
-@pytest.mark.parametrize("neuron", ("lif", "llif", "slif"))
+@every_neuron
 def test_triton_compiles_once_for_all_lengths_and_sizes(neuron):
     """A new T or number of neurons finds the compiled kernel."""
-    from stdano_kernels.triton import lif, llif, slif
-
-    module = {"lif": lif, "llif": llif, "slif": slif}[neuron]
+    module = importlib.import_module(f"stdano_kernels.triton.{neuron}")
     kernels = [getattr(module, f"{neuron}_forward"), getattr(module, f"{neuron}_backward")]
 
     def count():

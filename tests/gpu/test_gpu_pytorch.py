@@ -12,12 +12,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import stdano_kernels
-from stdano import LIFNode, LLIFNode, SLIFNode
+from stdano.neurons import NEURONS as NODES
 from stdano_kernels.fakes import CHANNEL_OPERATORS, DEVICE_CHECKPOINT_STEPS
 from stdano_kernels.registration import NAMESPACES
 
 backends = sys.modules["stdano_kernels.backends"]  # whose name in the package is the function's
-NODES = {"lif": LIFNode, "llif": LLIFNode, "slif": SLIFNode}
 
 
 class Record(TorchDispatchMode):
@@ -104,15 +103,57 @@ def test_float64_without_cuda_kernels_takes_the_reference(without):
         stdano_kernels.lif(make_x((4, 3), torch.float64).cuda())
 
 
-def test_a_device_that_is_too_old_is_named(monkeypatch):
-    backends._device_error.cache_clear()
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index=None: (7, 5))
-    try:
-        with pytest.raises(RuntimeError, match="has compute capability 7.5; the kernels need 8.0"):
-            stdano_kernels.lif(make_x((4, 3)).cuda(), backend="cuda")
-        assert not stdano_kernels.backends()["triton"].available
-    finally:
-        backends._device_error.cache_clear()
+@pytest.fixture
+def answers(monkeypatch):
+    """Changes what the driver answers, for which it is asked anew."""
+
+    def change(owner, name, answer):
+        monkeypatch.setattr(owner, name, answer)
+        forget()
+
+    def forget():
+        for asked in (backends._device_error, backends._code_error, backends._warn_once):
+            asked.cache_clear()
+
+    yield change
+    forget()
+
+
+def test_a_device_that_the_build_has_no_code_for_gets_triton(answers):
+    """A build for another architecture, or PTX that the driver is too old for: launches would fail."""
+    assert torch.ops.stdano.cuda_code_error(torch.cuda.current_device()) == ""
+    answers(torch.ops.stdano, "cuda_code_error", lambda index: "no kernel image is available")
+    x = make_x((4, 3)).cuda()
+    assert operators_of(lambda: stdano_kernels.lif(x)) == ["stdano_triton.lif_forward"]
+    with pytest.raises(RuntimeError, match=r'backend="cuda" is not available here: .*\(no kernel image is available\)'):
+        stdano_kernels.lif(x, backend="cuda")
+    status = stdano_kernels.backends()
+    assert "TORCH_CUDA_ARCH_LIST" in status["cuda"].reason and not status["cuda"].available
+    assert status["triton"].available
+
+
+def test_the_driver_is_asked_once(answers):
+    asked, operator = [], torch.ops.stdano.cuda_code_error
+    answers(torch.ops.stdano, "cuda_code_error", lambda index: asked.append(index) or operator(index))
+    for _ in range(3):
+        stdano_kernels.lif(make_x((4, 3)).cuda())
+    assert stdano_kernels.backends()["cuda"].available
+    assert asked == [torch.cuda.current_device()]
+
+
+def test_the_driver_is_asked_while_shapes_are_traced(answers):
+    """Inside a mode that takes every operation for one on tensors without values."""
+    answers(torch.cuda, "get_device_name", torch.cuda.get_device_name)  # the same, to be asked anew
+    with torch._subclasses.FakeTensorMode():
+        spikes = stdano_kernels.lif(torch.empty(4, 3, device="cuda"))
+    assert spikes.shape == (4, 3)
+
+
+def test_a_device_that_is_too_old_is_named(answers):
+    answers(torch.cuda, "get_device_capability", lambda index=None: (7, 5))
+    with pytest.raises(RuntimeError, match="has compute capability 7.5; the kernels need 8.0"):
+        stdano_kernels.lif(make_x((4, 3)).cuda(), backend="cuda")
+    assert not stdano_kernels.backends()["triton"].available
 
 
 # --- tracing, autocast, modules ---
@@ -215,7 +256,9 @@ def test_modules_train_as_on_the_cpu(backend, neuron):
     """Two steps of the same network, the neurons on the device and on the CPU."""
     torch.manual_seed(0)
     conv = nn.Conv2d(2, 4, 3, padding=1)
-    nodes = {device: NODES[neuron](step_mode="m", backend=b) for device, b in (("cpu", "auto"), ("cuda", backend))}
+    nodes = {
+        device: NODES[neuron.upper()](step_mode="m", backend=b) for device, b in (("cpu", "auto"), ("cuda", backend))
+    }
     results = {}
     for device, node in nodes.items():
         layer = copy.deepcopy(conv).to(device)

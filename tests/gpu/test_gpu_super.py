@@ -6,6 +6,7 @@ from gpu_common import every_backend, operators, super_settings
 from kernels_common import (
     DENSE_LAYOUTS,
     HALF,
+    NEURONS,
     assert_close,
     assert_same_bits,
     by_dtype,
@@ -275,7 +276,7 @@ def test_triton_compiles_once_for_all_lengths_and_sizes():
 @by_dtype((torch.float32, torch.float16))
 def test_super_neuron_equals_the_cpu(backend, training, dtype):
     """Statistics are double sums in another order, so tables, and what follows from them, agree to a rounding."""
-    neurons = ("slif", "lif", "llif")
+    neurons = NEURONS[::-1]
     x = make_x((9, 4, 3, 5), dtype)
     results = {}
     for device, chosen in (("cpu", "cpu"), ("cuda", backend)):
