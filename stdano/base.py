@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import stdano_kernels
-from stdano_kernels.settings import choice, flag
+from stdano_kernels.backends import NAMES
+from stdano_kernels.settings import choice, flag, python_value
 
 from .link import Link
 from .recomputation import Segments, State, checkpointed, uncompiled
@@ -90,11 +91,14 @@ class BaseNode(nn.Module):
 
     def _check_settings(self) -> None:
         """Runs the function on nothing, whose checks are the only ones."""
+        for name, value in self._settings().items():
+            if python_value(value) is not value:
+                setattr(self, name, python_value(value))
         tensors = [t for t in (self.tau, self.v_threshold) if isinstance(t, Tensor)]
         channels = max([t.numel() for t in tensors if t.dim()], default=1)
         x = torch.empty(0, 0, channels, device=tensors[0].device if tensors else None)
         self._run(x, None, False, backend="reference")
-        choice("backend", self.backend, ("auto", *stdano_kernels.backends()))
+        choice("backend", self.backend, ("auto", *NAMES))
 
     def _settings(self) -> dict[str, Any]:
         """The keyword arguments of the function in stdano_kernels, less those that concern a single call."""

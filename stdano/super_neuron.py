@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import stdano_kernels
 from stdano_kernels import super_neuron
-from stdano_kernels.settings import choice, flag, number
+from stdano_kernels.backends import NAMES
+from stdano_kernels.settings import choice, flag, number, python_value
 
 from .base import BaseNode
 from .link import statistics, synchronised
@@ -85,6 +86,7 @@ class SuperNeuron(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
+        num_channels = python_value(num_channels)
         if not isinstance(num_channels, int) or num_channels < 1:
             raise ValueError(f"num_channels must be 1 or more, got {num_channels!r}")
         names = () if isinstance(neurons, str) else tuple(neurons)
@@ -129,7 +131,7 @@ class SuperNeuron(nn.Module):
         number("eps", self.eps)
         if self.momentum is not None:
             number("momentum", self.momentum)
-        choice("backend", self.backend, ("auto", *stdano_kernels.backends()))
+        choice("backend", self.backend, ("auto", *NAMES))
 
     def weights(self) -> Tensor:
         """``[K]``: the share of each candidate, the softmax of ``alpha``."""
