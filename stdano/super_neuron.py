@@ -20,6 +20,28 @@ from .neurons import NEURONS
 from .surrogates import resolve_surrogate
 
 
+class _Statistics(nn.modules.batchnorm._BatchNorm):
+    """A super neuron's statistics to whoever looks for BatchNorms in a model: ``torch.optim.swa_utils.update_bn`` resets
+    them and sets the momentum. The tensors are the super neuron's, and so are their names in ``state_dict()``."""
+
+    running_mean = running_var = num_batches_tracked = None
+
+    def __init__(self, buffers: dict[str, Tensor | None], momentum: float | None) -> None:
+        nn.Module.__init__(self)
+        self.num_features, self.eps, self.momentum = 0, 1e-5, momentum
+        self.affine = self.track_running_stats = False
+        self.buffers_of_parent = buffers  # the dictionary itself, in which to() and load_state_dict() put new tensors
+
+    def reset_running_stats(self) -> None:
+        for name, start in (("running_mean", 0), ("running_var", 1), ("num_batches_tracked", 0)):
+            tensor = self.buffers_of_parent[name]
+            if tensor is not None:
+                tensor.fill_(start)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """Nothing: BatchNorm's would add what old checkpoints of BatchNorms lack."""
+
+
 class SuperNeuron(nn.Module):
     """Several neurons on one input, each normalised, and their weighted sum (eq. 10 of the paper)::
 
@@ -96,7 +118,6 @@ class SuperNeuron(nn.Module):
             raise ValueError("process_group must be None without sync=True")
         self.num_channels = num_channels
         self.neurons = names
-        self.momentum = momentum
         self.eps = eps
         self.track_running_stats = flag("track_running_stats", track_running_stats)
         self.sync = flag("sync", sync)
@@ -120,7 +141,17 @@ class SuperNeuron(nn.Module):
         self.register_buffer("running_mean", torch.zeros(shape) if track_running_stats else None)
         self.register_buffer("running_var", torch.ones(shape) if track_running_stats else None)
         self.register_buffer("num_batches_tracked", torch.tensor(0) if track_running_stats else None)
+        self._statistics = _Statistics(self._buffers, momentum)
         self._check_settings()
+
+    @property
+    def momentum(self) -> float | None:
+        """Weight of the batch in the running statistics; None: all batches weigh the same."""
+        return self._statistics.momentum
+
+    @momentum.setter
+    def momentum(self, value: float | None) -> None:
+        self._statistics.momentum = value
 
     def _check_settings(self) -> None:
         for name in NEURONS:  # every setting, also of neurons that are no candidates
@@ -128,6 +159,9 @@ class SuperNeuron(nn.Module):
         for constant in ("tau", "v_threshold"):
             if isinstance(getattr(self, constant), Tensor):
                 raise TypeError(f"{constant} must be a number in a super neuron, got a tensor")
+        for name, value in vars(self).items():
+            if python_value(value) is not value:
+                setattr(self, name, python_value(value))
         number("eps", self.eps)
         if self.momentum is not None:
             number("momentum", self.momentum)
@@ -194,6 +228,9 @@ class SuperNeuron(nn.Module):
 
     def reset(self) -> None:
         """Does nothing, since no state is carried; :func:`stdano.reset_net` may call it all the same."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
 
     def extra_repr(self) -> str:
         names = (
