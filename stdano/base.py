@@ -141,7 +141,7 @@ class BaseNode(nn.Module):
         return spikes.squeeze(0) if self.step_mode == "s" else spikes
 
     def _holder(self) -> Any:
-        """What has ``_state`` and ``_v_seq``: this module, but while checkpointing repeats a segment, something else."""
+        """What has ``_state`` and ``_v_seq``: this module, or, while checkpointing repeats a segment, its entry."""
         return self if torch.compiler.is_compiling() else self._segments.holder(self)
 
     def _usable(self, state: State, x: Tensor) -> State:

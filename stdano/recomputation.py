@@ -104,8 +104,8 @@ def _frame_of(hook: Any) -> tuple[Any, bool]:
             return value, repeated
     if getattr(function, "__module__", None) == checkpoint.__name__:
         raise RuntimeError(
-            f"stdano does not know the checkpoints of torch {torch.__version__}, and so not which state a repeated call "
-            "starts from: leave spiking neurons out of torch.utils.checkpoint, or use another version of torch"
+            f"stdano does not know the checkpoints of torch {torch.__version__}, and so not which state a repeated "
+            "call starts from: leave spiking neurons out of torch.utils.checkpoint, or use another version of torch"
         )
     return None, False
 

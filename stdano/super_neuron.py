@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-import stdano_kernels
 from stdano_kernels import super_neuron
 from stdano_kernels.backends import NAMES
 from stdano_kernels.settings import choice, flag, number, python_value
@@ -17,12 +16,13 @@ from stdano_kernels.settings import choice, flag, number, python_value
 from .base import BaseNode
 from .link import statistics, synchronised
 from .neurons import NEURONS
+from .recomputation import checkpointed, uncompiled
 from .surrogates import resolve_surrogate
 
 
 class _Statistics(nn.modules.batchnorm._BatchNorm):
-    """A super neuron's statistics to whoever looks for BatchNorms in a model: ``torch.optim.swa_utils.update_bn`` resets
-    them and sets the momentum. The tensors are the super neuron's, and so are their names in ``state_dict()``."""
+    """A super neuron's statistics to whoever looks for BatchNorms in a model: ``torch.optim.swa_utils.update_bn``
+    resets them and sets the momentum. The tensors are the super neuron's, as are their names in ``state_dict()``."""
 
     running_mean = running_var = num_batches_tracked = None
 
@@ -198,6 +198,11 @@ class SuperNeuron(nn.Module):
             raise ValueError(
                 f"x must be [T, B, C, ...] with {self.num_channels} channels, got a tensor of shape {list(x.shape)}"
             )
+        if self.training and torch.compiler.is_compiling() and checkpointed():
+            return uncompiled(self._forward, x)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         mean, variance, training, momentum = statistics(self)
         return super_neuron(
             x,

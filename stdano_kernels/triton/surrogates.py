@@ -19,7 +19,7 @@ def derivative(u, alpha, SURROGATE: tl.constexpr):
     a = tl.abs(u)
     if SURROGATE == "triangle":
         d = tl.fma(-alpha, alpha * a, alpha)  # alpha*alpha may overflow
-        return tl.where(0.0 > d, 0.0, d)
+        return tl.where(d < 0.0, 0.0, d)
     elif SURROGATE == "rectangle":
         return tl.where(a == a, tl.where(alpha * a < 0.5, alpha, 0.0), a)
     elif SURROGATE == "sigmoid":
