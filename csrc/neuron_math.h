@@ -85,8 +85,14 @@ struct Exponential {
   real scale, fraction;
 };
 
+// Below this exp is a constant.
+template <class real>
+STDANO_INLINE constexpr real lowest_exponent() {
+  return sizeof(real) == 4 ? real(-87.3) : real(-708);
+}
+
 STDANO_INLINE Exponential<float> exponential(float x) {
-  x = x < -87.3f ? -87.3f : x;
+  x = x < lowest_exponent<float>() ? lowest_exponent<float>() : x;
   const float shifted = fma_(x, 1.44269504f, 12582912.0f);  // 1.5 * 2^23: the low bits hold n
   const float n = shifted - 12582912.0f;
   float r = fma_(n, -0.693145751953125f, x);  // ln 2 in two parts, the first short enough for an exact product
@@ -101,7 +107,7 @@ STDANO_INLINE Exponential<float> exponential(float x) {
 }
 
 STDANO_INLINE Exponential<double> exponential(double x) {
-  x = x < -708.0 ? -708.0 : x;
+  x = x < lowest_exponent<double>() ? lowest_exponent<double>() : x;
   const double shifted = fma_(x, 1.4426950408889634, 6755399441055744.0);  // 1.5 * 2^52
   const double n = shifted - 6755399441055744.0;
   double r = fma_(n, -6.93147180369123816490e-01, x);
@@ -132,7 +138,7 @@ STDANO_INLINE real exp_negative(real x) {
 // The same with 0 at the end.
 template <class real>
 STDANO_INLINE real exp_or_zero(real x) {
-  return x < (sizeof(real) == 4 ? real(-87.3) : real(-708)) ? real(0) : exp_negative(x);
+  return x < lowest_exponent<real>() ? real(0) : exp_negative(x);
 }
 
 // tanh(x) = -w/(2 + w) with w = exp(-2|x|) - 1, which loses nothing near 0; at most 3 ulp off. A rational

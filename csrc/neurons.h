@@ -84,10 +84,11 @@ STDANO_INLINE Constants<real> make_constants(P p, real tau, real threshold) {
   return {tau, inverse, decay > smallest ? decay : smallest, p.decay_input != 0 ? inverse : real(1), threshold};
 }
 
-// A time constant from a tensor, whose values nobody has looked at: at these ends exp(-1/tau) is 0 and 1.
+// A time constant from a tensor, whose values nobody has looked at: at these ends exp(-1/tau) is 0 and 1, and the square
+// of 1/tau is still a number.
 template <class real>
 STDANO_INLINE real limited_tau(real tau) {
-  return tau < real(1e-30) ? real(1e-30) : (tau > real(1e30) ? real(1e30) : tau);
+  return tau < real(1e-19) ? real(1e-19) : (tau > real(1e30) ? real(1e30) : tau);
 }
 
 template <class real>
@@ -144,11 +145,12 @@ STDANO_INLINE real spike_gradient(P p, real gs, real gv, real h, real theta) {
   return p.detach_reset != 0 ? gs : gs + through_reset;
 }
 
-// dh/dtau of the charge.
+// dh/dtau of the charge. Where exp(-1/tau) has come to its end, it is a constant.
 template <class P, class real>
 STDANO_INLINE real charge_slope(P p, real x, real v, real decay, real inverse_tau) {
   const real square = inverse_tau * inverse_tau;
-  const real through_decay = (v - p.v_reset) * (p.linear_decay != 0 ? square : decay * square);
+  const real slope = (v - p.v_reset) * (p.linear_decay != 0 ? square : decay * square);
+  const real through_decay = inverse_tau > -lowest_exponent<real>() ? real(0) : slope;
   return p.decay_input != 0 ? fma_(-square, x, through_decay) : through_decay;
 }
 

@@ -12,8 +12,8 @@ enum Surrogate : int64_t { triangle, rectangle, sigmoid, atan, piecewise_exp, fa
 
 namespace STDANO_ISA {
 
-// Finite for every u, infinite ones included: nothing overflows but to a denominator's infinity. NaN gives 0
-// where a comparison decides (triangle, rectangle).
+// Finite for every u, infinite ones included: nothing overflows but to a denominator's infinity. NaN stays NaN: a
+// comparison that decides is written so that it falls to the side of u.
 template <Surrogate kind, class real>
 STDANO_INLINE real surrogate_derivative(real u, real alpha) {
   const real half = real(0.5);
@@ -21,10 +21,10 @@ STDANO_INLINE real surrogate_derivative(real u, real alpha) {
   const real a = abs_(u);
   if (kind == triangle) {
     const real d = fma_(-alpha, alpha * a, alpha);  // alpha*alpha may overflow
-    return d > 0 ? d : real(0);
+    return real(0) > d ? real(0) : d;
   }
   if (kind == rectangle) {
-    return alpha * a < half ? alpha : real(0);
+    return a == a ? (alpha * a < half ? alpha : real(0)) : a;
   }
   if (kind == sigmoid) {
     const real e = exp_or_zero(-alpha * a);
@@ -48,11 +48,11 @@ STDANO_INLINE real surrogate_primitive(real u, real alpha) {
   const real a = abs_(u);
   const real sign = u < 0 ? real(-1) : real(1);
   if (kind == triangle) {
-    const real z = alpha * a < real(1) ? alpha * a : real(1);
+    const real z = alpha * a > real(1) ? real(1) : alpha * a;
     return half + sign * (z - half * z * z);
   }
   if (kind == rectangle) {
-    const real z = alpha * a < half ? alpha * a : half;
+    const real z = alpha * a > half ? half : alpha * a;
     return half + sign * z;
   }
   if (kind == sigmoid) {
@@ -69,7 +69,7 @@ STDANO_INLINE real surrogate_primitive(real u, real alpha) {
   // fast_sigmoid; its limit where |u| is too large for the quotient (inf/inf)
   const real limit = real(1) / alpha;
   const real z = a / fma_(alpha, a, real(1));
-  return half + sign * (z < limit ? z : limit);
+  return half + sign * ((z < limit) | (u != u) ? z : limit);
 }
 
 // Calls f with the surrogate that is known at run time alone, as a type: std::integral_constant<Surrogate, kind>.

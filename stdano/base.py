@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import stdano_kernels
-from stdano_kernels.settings import choice, flag
+from stdano_kernels.backends import NAMES
+from stdano_kernels.settings import choice, flag, python_value
 
 from .link import Link
-from .recomputation import InitialStates, State, in_backward
+from .recomputation import Segments, State, checkpointed, uncompiled
 from .surrogates import resolve_surrogate
 
 
@@ -47,7 +48,7 @@ class BaseNode(nn.Module):
     v_threshold: float | Tensor
     _state: State
     _v_seq: list[Tensor]
-    _initial_states: InitialStates
+    _segments: Segments
     _link: Link | None = None  # to the BatchNorm that this neuron computes as well; see stdano.fuse
 
     def __init__(
@@ -78,7 +79,9 @@ class BaseNode(nn.Module):
         self.store_v_seq = flag("store_v_seq", store_v_seq)
         self.decay = decay
         self.spike = spike
-        self.reset()
+        self._state = None
+        self._v_seq = []
+        self._segments = Segments()
 
     def _set_constant(self, name: str, value: float | Tensor) -> None:
         if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
@@ -88,11 +91,14 @@ class BaseNode(nn.Module):
 
     def _check_settings(self) -> None:
         """Runs the function on nothing, whose checks are the only ones."""
+        for name, value in self._settings().items():
+            if python_value(value) is not value:
+                setattr(self, name, python_value(value))
         tensors = [t for t in (self.tau, self.v_threshold) if isinstance(t, Tensor)]
         channels = max([t.numel() for t in tensors if t.dim()], default=1)
         x = torch.empty(0, 0, channels, device=tensors[0].device if tensors else None)
         self._run(x, None, False, backend="reference")
-        choice("backend", self.backend, ("auto", *stdano_kernels.backends()))
+        choice("backend", self.backend, ("auto", *NAMES))
 
     def _settings(self) -> dict[str, Any]:
         """The keyword arguments of the function in stdano_kernels, less those that concern a single call."""
@@ -120,29 +126,48 @@ class BaseNode(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes for an input ``[T, B, ...]`` (``step_mode="m"``) or ``[B, ...]`` (``"s"``); like the input."""
-        recomputed = in_backward()
-        initial = self._initial_states.recall() if recomputed else self._state
+        if torch.compiler.is_compiling() and checkpointed():
+            return uncompiled(self._forward, x)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         steps = x.unsqueeze(0) if self.step_mode == "s" else x
-        self._check_state(initial, steps)
+        holder = self._holder()
+        initial = self._usable(holder._state, steps)
         spikes, state, v_seq = self._run(steps, initial, self.store_v_seq, self.backend)
-        if not recomputed:
-            self._initial_states.record(initial)
-            self._state = state
-            if v_seq is not None:
-                self._v_seq = [*self._v_seq, v_seq] if self.step_mode == "s" else [v_seq]
+        holder._state = state
+        if v_seq is not None:
+            holder._v_seq = _joined(holder._v_seq, v_seq) if self.step_mode == "s" else [v_seq]
         return spikes.squeeze(0) if self.step_mode == "s" else spikes
 
-    def _check_state(self, state: State, x: Tensor) -> None:
-        if state is not None and state[0].shape != x.shape[1:]:
+    def _holder(self) -> Any:
+        """What has ``_state`` and ``_v_seq``: this module, or, while checkpointing repeats a segment, its entry."""
+        return self if torch.compiler.is_compiling() else self._segments.holder(self)
+
+    def _usable(self, state: State, x: Tensor) -> State:
+        """The carried state as this call can take it."""
+        if state is None:
+            return None
+        if state[0].shape != x.shape[1:]:
             raise ValueError(
                 f"{type(self).__name__} carries a state of shape {list(state[0].shape)} from an earlier call, but x "
                 f"now needs {list(x.shape[1:])}; call reset() before a sequence of another shape"
             )
-        if state is not None and state[0].device != x.device:
+        if state[0].device != x.device:
             raise ValueError(
                 f"{type(self).__name__} carries a state on {state[0].device} from an earlier call, but x is on "
                 f"{x.device}; call reset(), or move the module to that device"
             )
+        if torch.compiler.is_compiling():
+            return state
+        if _is_mapped(state[0]) and not _is_mapped(x):
+            raise ValueError(
+                f"{type(self).__name__} carries a state from an earlier call under torch.vmap, which is over; call "
+                "reset() after such a call"
+            )
+        if state[0].is_inference() and not torch.is_inference_mode_enabled():
+            return tuple(t.clone() for t in state)  # autograd takes no tensor of inference mode
+        return state
 
     @property
     def step_mode(self) -> str:
@@ -157,7 +182,8 @@ class BaseNode(nn.Module):
     @property
     def v(self) -> Tensor | float:
         """The potential after the last step, ``[B, ...]``; the resting potential, a number, before the first."""
-        return (self.v_reset or 0.0) if self._state is None else self._state[0]
+        state = self._holder()._state
+        return (self.v_reset or 0.0) if state is None else state[0]
 
     @v.setter
     def v(self, value: Tensor | float) -> None:
@@ -166,9 +192,9 @@ class BaseNode(nn.Module):
                 raise ValueError(f"v must be a tensor or the resting potential {self.v_reset or 0.0}, got {value!r}")
             self.reset()
         else:
-            self._state = (
-                (value, *self._resting_adaptation(value)) if self._state is None else (value, *self._state[1:])
-            )
+            holder = self._holder()
+            adaptation = self._resting_adaptation(value) if holder._state is None else holder._state[1:]
+            holder._state = (value, *adaptation)
 
     def _resting_adaptation(self, v: Tensor) -> tuple[Tensor, ...]:
         return ()
@@ -176,26 +202,25 @@ class BaseNode(nn.Module):
     @property
     def v_seq(self) -> Tensor | None:
         """With ``store_v_seq``, the potentials of the last call ``[T, B, ...]``, in mode "s" of all since reset()."""
-        return torch.cat(self._v_seq) if self._v_seq else None
+        v_seq = self._holder()._v_seq
+        return torch.cat(v_seq) if v_seq else None
 
     def reset(self) -> None:
         """Forgets the state: the next call starts a new sequence."""
-        self._state = None
-        self._v_seq = []
-        self._initial_states = InitialStates()
+        holder = self._holder()
+        holder._state = None
+        holder._v_seq = []
 
     def detach(self) -> None:
         """Keeps the values of the state and cuts their history (truncated backpropagation through time)."""
-        self._map_state(Tensor.detach)
-        self._initial_states = InitialStates()
-
-    def _map_state(self, f: Callable[[Tensor], Tensor]) -> None:
-        self._state = None if self._state is None else tuple(f(t) for t in self._state)
-        self._v_seq = [f(t) for t in self._v_seq]
+        holder = self._holder()
+        holder._state = None if holder._state is None else tuple(t.detach() for t in holder._state)
+        holder._v_seq = [t.detach() for t in holder._v_seq]
 
     def _apply(self, fn: Callable, recurse: bool = True) -> BaseNode:
         module = super()._apply(fn, recurse)
-        self._map_state(fn)
+        self._state = None if self._state is None else tuple(fn(t) for t in self._state)
+        self._v_seq = [_each_step(fn, t) for t in self._v_seq]
         return module
 
     def __getstate__(self) -> dict[str, Any]:
@@ -204,7 +229,7 @@ class BaseNode(nn.Module):
         if self._state is not None:
             state["_state"] = tuple(t.detach() for t in self._state)
         state["_v_seq"] = [t.detach() for t in self._v_seq]
-        state["_initial_states"] = InitialStates()
+        state["_segments"] = Segments()
         return state
 
     def _replicate_for_data_parallel(self) -> BaseNode:
@@ -216,6 +241,7 @@ class BaseNode(nn.Module):
             )
         # A replica sees a part of the batch and is thrown away after the call: it can carry no state.
         replica = super()._replicate_for_data_parallel()
+        replica._segments = Segments()
         replica.reset()
         return replica
 
@@ -225,6 +251,22 @@ class BaseNode(nn.Module):
         if self._link is not None:
             settings["fused_with"] = type(self._link.norm).__name__
         return ", ".join(f"{name}={_short(value)}" for name, value in settings.items())
+
+
+def _joined(earlier: list[Tensor], v_seq: Tensor) -> list[Tensor]:
+    """Compiled, a list of growing length would make a graph a step; a tensor of growing size does not."""
+    return [torch.cat((*earlier, v_seq))] if torch.compiler.is_compiling() else [*earlier, v_seq]
+
+
+def _each_step(fn: Callable[[Tensor], Tensor], v_seq: Tensor) -> Tensor:
+    """What ``fn``, which may go by the number of dimensions, makes of potentials ``[T, B, ...]``, step by step."""
+    if v_seq.dim() < 2:
+        return fn(v_seq)
+    return fn(v_seq.flatten(0, 1)).unflatten(0, v_seq.shape[:2])
+
+
+def _is_mapped(t: Tensor) -> bool:
+    return torch._C._functorch.is_batchedtensor(t)
 
 
 def _short(value: object) -> str:

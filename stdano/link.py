@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stdano_kernels import bn_neuron
 
-from .recomputation import in_backward
+from .recomputation import recomputed
 
 # The dimensions of input that torch's own norms take, with channels in dimension 1.
 _DIMENSIONS = ((nn.BatchNorm1d, (2, 3)), (nn.BatchNorm2d, (4,)), (nn.BatchNorm3d, (5,)))
@@ -51,7 +51,7 @@ class Link:
                 f"{type(self.norm).__name__} must have {channels} channels in dimension {dimension} of its input, got "
                 f"a tensor of shape {list(x.shape)}"
             )
-        if not in_backward():
+        if not recomputed():
             if self._called and not torch.compiler.is_compiling():
                 warnings.warn(
                     f"the neuron that is fused with a {type(self.norm).__name__} did not run after it: whatever took "
@@ -115,7 +115,7 @@ class Link:
         """Whether the neuron took the norm's [N, C, ...] for [T, C, ...]. Between the two, the tensor was reshaped at
         most, so its channels are where as many values lie behind each as the norm saw."""
         name, channels = type(self.norm).__name__, self.norm.num_features
-        if not in_backward():  # checkpointing may begin behind the norm
+        if not recomputed():  # checkpointing may begin behind the norm
             if not self._called:
                 raise RuntimeError(
                     f"the neuron normalises for a {name} that was not called before it: the model has changed since "
@@ -168,7 +168,7 @@ def statistics(norm: Any) -> tuple[Tensor | None, Tensor | None, bool, float | T
     mean, variance = norm.running_mean, norm.running_var
     if not norm.training:
         return mean, variance, mean is None and variance is None, 0.0
-    if not norm.track_running_stats or in_backward():
+    if not norm.track_running_stats or recomputed():
         return None, None, True, 0.0
     momentum = norm.momentum
     if norm.num_batches_tracked is not None:

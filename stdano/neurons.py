@@ -108,7 +108,8 @@ class LLIFNode(BaseNode):
     @property
     def theta(self) -> Tensor | float:
         """The threshold of the next step, ``[B, ...]``; ``v_threshold`` before the first."""
-        return self.v_threshold if self._state is None else self._state[1]
+        state = self._holder()._state
+        return self.v_threshold if state is None else state[1]
 
 
 class SLIFNode(BaseNode):
@@ -175,15 +176,24 @@ class SLIFNode(BaseNode):
     @property
     def p(self) -> Tensor | float:
         """The residual potential of the last step, ``[B, ...]``; 0 before the first."""
-        return 0.0 if self._state is None else self._state[1]
+        state = self._holder()._state
+        return 0.0 if state is None else state[1]
 
 
 NEURONS: dict[str, type[BaseNode]] = {"LIF": LIFNode, "LLIF": LLIFNode, "SLIF": SLIFNode}
 
 
 def reset_net(model: nn.Module) -> None:
-    """Calls ``reset()`` on every spiking neuron of a model, stdano's and others'."""
+    """Calls ``reset()`` on every layer of a model that carries a neuron's state from call to call: stdano's neurons,
+    and what SpikingJelly's own ``reset_net`` is for. Nothing else is reset, metrics and the model itself included."""
     for module in model.modules():
-        reset = getattr(module, "reset", None)
-        if callable(reset):
-            reset()
+        if isinstance(module, BaseNode) or _is_spikingjelly_memory(module):
+            module.reset()
+
+
+def _is_spikingjelly_memory(module: Any) -> bool:
+    """Whether a module is one of SpikingJelly's with a state, in any of its versions, without importing it."""
+    return any(
+        base.__name__ in ("MemoryModule", "BaseNode", "SimpleBaseNode") and base.__module__.startswith("spikingjelly.")
+        for base in type(module).__mro__
+    )

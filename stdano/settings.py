@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import stdano_kernels
+from stdano_kernels.backends import NAMES
 
 SETTINGS = "settings.json"  # in the folder of a run
 
@@ -93,7 +93,7 @@ class ModelSettings:
         _at_least(self, {"T": 1})
         _between(self, {"dropout": 1.0})
         _positive(self, ("width",))
-        _choice(self, "backend", ("auto", *stdano_kernels.backends()))
+        _choice(self, "backend", ("auto", *NAMES))
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,37 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-import stdano_kernels
 from stdano_kernels import super_neuron
-from stdano_kernels.settings import choice, flag, number
+from stdano_kernels.backends import NAMES
+from stdano_kernels.settings import choice, flag, number, python_value
 
 from .base import BaseNode
 from .link import statistics, synchronised
 from .neurons import NEURONS
+from .recomputation import checkpointed, uncompiled
 from .surrogates import resolve_surrogate
+
+
+class _Statistics(nn.modules.batchnorm._BatchNorm):
+    """A super neuron's statistics to whoever looks for BatchNorms in a model: ``torch.optim.swa_utils.update_bn``
+    resets them and sets the momentum. The tensors are the super neuron's, as are their names in ``state_dict()``."""
+
+    running_mean = running_var = num_batches_tracked = None
+
+    def __init__(self, buffers: dict[str, Tensor | None], momentum: float | None) -> None:
+        nn.Module.__init__(self)
+        self.num_features, self.eps, self.momentum = 0, 1e-5, momentum
+        self.affine = self.track_running_stats = False
+        self.buffers_of_parent = buffers  # the dictionary itself, in which to() and load_state_dict() put new tensors
+
+    def reset_running_stats(self) -> None:
+        for name, start in (("running_mean", 0), ("running_var", 1), ("num_batches_tracked", 0)):
+            tensor = self.buffers_of_parent[name]
+            if tensor is not None:
+                tensor.fill_(start)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """Nothing: BatchNorm's would add what old checkpoints of BatchNorms lack."""
 
 
 class SuperNeuron(nn.Module):
@@ -85,6 +108,7 @@ class SuperNeuron(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
+        num_channels = python_value(num_channels)
         if not isinstance(num_channels, int) or num_channels < 1:
             raise ValueError(f"num_channels must be 1 or more, got {num_channels!r}")
         names = () if isinstance(neurons, str) else tuple(neurons)
@@ -94,7 +118,6 @@ class SuperNeuron(nn.Module):
             raise ValueError("process_group must be None without sync=True")
         self.num_channels = num_channels
         self.neurons = names
-        self.momentum = momentum
         self.eps = eps
         self.track_running_stats = flag("track_running_stats", track_running_stats)
         self.sync = flag("sync", sync)
@@ -118,7 +141,17 @@ class SuperNeuron(nn.Module):
         self.register_buffer("running_mean", torch.zeros(shape) if track_running_stats else None)
         self.register_buffer("running_var", torch.ones(shape) if track_running_stats else None)
         self.register_buffer("num_batches_tracked", torch.tensor(0) if track_running_stats else None)
+        self._statistics = _Statistics(self._buffers, momentum)
         self._check_settings()
+
+    @property
+    def momentum(self) -> float | None:
+        """Weight of the batch in the running statistics; None: all batches weigh the same."""
+        return self._statistics.momentum
+
+    @momentum.setter
+    def momentum(self, value: float | None) -> None:
+        self._statistics.momentum = value
 
     def _check_settings(self) -> None:
         for name in NEURONS:  # every setting, also of neurons that are no candidates
@@ -126,10 +159,13 @@ class SuperNeuron(nn.Module):
         for constant in ("tau", "v_threshold"):
             if isinstance(getattr(self, constant), Tensor):
                 raise TypeError(f"{constant} must be a number in a super neuron, got a tensor")
+        for name, value in vars(self).items():
+            if python_value(value) is not value:
+                setattr(self, name, python_value(value))
         number("eps", self.eps)
         if self.momentum is not None:
             number("momentum", self.momentum)
-        choice("backend", self.backend, ("auto", *stdano_kernels.backends()))
+        choice("backend", self.backend, ("auto", *NAMES))
 
     def weights(self) -> Tensor:
         """``[K]``: the share of each candidate, the softmax of ``alpha``."""
@@ -162,6 +198,11 @@ class SuperNeuron(nn.Module):
             raise ValueError(
                 f"x must be [T, B, C, ...] with {self.num_channels} channels, got a tensor of shape {list(x.shape)}"
             )
+        if self.training and torch.compiler.is_compiling() and checkpointed():
+            return uncompiled(self._forward, x)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         mean, variance, training, momentum = statistics(self)
         return super_neuron(
             x,
@@ -192,6 +233,9 @@ class SuperNeuron(nn.Module):
 
     def reset(self) -> None:
         """Does nothing, since no state is carried; :func:`stdano.reset_net` may call it all the same."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
 
     def extra_repr(self) -> str:
         names = (

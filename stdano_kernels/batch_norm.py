@@ -22,6 +22,7 @@ from .functional import Output, lif, llif, slif
 from .moments import (
     Moments,
     check_statistics,
+    statistics_of_nothing,
     total,
     total_with_count,
     update_running,
@@ -83,10 +84,12 @@ def bn_neuron(
         raise ValueError("affine must be left out: it is made from weight, bias and the statistics")
     choice("backend", backend, ("auto", *NAMES))
     chosen = select(backend, x)
+    count = values_per_channel(x, training, process_group)
+    if training and count == 0 and process_group is None:
+        training, (running_mean, running_var) = False, statistics_of_nothing((channels,), x)
     if chosen == "reference":
         if process_group is not None:
             raise ValueError("process_group must be None with the reference backend")
-        values_per_channel(x, training, None)
         images = x.flatten(0, 1)
         normalised = F.batch_norm(images, running_mean, running_var, weight, bias, training, float(momentum), eps)
         return FUNCTIONS[neuron](normalised.unflatten(0, x.shape[:2]), backend=chosen, **settings)
@@ -98,7 +101,6 @@ def bn_neuron(
         shift = torch.zeros_like(inverse) if bias is None else bias
         affine = torch.stack((running_mean.double(), scale.double(), shift.double())).to(compute_dtype(x))
         return FUNCTIONS[neuron](x, affine=affine, backend=chosen, **settings)
-    count = values_per_channel(x, training, process_group)
     registration.refuse_transforms(x, weight, bias)
     registration.refuse_vmap(x, weight, bias)
     namespace = registration.NAMESPACES[chosen]

@@ -37,14 +37,19 @@ def check_constant(name: str, value: float | Tensor, x: Tensor, above: float | N
             f"{name} must be a number or a tensor of shape {per_channel} (dimension 2 of x [T, B, C, ...]), "
             f"got shape {list(value.shape)} with x of shape {list(x.shape)}"
         )
-    # Values can be read without waiting for a device on the CPU alone, and never while a graph is traced.
+    limit = "" if above is None else f" above {above:g}"
+    # Values can be read without waiting for a device on the CPU alone; a compiled graph looks at them as it runs.
     if value.device.type == "cpu" and not torch.compiler.is_compiling() and not _is_traced(value):
         bad = ~torch.isfinite(value.detach())
         if above is not None:
             bad |= value.detach() <= above
         if bool(bad.any()):
-            limit = "" if above is None else f" above {above:g}"
             raise ValueError(f"{name} must be finite{limit} everywhere, got {value.detach()[bad].flatten()[0].item()}")
+    elif value.device.type == "cpu" and torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        good = torch.isfinite(value.detach()).all()
+        if above is not None:
+            good &= (value.detach() > above).all()
+        torch._assert_async(good, f"{name} must be finite{limit} everywhere")
     return value
 
 

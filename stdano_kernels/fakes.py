@@ -34,6 +34,8 @@ def forward(name: str, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     steps, neurons = x.shape[0], x[:1].numel() if x.shape[0] > 0 else x.new_empty(x.shape[1:]).numel()
     distance = CHECKPOINT_STEPS if x.device.type == "cpu" else DEVICE_CHECKPOINT_STEPS[dtype]
     chunks = (steps - 1) // distance if save_checkpoints and steps > 0 else 0
+    if isinstance(chunks, torch.SymInt) and torch.compiler.is_exporting():
+        chunks = torch.library.get_ctx().new_dynamic_size()  # else the program would hold for a few T alone
     checkpoints = x.new_empty(chunks, 2 if has_adapt else 1, neurons, dtype=dtype)
     return spikes, v, adapt, v_seq, checkpoints
 

@@ -36,6 +36,8 @@ class SLIFState(NamedTuple):
     p: Tensor
 
 
+torch.serialization.add_safe_globals([LIFState, LLIFState, SLIFState])  # for torch.load(weights_only=True)
+
 State = LIFState | LLIFState | SLIFState
 Output = Tensor | tuple[Tensor, State] | tuple[Tensor, Tensor] | tuple[Tensor, State, Tensor]
 

@@ -24,6 +24,7 @@ from .fakes import NEURONS
 from .moments import (
     Moments,
     check_statistics,
+    statistics_of_nothing,
     total,
     total_with_count,
     update_running,
@@ -117,6 +118,8 @@ def super_neuron(
     choice("backend", backend, ("auto", *NAMES))
     chosen = select(backend, x)
     count = values_per_channel(x, training, process_group)
+    if training and count == 0 and process_group is None:
+        training, (running_mean, running_var) = False, statistics_of_nothing((len(order), channels), x)
 
     if chosen == "reference" or settings.soft_spike:
         if process_group is not None:

@@ -47,11 +47,17 @@ def total_with_count(sums: Tensor, count: int, process_group: dist.ProcessGroup 
 def values_per_channel(x: Tensor, training: bool, process_group: dist.ProcessGroup | None) -> int:
     """The number of values of each channel of x [T, B, C, ...]; in training one alone has no variance."""
     count = x.numel() // max(x.shape[2], 1)
-    if training and process_group is None and count < 2 and x.shape[2]:
+    if training and process_group is None and count == 1:
         raise ValueError(
-            f"x must have more than one value for each channel in training, got a tensor of shape {list(x.shape)}"
+            f"x must have more than one value for each channel in training, got a tensor of shape {list(x.shape)}: "
+            "leave out a last batch of one (drop_last=True of a DataLoader), or call eval() first"
         )
     return count
+
+
+def statistics_of_nothing(shape: tuple[int, ...], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance for a batch without values, which torch.nn.BatchNorm lets pass without moving its own."""
+    return x.new_zeros(shape, dtype=torch.float32), x.new_ones(shape, dtype=torch.float32)
 
 
 @torch.no_grad()

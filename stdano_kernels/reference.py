@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import surrogate
 from .saved import saved_tensors
-from .settings import Settings
+from .settings import SMALLEST, Settings
 
 
 class _Spike(torch.autograd.Function):
@@ -82,6 +82,13 @@ def _per_channel(constant: Tensor | float, x: Tensor) -> Tensor | float:
     return constant
 
 
+def _limited(tau: Tensor | float) -> Tensor | float:
+    """A time constant no smaller than makes a difference; the gradient goes past the limit."""
+    if isinstance(tau, Tensor):
+        return tau + (tau.detach().clamp(min=SMALLEST) - tau.detach())
+    return tau
+
+
 def _decay_and_gain(tau: Tensor | float, k: Settings) -> tuple[Tensor | float, Tensor | float]:
     rate = 1 / tau
     if k.linear_decay:
@@ -112,7 +119,7 @@ def neuron(
     if affine is not None:
         centre, scale, shift = (_per_channel(row, x) for row in affine)
         x = scale * (x - centre) + shift
-    tau, threshold = _per_channel(tau, x), _per_channel(v_threshold, x)
+    tau, threshold = _limited(_per_channel(tau, x)), _per_channel(v_threshold, x)
     zero = x.new_zeros(x.shape[1:])
     v = zero + (k.v_reset or 0.0) if v is None else v
     adapt = adapt.detach() if adapt is not None and k.detach_adapt else adapt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,25 +35,34 @@ class Settings(NamedTuple):
         return (*self[:5], SURROGATES.index(self.surrogate), *self[6:])
 
 
+def python_value(value: Any) -> Any:
+    """A numpy scalar as the Python value that it is; anything else as it is."""
+    if type(value) in (bool, int, float) or type(value).__module__ != "numpy" or getattr(value, "shape", None) != ():
+        return value
+    return value.item()
+
+
 def choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 def flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
+    plain = python_value(value)
+    if not isinstance(plain, bool):
         raise TypeError(f"{name} must be True or False, got {value!r}")
-    return value
+    return plain
 
 
 def number(name: str, value: object, *, above: float | None = None) -> float:
     """``value`` as a float; it must be finite and, where ``above`` is given, larger than that."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    plain = python_value(value)
+    if isinstance(plain, bool) or not isinstance(plain, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
     limit = "" if above is None else f" above {above:g}"
-    if not -math.inf < value < math.inf or (above is not None and not value > above):
+    if not -math.inf < plain < math.inf or (above is not None and not plain > above):
         raise ValueError(f"{name} must be a finite number{limit}, got {value!r}")
-    return float(value)
+    return float(plain)
 
 
 def fraction(name: str, value: object) -> float:
@@ -64,8 +73,8 @@ def fraction(name: str, value: object) -> float:
     return share
 
 
-# Beyond these, exp(-1/tau) is 0 or 1 in every dtype; within them, nothing overflows in float32.
-SMALLEST, LARGEST = 1e-30, 1e30
+# Beyond these, exp(-1/tau) is 0 or 1 in every dtype; within them, neither 1/tau nor its square overflows in float32.
+SMALLEST, LARGEST = 1e-19, 1e30
 
 
 def make_settings(

@@ -1,7 +1,7 @@
 """Surrogate functions: what stands in for the derivative of the spike, and its primitive (soft spikes).
 
 ``u`` is the distance of the potential to the threshold, ``alpha`` the sharpness. Each primitive is an integral of
-its derivative, 1/2 at ``u = 0``. All are finite at every ``u``, infinite ones included.
+its derivative, 1/2 at ``u = 0``. All are finite at every ``u``, infinite ones included; NaN gives NaN.
 
 ================== ============================== ===========================================
 name               derivative                     primitive (for ``u >= 0``; odd about 1/2)
@@ -34,7 +34,7 @@ def derivative(name: str, u: Tensor, alpha: float) -> Tensor:
     if name == "triangle":
         return (alpha * (1 - alpha * a)).clamp(min=0)
     if name == "rectangle":
-        return alpha * (alpha * a < 0.5).to(u.dtype)
+        return torch.where(a.isnan(), a, alpha * (alpha * a < 0.5).to(u.dtype))
     if name == "sigmoid":
         e = torch.exp(-alpha * a)
         return alpha * e / (1 + e) ** 2

@@ -271,14 +271,15 @@ def test_a_constant_channel_has_a_finite_gradient():
 
 
 @pytest.mark.parametrize("shape", ((4, 0, 3, 2), (0, 2, 3), (4, 2, 0)), ids=str)
-def test_empty_tensors(shape):
-    result = run_bn("slif", make_x(shape), training=False)
-    assert result["spikes"].shape == result["grad x"].shape == shape and not result["grad bias"].any()
-    if shape[2] == 0:
-        assert run_bn("slif", make_x(shape))["spikes"].shape == shape
-    else:
-        with pytest.raises(ValueError, match="x must have more than one value for each channel"):
-            run_bn("slif", make_x(shape))
+@pytest.mark.parametrize("training", (False, True))
+def test_empty_tensors(shape, training):
+    """As torch.nn.BatchNorm does: in training, too, they pass and move no statistics."""
+    result = run_bn("slif", make_x(shape), training=training)
+    assert result["spikes"].shape == result["grad x"].shape == shape
+    assert not result["grad bias"].any() and not result["grad weight"].any()
+    mean, var = start_statistics((shape[2],), torch.float32)
+    bn_neuron("slif", make_x(shape), mean, var, training=training)
+    assert all(torch.equal(a, b) for a, b in zip((mean, var), start_statistics((shape[2],), mean.dtype), strict=True))
 
 
 def test_a_wrong_setting_leaves_the_statistics_alone():

@@ -58,10 +58,11 @@ def test_x(kind, x, error, pattern, training):
 
 
 @both
-@pytest.mark.parametrize("shape", ((1, 1, 3), (0, 2, 3, 4), (4, 0, 3), (1, 1, 3, 1, 1)), ids=str)
+@pytest.mark.parametrize("shape", ((1, 1, 3), (1, 1, 3, 1, 1)), ids=str)
 def test_too_few_values_for_statistics(kind, shape):
     pattern = re.escape(
-        f"x must have more than one value for each channel in training, got a tensor of shape {[*shape]}"
+        f"x must have more than one value for each channel in training, got a tensor of shape {[*shape]}: leave out a "
+        "last batch of one (drop_last=True of a DataLoader), or call eval() first"
     )
     refused(kind, ValueError, pattern, torch.zeros(shape), training=True)
 

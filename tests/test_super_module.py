@@ -203,3 +203,29 @@ def test_wrong_inputs():
         SuperNeuron(C)(torch.randn(T, B, 4))
     with pytest.raises(ValueError, match=r"x must be \[T, B, C, ...\] with 5 channels, got a tensor of shape"):
         SuperNeuron(C)(torch.randn(T, C))
+
+
+def test_update_bn_renews_the_statistics():
+    """torch.optim.swa_utils.update_bn, which looks for BatchNorms."""
+    ours = SuperNeuron(C, momentum=0.3)
+    twin = copy.deepcopy(ours).double().float()  # other tensors than at first
+    ours(5 * images(torch.float32, 7)), twin(5 * images(torch.float32, 8))
+    batches = [images(torch.float32, seed) for seed in range(3)]
+    for module in (ours, twin):
+        torch.optim.swa_utils.update_bn(batches, module)
+        assert module.momentum == 0.3 and module.num_batches_tracked == 3
+    fresh = SuperNeuron(C, momentum=None)
+    for x in batches:
+        fresh(x)
+    for module in (ours, twin):
+        assert torch.equal(module.running_mean, fresh.running_mean)
+        assert torch.equal(module.running_var, fresh.running_var)
+    assert list(ours.state_dict()) == ["alpha", "running_mean", "running_var", "num_batches_tracked"]
+    fresh.load_state_dict(dict(ours.state_dict()))
+
+
+def test_an_empty_batch_moves_nothing():
+    ours = SuperNeuron(C)
+    x = torch.zeros(T, 0, C, 6, requires_grad=True)
+    ours(x).sum().backward()
+    assert x.grad.shape == x.shape and not ours.running_mean.any() and (ours.running_var == 1).all()

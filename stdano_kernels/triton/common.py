@@ -133,7 +133,7 @@ def constant(value, m, channels, channel_stride, PER_CHANNEL: tl.constexpr):
 def time_constant(tau, m, channels, channel_stride, PER_CHANNEL: tl.constexpr):
     value = constant(tau, m, channels, channel_stride, PER_CHANNEL)
     if tl.constexpr(tau.dtype.is_ptr()):  # nobody has looked at the values; at these ends exp(-1/tau) is 0 and 1
-        value = tl.where(value < 1e-30, 1e-30, value)
+        value = tl.where(value < 1e-19, 1e-19, value)
         value = tl.where(value > 1e30, 1e30, value)
     return value
 

@@ -139,12 +139,12 @@ def adjoint_of_spike(
 
 @triton.jit
 def charge_slope(x, v, decay, inverse_tau, r, LINEAR_DECAY: tl.constexpr, DECAY_INPUT: tl.constexpr):
-    """dh/dtau of the charge."""
+    """dh/dtau of the charge. Where exp(-1/tau) has come to its end, it is a constant."""
     square = inverse_tau * inverse_tau
     if LINEAR_DECAY:
         through_decay = (v - r) * square
     else:
-        through_decay = (v - r) * (decay * square)
+        through_decay = tl.where(inverse_tau > 87.3, 0.0, (v - r) * (decay * square))
     if DECAY_INPUT:
         return tl.fma(-square, x, through_decay)
     else:

@@ -15,13 +15,13 @@ FAR = tl.constexpr(1e15)  # its square is still in the reciprocal's range
 
 @triton.jit
 def derivative(u, alpha, SURROGATE: tl.constexpr):
-    """Finite for every u, infinite ones included. NaN gives 0 where a comparison decides (triangle, rectangle)."""
+    """Finite for every u, infinite ones included; NaN stays NaN."""
     a = tl.abs(u)
     if SURROGATE == "triangle":
         d = tl.fma(-alpha, alpha * a, alpha)  # alpha*alpha may overflow
-        return tl.where(d > 0, d, 0.0)
+        return tl.where(d < 0.0, 0.0, d)
     elif SURROGATE == "rectangle":
-        return tl.where(alpha * a < 0.5, alpha, 0.0)
+        return tl.where(a == a, tl.where(alpha * a < 0.5, alpha, 0.0), a)
     elif SURROGATE == "sigmoid":
         e = exp_or_zero(-alpha * a)
         d = reciprocal(1.0 + e)
@@ -43,10 +43,10 @@ def primitive(u, alpha, SURROGATE: tl.constexpr):
     a = tl.abs(u)
     sign = tl.where(u < 0, -1.0, 1.0)
     if SURROGATE == "triangle":
-        z = tl.where(alpha * a < 1.0, alpha * a, 1.0)
+        z = tl.where(alpha * a > 1.0, 1.0, alpha * a)
         return 0.5 + sign * (z - 0.5 * z * z)
     elif SURROGATE == "rectangle":
-        z = tl.where(alpha * a < 0.5, alpha * a, 0.5)
+        z = tl.where(alpha * a > 0.5, 0.5, alpha * a)
         return 0.5 + sign * z
     elif SURROGATE == "sigmoid":
         e = exp_negative(-alpha * a)
@@ -60,4 +60,4 @@ def primitive(u, alpha, SURROGATE: tl.constexpr):
         tl.static_assert(SURROGATE == "fast_sigmoid")
         limit = tl.div_rn(1.0, alpha)  # where |u| is too large for the quotient (inf/inf)
         z = tl.div_rn(a, tl.fma(alpha, a, 1.0))
-        return 0.5 + sign * tl.where(z < limit, z, limit)
+        return 0.5 + sign * tl.where((z < limit) | (u != u), z, limit)
