@@ -46,13 +46,15 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
-def number(name: str, value: object, *, above: float | None = None) -> float:
-    """``value`` as a float; it must be finite and, where ``above`` is given, larger than that."""
+def number(name: str, value: object, *, above: float | None = None, or_inf: bool = False) -> float:
+    """``value`` as a float; it must be finite (or, where that is allowed, inf) and larger than ``above``, if given."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
     limit = "" if above is None else f" above {above:g}"
-    if not -math.inf < value < math.inf or (above is not None and not value > above):
-        raise ValueError(f"{name} must be a finite number{limit}, got {value!r}")
+    finite = -math.inf < value < math.inf or (or_inf and value == math.inf)
+    if not finite or (above is not None and not value > above):
+        hint = "; inf is allowed as well" if or_inf else ""
+        raise ValueError(f"{name} must be a finite number{limit}, got {value!r}{hint}")
     return float(value)
 
 
