@@ -21,6 +21,7 @@ DIGITS = {"0": "LIF", "1": "LLIF", "2": "SLIF"}  # the paper's configuration str
 
 Replacement = str | Callable[[nn.Module], nn.Module]
 
+
 def convert(
     model: nn.Module,
     neurons: Replacement | Mapping[str, Replacement],
@@ -196,8 +197,8 @@ def _hand_links_on(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
     for old, new in fused:
         if type(new) not in OWN or is_patched(new):
             raise ValueError(
-                f"a {type(old).__name__} that is fused with its norm can only become one of stdano's own neurons, not a "
-                f"{type(new).__name__}: call unfuse() first"
+                f"a {type(old).__name__} that is fused with its norm can only become one of stdano's own neurons, not "
+                f"a {type(new).__name__}: call unfuse() first"
             )
     if len({id(new) for _, new in fused}) < len(fused) or any(new._link is not None for _, new in fused):
         raise ValueError("each neuron that is fused with a norm must become another one without a norm; unfuse() first")

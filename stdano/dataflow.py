@@ -139,7 +139,9 @@ def _takers(node: fx.Node, modules: dict, of_interest: Callable, is_reshape: Res
     yield from node.meta.get("kept", ())
     for user in node.users:
         name = _name(user, modules)
-        if name in _QUESTIONS or (name in RESHAPES and first_argument(user.args, user.kwargs) is not node):  # view_as(_, this)
+        if name in _QUESTIONS or (
+            name in RESHAPES and first_argument(user.args, user.kwargs) is not node
+        ):  # view_as(_, this)
             continue
         if user.op == "call_module" and of_interest(modules[user]):
             yield modules[user]

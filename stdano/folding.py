@@ -20,6 +20,7 @@ from .normalised import BatchNormNeuron, unlink
 # Layers that use their weight as it is. SpikingJelly's of the same names do so too, its WSConv2d and others do not.
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 
+
 def fuse_conv_bn(model: nn.Module) -> nn.Module:
     """A copy of a model in eval mode, for inference, in which convolutions and linear layers do the work of the
     BatchNorms behind them.
@@ -86,7 +87,9 @@ class _Folded(nn.Identity):
 
 def _is_layer(module: nn.Module) -> bool:
     kind = type(module)
-    spikingjelly = kind.__module__.startswith("spikingjelly.") and kind.__name__ in [layer.__name__ for layer in _LAYERS]
+    spikingjelly = kind.__module__.startswith("spikingjelly.") and kind.__name__ in [
+        layer.__name__ for layer in _LAYERS
+    ]
     return kind in _LAYERS or (spikingjelly and isinstance(module, _LAYERS))
 
 

@@ -80,17 +80,21 @@ def fuse(model: nn.Module, example_input: Any = None) -> FusionReport:
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     report = FusionReport()
     names = {module: name for name, module in model.named_modules()}
+    changed: dict[nn.Module, str] = {}
     for module in names:
-        if isinstance(module, BatchNormNeuron) and link_of(module[1]) is None:
-            if is_norm(module[0]) and _why_changed(module[0], module[1], names) is None:
+        if isinstance(module, BatchNormNeuron) and link_of(module[1]) is None and is_norm(module[0]):
+            reason = _why_changed(module[0], module[1], names)
+            if reason is None:
                 link(module[0], module[1], time_first=True)
+            else:
+                changed[module[0]] = reason
     neurons = {id(m._link): m for m in names if isinstance(m, BaseNode) and m._link is not None}
     pairs = {m: neurons[id(link_of(m))] for m in names if is_norm(m) and id(link_of(m)) in neurons}
     done = {*pairs.keys(), *pairs.values()}
     if any(module not in done and (is_norm(module) or is_spiking(module)) for module in names):
         flow = traced(model, _of_interest) if example_input is None else watched(model, _of_interest, example_input)
         for norm in [m for m in names if is_norm(m) and m not in done]:
-            found = _partner(norm, flow, names, by_run=example_input is not None)
+            found = changed.get(norm) or _partner(norm, flow, names, by_run=example_input is not None)
             if isinstance(found, str):
                 report.left.append((names[norm], found))
             else:

@@ -130,7 +130,7 @@ def successor(name: str, old: nn.Module, kind: str, settings: dict[str, Any]) ->
     values = {**inherited(old, kind), **settings}
     if "tau" not in values and learns_tau(old):
         learned = PARAMETRIC[kind](**values)
-        learned.w = old.w  # the parameter itself, which optimisers may know already
+        learned.register_parameter("w", old.get_parameter("w"))  # itself, which optimisers may know already
         return learned.train(old.training)
     if "tau" not in settings:
         require_tau(name, old, kind, values)

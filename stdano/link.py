@@ -94,7 +94,7 @@ class Link:
         norm = self.norm
         if norm.training and (x.numel() == 0 or not 0 <= (norm.momentum or 0) <= 1):  # which torch alone takes
             return True
-        if x.is_inference() and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and x.is_inference():
             return True
         return _has_any_global_hook() or has_hooks(norm) or has_hooks(self.neuron) or self._is_wrapped()
 
@@ -186,11 +186,18 @@ def _normalised(norm: Any, x: Tensor) -> Tensor:
     """What the norm gives for ``[N, C, ...]``, whatever its kind."""
     mean, variance, training, momentum = statistics(norm)
     group = process_group_of(norm)
-    if group is None:
-        return F.batch_norm(x, mean, variance, norm.weight, norm.bias, training, momentum, norm.eps)
-    return synchronised_batch_norm(
-        x, mean, variance, norm.weight, norm.bias, momentum=momentum, eps=norm.eps, process_group=group
-    )
+    if group is not None:
+        return synchronised_batch_norm(
+            x, mean, variance, norm.weight, norm.bias, momentum=momentum, eps=norm.eps, process_group=group
+        )
+    # torch keeps what it gets for backward, and fused calls change the norm's own in place; checkpointing must find as
+    # much kept when it repeats the call.
+    own_mean, own_variance = (None if t is None else t.clone() for t in (norm.running_mean, norm.running_var))
+    y = F.batch_norm(x, own_mean, own_variance, norm.weight, norm.bias, training, momentum, norm.eps)
+    if training and mean is not None and variance is not None:
+        mean.copy_(own_mean)
+        variance.copy_(own_variance)
+    return y
 
 
 def channel_dimension(norm: Any, dimensions: int, time_first: bool = False) -> int:

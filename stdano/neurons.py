@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stdano_kernels.settings import LARGEST, number
+from stdano_kernels.settings import number
 
 from .base import BaseNode
 
@@ -196,13 +196,14 @@ class LearnedTau(BaseNode):
         super().__init__(number("init_tau", init_tau, above=1.0), *arguments, **settings)
 
     @property
-    def tau(self) -> Tensor:  # type: ignore[override]
+    def tau(self) -> float | Tensor:
         """The time constant, ``[]``; set it by a number above 1."""
-        # 1/sigmoid(w), kept apart from 1 and infinity where float32 rounds to them.
-        return 1 + torch.exp(-self.w).clamp(torch.finfo(self.w.dtype).eps, LARGEST)
+        # 1/sigmoid(w), kept from being rounded to 1 or infinity.
+        limit = -math.log(torch.finfo(self.w.dtype).eps)
+        return 1 + torch.exp(-self.w.clamp(-limit, limit))
 
     @tau.setter
-    def tau(self, value: float) -> None:
+    def tau(self, value: float | Tensor) -> None:
         w = torch.tensor(-math.log(number("tau", value, above=1.0) - 1.0))
         if "w" in self._parameters:
             with torch.no_grad():

@@ -69,8 +69,8 @@ def lif(
         x: input ``[T, ...]``, float32, float64, float16 or bfloat16, in any memory layout. Half precision is
             computed in float32. T or any other size may be 0.
         tau: time constant in time steps, above 0 (above 1 with ``decay="linear"``). A number, or a tensor of shape
-            ``[]`` or ``[C]`` with C the size of dimension 2 of ``x: [T, B, C, ...]``, which may require grad. The number
-            ``float("inf")`` is no leak at all, integrate-and-fire: a = 1 exactly with both decays (not with decay_input).
+            ``[]`` or ``[C]`` with C the size of dimension 2 of ``x: [T, B, C, ...]``, which may require grad. The
+            number ``float("inf")`` is no leak, integrate-and-fire: a = 1 exactly (not with ``decay_input``).
         v_threshold: threshold; a number or a tensor as for ``tau``.
         v_reset: potential after a spike (hard reset), or None for the soft reset.
         decay: ``"exp"``: a = exp(-1/tau), the paper's eq. 3; ``"linear"``: a = 1 - 1/tau, SpikingJelly's.

@@ -95,7 +95,9 @@ def _super_neuron(
     if isinstance(old, SuperNeuron):
         return old
     if x.dim() < 3:
-        raise ValueError(f"{called(name, old)} must have an input [T, B, C, ...], got a tensor of shape {list(x.shape)}")
+        raise ValueError(
+            f"{called(name, old)} must have an input [T, B, C, ...], got a tensor of shape {list(x.shape)}"
+        )
     values: dict[str, Any] = {}
     for kind, reset in (("LIF", "v_reset"), ("LLIF", "v_reset"), ("SLIF", "slif_v_reset")):
         own = inherited(old, kind)
