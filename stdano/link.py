@@ -100,9 +100,7 @@ class Link:
 
     def _is_wrapped(self) -> bool:
         """Whether something else than torch's ``__call__`` calls one of the two now."""
-        if torch.compiler.is_compiling():
-            return False
-        return "forward" in self.neuron.__dict__ or self.norm.__dict__.get("forward") != self.pass_on
+        return "forward" in self.neuron.__dict__ or is_patched(self.norm)
 
     def run(
         self, neuron: str, x: Tensor, state: tuple[Tensor, ...] | None, v_seq: bool, backend: str, settings: dict
@@ -192,11 +190,11 @@ def _normalised(norm: Any, x: Tensor) -> Tensor:
         )
     # torch keeps what it gets for backward, and fused calls change the norm's own in place; checkpointing must find as
     # much kept when it repeats the call.
-    own_mean, own_variance = (None if t is None else t.clone() for t in (norm.running_mean, norm.running_var))
-    y = F.batch_norm(x, own_mean, own_variance, norm.weight, norm.bias, training, momentum, norm.eps)
+    own: list[Any] = [None if t is None else t.clone() for t in (norm.running_mean, norm.running_var)]
+    y = F.batch_norm(x, own[0], own[1], norm.weight, norm.bias, training, momentum, norm.eps)
     if training and mean is not None and variance is not None:
-        mean.copy_(own_mean)
-        variance.copy_(own_variance)
+        mean.copy_(own[0])
+        variance.copy_(own[1])
     return y
 
 
@@ -243,7 +241,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 def is_patched(module: nn.Module) -> bool:
     """Whether an instance has a forward of its own that is not a link's."""
-    return "forward" in module.__dict__ and not isinstance(getattr(module.forward, "__self__", None), Link)
+    return "forward" in module.__dict__ and not isinstance(getattr(module.__dict__["forward"], "__self__", None), Link)
 
 
 def _counts_changes(x: Tensor) -> bool:

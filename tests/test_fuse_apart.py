@@ -154,6 +154,21 @@ def test_a_change_in_place_under_compile(training):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ("norm's forward hook", "neuron's pre-hook", "neuron's forward"))
+def test_hooks_under_compile(name):
+    net, x = block(), torch.randn(3, 2, 6, 6)
+    twin = copy.deepcopy(net)
+    stdano.fuse(net)
+    for model in (net, twin):
+        if name in HOOKS:
+            HOOKS[name](model)
+        else:
+            model[2].forward = lambda x, old=model[2].forward: old(2 * x)
+    with torch.no_grad():
+        assert torch.equal(torch.compile(net, backend="aot_eager")(x), twin(x))
+
+
+@pytest.mark.slow
 def test_a_change_in_place_under_export():
     net, twin, x = InPlace().eval(), InPlace().eval(), torch.randn(3, 2, 6, 6)
     stdano.fuse(net)
