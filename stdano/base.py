@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import stdano_kernels
+from stdano_kernels.backends import NAMES
 from stdano_kernels.settings import choice, flag
 
 from .link import Link
@@ -157,7 +158,7 @@ class BaseNode(nn.Module):
     @property
     def supported_backends(self) -> tuple[str, ...]:
         """What ``backend`` may be; SpikingJelly's ``set_backend`` asks for it."""
-        return ("auto", *stdano_kernels.backends())
+        return ("auto", *NAMES)
 
     @property
     def v(self) -> Tensor | float:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import stdano_kernels
 from stdano_kernels import super_neuron
+from stdano_kernels.backends import NAMES
 from stdano_kernels.settings import choice, flag, number
 
 from .base import BaseNode
@@ -134,7 +135,7 @@ class SuperNeuron(nn.Module):
     @property
     def supported_backends(self) -> tuple[str, ...]:
         """What ``backend`` may be; SpikingJelly's ``set_backend`` asks for it."""
-        return ("auto", *stdano_kernels.backends())
+        return ("auto", *NAMES)
 
     def weights(self) -> Tensor:
         """``[K]``: the share of each candidate, the softmax of ``alpha``."""

@@ -152,6 +152,16 @@ def test_calls_by_keyword():
     assert to_super(Net(), x).lif.num_channels == 4
 
 
+def test_a_reset_of_the_users_own():
+    class Own(Net):
+        def reset(self, batch):
+            raise AssertionError("convert has no batch")
+
+    x = torch.randn(T, B, 4)
+    assert type(stdano.convert(Own(), "1", example_input=x).lif) is LLIFNode
+    stdano.fuse(Own(), x)
+
+
 def test_tracing_leaves_no_symbols_in_attributes():
     class Keeping(Net):
         def forward(self, x):
