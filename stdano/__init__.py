@@ -6,7 +6,7 @@ from .base import BaseNode
 from .convert import convert
 from .folding import fuse_conv_bn
 from .fusion import FusionReport, fuse, unfuse
-from .neurons import LIFNode, LLIFNode, SLIFNode, reset_net
+from .neurons import LIFNode, LLIFNode, ParametricLIFNode, SLIFNode, reset_net
 from .normalised import BatchNormNeuron
 from .norms import SynchronisedBatchNorm2d
 from .super_neuron import SuperNeuron
@@ -17,6 +17,7 @@ __all__ = [
     "FusionReport",
     "LIFNode",
     "LLIFNode",
+    "ParametricLIFNode",
     "SLIFNode",
     "SuperNeuron",
     "SynchronisedBatchNorm2d",

@@ -23,8 +23,8 @@ class BaseNode(nn.Module):
     The arguments up to ``store_v_seq`` have the names, order and meaning of SpikingJelly's ``LIFNode``.
 
     Args:
-        tau: time constant in time steps, above 0 (above 1 with ``decay="linear"``): a number or a tensor of shape
-            ``[]`` or ``[C]``. An ``nn.Parameter`` is learned.
+        tau: time constant in time steps, above 0 (above 1 with ``decay="linear"``): a number, ``float("inf")`` for no
+            leak included, or a tensor of shape ``[]`` or ``[C]``. An ``nn.Parameter`` is learned.
         decay_input: multiplies the input by 1/tau.
         v_threshold: threshold: a number, tensor or parameter, as ``tau``.
         v_reset: potential after a spike (hard reset), or None for the soft reset.
@@ -180,6 +180,11 @@ class BaseNode(nn.Module):
         self._step_mode = value
 
     @property
+    def supported_backends(self) -> tuple[str, ...]:
+        """What ``backend`` may be; SpikingJelly's ``set_backend`` asks for it."""
+        return ("auto", *NAMES)
+
+    @property
     def v(self) -> Tensor | float:
         """The potential after the last step, ``[B, ...]``; the resting potential, a number, before the first."""
         state = self._holder()._state
@@ -210,6 +215,8 @@ class BaseNode(nn.Module):
         holder = self._holder()
         holder._state = None
         holder._v_seq = []
+        if self._link is not None:
+            self._link.excuse()
 
     def detach(self) -> None:
         """Keeps the values of the state and cuts their history (truncated backpropagation through time)."""

@@ -10,22 +10,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from .base import BaseNode
-from .neurons import NEURONS, reset_net
-from .super_neuron import SuperNeuron
+from .containers import held_aside
+from .dataflow import first_argument, graph_of
+from .inherit import called, check_known, is_spiking, kind_of, move_hooks, require_layers, spiking_layers, successor
+from .link import is_patched
+from .neurons import NEURONS, OWN, reset_net
+from .normalised import hand_on
 
 DIGITS = {"0": "LIF", "1": "LLIF", "2": "SLIF"}  # the paper's configuration strings
 
 Replacement = str | Callable[[nn.Module], nn.Module]
-_INHERITED = (
-    "tau",
-    "decay_input",
-    "v_threshold",
-    "v_reset",
-    "surrogate_function",
-    "detach_reset",
-    "step_mode",
-    "store_v_seq",
-)
 
 
 def convert(
@@ -50,17 +44,26 @@ def convert(
             for a string of digits alone, and there only if ``torch.fx`` cannot trace the model.
         settings: arguments for the new layers (``tau=1.1, decay="exp"``), which override what they inherit.
 
-    New layers inherit the settings of the old ones, SpikingJelly's linear decay included. The reset is inherited
-    between LIF and LLIF; a layer that turns into SLIF, or was SLIF, gets its default reset unless ``v_reset`` is
-    given. What takes the place of a super neuron has the settings that it had in there. A neuron that is fused with its
-    norm (:func:`stdano.fuse`) hands the norm on to the new one.
+    New layers inherit the settings of the old ones, SpikingJelly's linear decay included. An IFNode becomes a neuron
+    with ``tau=inf``, which does not leak; SLIF needs a finite tau then. A time constant that the old layer learns stays
+    learned: a ParametricLIFNode becomes one of stdano (:class:`stdano.ParametricLIFNode`, or its like of LLIF or SLIF)
+    with the same parameter ``w``, unless ``tau`` is given. The reset is inherited between LIF and LLIF; a layer that
+    turns into SLIF, or was SLIF, gets its default reset unless ``v_reset`` is given. What takes the place of a super
+    neuron has the settings that it had in there. A neuron that is fused with its norm (:func:`stdano.fuse`) hands the
+    norm on to the new one. Forward and backward hooks of an old layer move to the new one.
+
+    A layer that no neuron of stdano expresses (a subclass, SpikingJelly's QIFNode and others, an instance with a
+    ``forward`` of its own) is replaced only where a mapping names it, with a warning that says what is lost, or by a
+    function.
 
     Returns:
         The model; a new layer if the model is itself a spiking layer.
 
     Raises:
         ValueError: no spiking layers, an unknown neuron, a string of the wrong length, an order that cannot be told,
-            or a fused neuron that something else than a neuron of stdano is to replace.
+            a layer without counterpart or without a tau that serves, one that the model also holds in a plain list,
+            tuple or dict (which would go on to hold the old one), or a fused neuron that something else than a neuron
+            of stdano is to replace. Nothing has changed then.
     """
     layers = spiking_layers(model)
     require_layers(model, layers)
@@ -72,38 +75,25 @@ def convert(
         _check_mapping(neurons, layers)
         chosen = {}
         for layer in layers.values():
-            for kind in (_kind(layer), type(layer).__name__):
+            for kind in (kind_of(layer), type(layer).__name__):
                 if kind in neurons:
                     chosen[layer] = neurons[kind]
     else:
         chosen = dict.fromkeys(layers.values(), neurons)
-    new = {id(old): _replace(old, how, settings) for old, how in chosen.items()}
+    names = {layer: name for name, layer in layers.items()}
+    by_name = {names[layer]: layer for layer, how in chosen.items() if isinstance(how, str)}
+    check_known(by_name, explicitly=isinstance(neurons, Mapping))
+    _require_reachable(model, layers, chosen)
+    new = {id(old): _replace(names[old], old, how, settings) for old, how in chosen.items()}
     _hand_links_on([(old, new[id(old)]) for old in chosen])
+    for old in chosen:
+        move_hooks(old, new[id(old)])
     _invalidate_spikingjelly_cache(model)
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):  # named_children() hides the second use of a layer
             if id(child) in new:
                 setattr(parent, name, new[id(child)])
     return new.get(id(model), model)
-
-
-def is_spiking(module: nn.Module) -> bool:
-    """Whether a module is a spiking neuron of stdano, super neurons included, or of SpikingJelly."""
-    return isinstance(module, (BaseNode, SuperNeuron)) or any(
-        base.__name__ in ("BaseNode", "SimpleBaseNode") and base.__module__.startswith("spikingjelly.")
-        for base in type(module).__mro__
-    )
-
-
-def spiking_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The spiking layers by name, in order of definition; one that is used twice appears once."""
-    return {name: module for name, module in model.named_modules() if is_spiking(module)}
-
-
-def require_layers(model: nn.Module, layers: dict[str, nn.Module]) -> None:
-    """Raises ValueError where :func:`spiking_layers` has found none."""
-    if not layers:
-        raise ValueError(f"model must have spiking layers of stdano or SpikingJelly, {type(model).__name__} has none")
 
 
 def execution_order(model: nn.Module, example_input: Tensor | None = None) -> list[tuple[str, nn.Module]]:
@@ -130,7 +120,7 @@ def _trace(model: nn.Module) -> list[str]:
             return not any(is_spiking(child) for child in m.modules() if child is not m)
 
     try:
-        graph = Tracer().trace(model)
+        graph = graph_of(model, Tracer())
     except Exception as error:
         raise ValueError(
             f"example_input must be given: torch.fx cannot trace {type(model).__name__} to tell the order of its "
@@ -146,10 +136,11 @@ def run_layers(
 ) -> None:
     """One forward call that tells ``seen`` the name and input of each layer as it runs, and leaves the model as it
     was."""
-    handles = [
-        layer.register_forward_pre_hook(lambda module, args, name=name: seen(name, args[0]))
-        for name, layer in layers.items()
-    ]
+
+    def hook(name: str) -> Callable[[nn.Module, tuple, dict], None]:
+        return lambda module, args, kwargs: seen(name, first_argument(args, kwargs))
+
+    handles = [layer.register_forward_pre_hook(hook(name), with_kwargs=True) for name, layer in layers.items()]
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()  # statistics of normalisation layers must not see the example
@@ -173,65 +164,47 @@ def _check_digits(neurons: str, order: list[tuple[str, nn.Module]]) -> None:
 
 
 def _check_mapping(neurons: Mapping[str, Replacement], layers: dict[str, nn.Module]) -> None:
-    known = {_kind(layer) for layer in layers.values()} | {type(layer).__name__ for layer in layers.values()}
+    known = {kind_of(layer) for layer in layers.values()} | {type(layer).__name__ for layer in layers.values()}
     unknown = [key for key in neurons if key not in known]
     if unknown:
         raise ValueError(f"neurons must map from kinds that the model has, {sorted(known)}; got {unknown}")
 
 
-def _kind(layer: nn.Module) -> str:
-    return type(layer).__name__.removesuffix("Node")
-
-
-def _replace(old: nn.Module, how: Replacement, settings: dict[str, Any]) -> nn.Module:
+def _replace(name: str, old: nn.Module, how: Replacement, settings: dict[str, Any]) -> nn.Module:
     if not isinstance(how, str):
         if not callable(how):
             raise ValueError(f"neurons must be one of {', '.join(NEURONS)} or a function of a layer, got {how!r}")
         return how(old)
     if how not in NEURONS:
         raise ValueError(f"neurons must be one of {', '.join(NEURONS)}, got {how!r}")
-    new = NEURONS[how](**{**inherited(old, how), **settings})
-    new.train(old.training)
-    return new
+    return successor(name, old, how, settings)
+
+
+def _require_reachable(model: nn.Module, layers: dict[str, nn.Module], chosen: dict[nn.Module, Replacement]) -> None:
+    """Raises ValueError for layers that forward may run by a list of its own, which would go on to run the old ones."""
+    names = {layer: name for name, layer in layers.items()}
+    for where, held in held_aside(model):
+        if is_spiking(held) and (held in chosen or held not in names):
+            raise ValueError(
+                f"{called(names.get(held, ''), held)} must not be held in {where}, since it would stay there: use "
+                "nn.ModuleList or nn.ModuleDict, or take it out first"
+            )
 
 
 def _hand_links_on(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
     """What was fused with a norm stays so; all pairs are checked before any is changed."""
     fused = [(old, new) for old, new in pairs if isinstance(old, BaseNode) and old._link is not None and new is not old]
     for old, new in fused:
-        if not isinstance(new, BaseNode):
+        if type(new) not in OWN or is_patched(new):
             raise ValueError(
-                f"a {type(old).__name__} that is fused with its norm can only become a neuron of stdano, not a "
-                f"{type(new).__name__}: call unfuse() first"
+                f"a {type(old).__name__} that is fused with its norm can only become one of stdano's own neurons, not "
+                f"a {type(new).__name__}: call unfuse() first"
             )
     if len({id(new) for _, new in fused}) < len(fused) or any(new._link is not None for _, new in fused):
         raise ValueError("each neuron that is fused with a norm must become another one without a norm; unfuse() first")
     for old, new in fused:
         assert isinstance(old, BaseNode) and isinstance(new, BaseNode)
-        new._link, old._link = old._link, None
-
-
-def inherited(old: nn.Module, kind: str) -> dict[str, Any]:
-    """The settings that a neuron of a kind ("LIF", "LLIF", "SLIF") takes over from the layer that it replaces."""
-    if isinstance(old, SuperNeuron):
-        return old.settings_of(kind)
-    values = {name: getattr(old, name) for name in _INHERITED if hasattr(old, name)}
-    if "SLIF" in (kind, _kind(old)) and kind != _kind(old):
-        values.pop("v_reset", None)
-    if isinstance(old, BaseNode):
-        same = ("alpha", "decay", "spike", "backend")
-        own = ("gamma", "beta", "tau_min", "detach_adapt") if kind == _kind(old) else ("detach_adapt",)
-        values.update({name: getattr(old, name) for name in same + own if hasattr(old, name)})
-        if kind == "LIF":
-            values.pop("detach_adapt", None)
-        return values
-    values["decay"] = "linear"
-    w = getattr(old, "w", None)
-    if "tau" not in values and isinstance(w, Tensor):  # ParametricLIFNode learns w with 1/tau = sigmoid(w)
-        values["tau"] = 1.0 / float(torch.sigmoid(w.detach()))
-    if "tau" not in values:  # IFNode does not decay, which no tau expresses
-        values.pop("decay")
-    return values
+        hand_on(old, new)
 
 
 def _invalidate_spikingjelly_cache(model: nn.Module) -> None:

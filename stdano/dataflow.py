@@ -25,10 +25,13 @@ _QUESTIONS |= {"ndim", "dtype", "device", "requires_grad", "layout", "is_cuda", 
 
 @dataclass
 class Flow:
-    """For each call of a source, who takes its output; for each call of a sink, who made its input."""
+    """For each call of a source, who takes its output; for each call of a sink, who made its input. All calls in order.
+    A run also tells the shapes of each output and of what a sink got of it."""
 
     takers: dict[nn.Module, list[list[Place]]] = field(default_factory=lambda: defaultdict(list))
     makers: dict[nn.Module, list[Place]] = field(default_factory=lambda: defaultdict(list))
+    calls: list[nn.Module] = field(default_factory=list)
+    shapes: dict[nn.Module, list[tuple[torch.Size, torch.Size]]] = field(default_factory=lambda: defaultdict(list))
     errors: dict[str, str] = field(default_factory=dict)  # by name, why parts could not be traced
 
 
@@ -52,6 +55,7 @@ def traced(model: nn.Module, of_interest: Callable[[nn.Module], bool], is_reshap
         modules = {node: model.get_submodule(prefix + str(node.target)) for node in graph.nodes if _is_call(node)}
         for node, module in modules.items():
             if of_interest(module):
+                flow.calls.append(module)
                 flow.takers[module].append(list(_takers(node, modules, of_interest, is_reshape)))
                 flow.makers[module].append(_maker(node, modules, of_interest, is_reshape))
     return flow
@@ -71,7 +75,7 @@ def _graphs(model: nn.Module, of_interest: Callable, errors: dict[str, str]) -> 
 
     def trace(name: str, module: nn.Module) -> fx.Graph | None:
         try:
-            return Tracer().trace(module)
+            return graph_of(module, Tracer())
         except Exception as error:
             errors[name] = f"{type(module).__name__}, {str(error).partition(chr(10))[0] or type(error).__name__}"
             return None
@@ -94,6 +98,32 @@ def _graphs(model: nn.Module, of_interest: Callable, errors: dict[str, str]) -> 
             yield name and f"{name}.", graph
 
 
+def graph_of(model: nn.Module, tracer: fx.Tracer) -> fx.Graph:
+    """A model's graph; "kept" in the nodes' ``meta`` lists the attributes that forward keeps their values in. The model
+    is left as it was."""
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    try:
+        graph = tracer.trace(model)
+        for name, module in model.named_modules():
+            for attribute, value in vars(module).items():
+                for proxy in _all_of(fx.Proxy, value):
+                    proxy.node.meta.setdefault("kept", []).append(_attribute(name, attribute))
+        return graph
+    finally:
+        for module, attributes in before:  # a forward that keeps tensors has kept symbols
+            vars(module).clear()
+            vars(module).update(attributes)
+
+
+def _attribute(module: str, attribute: str) -> str:
+    return f"the attribute {module}{'.' if module else ''}{attribute}"
+
+
+def first_argument(args: tuple, kwargs: dict) -> Any:
+    """What a call works on, whether it is passed by position or by name."""
+    return args[0] if args else kwargs.get("input", next(iter(kwargs.values()), None))
+
+
 def _name(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> str:
     if node.op == "call_module":
         return type(modules[node]).__name__
@@ -106,9 +136,12 @@ def _name(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> str:
 
 
 def _takers(node: fx.Node, modules: dict, of_interest: Callable, is_reshape: Reshape) -> Iterator[Place]:
+    yield from node.meta.get("kept", ())
     for user in node.users:
         name = _name(user, modules)
-        if name in _QUESTIONS or (name in RESHAPES and user.args[:1] != (node,)):  # view_as looks at its second
+        if name in _QUESTIONS or (
+            name in RESHAPES and first_argument(user.args, user.kwargs) is not node
+        ):  # view_as(_, this)
             continue
         if user.op == "call_module" and of_interest(modules[user]):
             yield modules[user]
@@ -119,9 +152,9 @@ def _takers(node: fx.Node, modules: dict, of_interest: Callable, is_reshape: Res
 
 
 def _maker(node: fx.Node, modules: dict, of_interest: Callable, is_reshape: Reshape) -> Place:
-    source = node.args[0] if node.args else None
+    source = first_argument(node.args, node.kwargs)
     if not isinstance(source, fx.Node):
-        return "a keyword argument" if node.kwargs else "a constant"
+        return "a constant"
     if source.op == "call_module" and of_interest(modules[source]):
         return modules[source]
     name = _name(source, modules)
@@ -145,6 +178,9 @@ def watched(model: nn.Module, of_interest: Callable[[nn.Module], bool], example_
         with torch.no_grad(), recorder:
             out = model(*example_input) if isinstance(example_input, tuple) else model(example_input)
             recorder.take(out, "the output of the model")
+            for name, module in model.named_modules():
+                for attribute, value in vars(module).items():
+                    recorder.take(value, _attribute(name, attribute))
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -162,7 +198,7 @@ class _Recorder(TorchFunctionMode):
         self.flow = Flow()
         self.inside = 0
         # Tensors are kept, so that no other can get the id of one.
-        self.followed: dict[int, tuple[Tensor, nn.Module, list[Place]]] = {}
+        self.followed: dict[int, tuple[Tensor, nn.Module, torch.Size, list[Place]]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -172,22 +208,26 @@ class _Recorder(TorchFunctionMode):
         if name in _QUESTIONS and not isinstance(out, Tensor):
             return out
         if name in RESHAPES and isinstance(out, Tensor):
-            if args and id(args[0]) in self.followed:
-                self.followed[id(out)] = (out, *self.followed[id(args[0])][1:])
+            known = self.followed.get(id(first_argument(args, kwargs or {})))
+            if known:
+                self.followed[id(out)] = (out, *known[1:])
             return out
         self.take((args, kwargs), name)
         return out
 
     def take(self, values: Any, by: Place) -> None:
-        for value in _tensors(values):
+        for value in _all_of(Tensor, values):
             if id(value) in self.followed:
-                self.followed[id(value)][2].append(by)
+                self.followed[id(value)][3].append(by)
 
     def enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.take((args, kwargs), module)
-        x = next(_tensors((args, kwargs)), None)
+        x = next(_all_of(Tensor, (args, kwargs)), None)
         known = self.followed.get(id(x))
+        self.flow.calls.append(module)
         self.flow.makers[module].append(known[1] if known else "elsewhere")
+        if x is not None and known:
+            self.flow.shapes[module].append((known[2], x.shape))
         self.inside += 1
 
     def leave(self, module: nn.Module, args: tuple, out: Any) -> None:
@@ -195,14 +235,19 @@ class _Recorder(TorchFunctionMode):
         takers: list[Place] = []
         self.flow.takers[module].append(takers)
         if isinstance(out, Tensor):
-            self.followed[id(out)] = (out, module, takers)
+            self.followed[id(out)] = (out, module, out.shape, takers)
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, (list, tuple)):
-        for value in values:
-            yield from _tensors(value)
-    elif isinstance(values, dict):
-        yield from _tensors(list(values.values()))
+def _all_of(kind: type, values: Any) -> Iterator[Any]:
+    """The values of a kind in nested containers."""
+    return (value for _, value in contents(values) if isinstance(value, kind))
+
+
+def contents(value: Any, of: Any = None, seen: tuple[int, ...] = ()) -> Iterator[tuple[Any, Any]]:
+    """What stands in nested lists, tuples, sets and dicts, each with its container; a value that is none of these
+    stands alone, in None."""
+    if not isinstance(value, (list, tuple, set, dict)):
+        yield of, value
+    elif id(value) not in seen:
+        for inside in value.values() if isinstance(value, dict) else value:
+            yield from contents(inside, value, (*seen, id(value)))

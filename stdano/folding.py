@@ -7,15 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .base import BaseNode
-from .convert import is_spiking
+from .containers import held_aside
 from .dataflow import traced
 from .fusion import described, is_norm
-from .link import link_of
+from .inherit import is_spiking
+from .link import has_hooks, is_patched, link_of
 from .normalised import BatchNormNeuron, unlink
+
+# Layers that use their weight as it is. SpikingJelly's of the same names do so too, its WSConv2d and others do not.
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 
 
 def fuse_conv_bn(model: nn.Module) -> nn.Module:
@@ -25,8 +28,10 @@ def fuse_conv_bn(model: nn.Module) -> nn.Module:
     A norm that is folded, fused with a neuron or not, becomes an ``nn.Identity``; its scale and shift by the running
     statistics move into weight and bias. Folded are norms (those that :func:`stdano.fuse` takes) whose whole input is
     the output of one convolution or linear layer that is used for nothing else, merging and splitting of T and B in
-    between allowed; ``torch.fx`` tells. Others stay as they are, fused or not. Results differ by rounding, which flips
-    a spike where the potential meets the threshold.
+    between allowed; ``torch.fx`` tells. Others stay as they are, fused or not; so do layers and norms with hooks (those
+    of pruning, old ``weight_norm`` and ``spectral_norm`` included), with parametrizations or a ``forward`` of their
+    own, subclasses of torch's layers, and norms that the model also holds in a plain list, tuple or dict. Results
+    differ by rounding, which flips a spike where the potential meets the threshold.
 
     Raises:
         ValueError: the model, or a part of it, is in training mode.
@@ -36,7 +41,7 @@ def fuse_conv_bn(model: nn.Module) -> nn.Module:
         raise ValueError(f"model must be in eval mode, but in training mode are {', '.join(training[:5])}")
     folded = copy.deepcopy(model)
     names = {module: name for name, module in folded.named_modules()}
-    neurons = {id(m._link): m for m in names if isinstance(m, BaseNode) and m._link is not None}
+    aside = {module for _, module in held_aside(folded)}
     flow = traced(folded, _of_interest, _moves_time)
     replaced: dict[nn.Module, nn.Module] = {}
     for layer, calls in flow.takers.items():
@@ -48,12 +53,12 @@ def fuse_conv_bn(model: nn.Module) -> nn.Module:
             continue
         time_first = isinstance(place, BatchNormNeuron) or getattr(place, "step_mode", "s") == "m"
         norm = place[0] if isinstance(place, BatchNormNeuron) else place
-        if not is_norm(norm) or norm in replaced or not _fits(layer, norm, time_first):
+        if not is_norm(norm) or norm in replaced or norm in aside or not _fits(layer, norm, time_first):
             continue
         _fold(layer, norm)
         connection = link_of(norm)
         if connection is not None:
-            unlink(norm, neurons[id(connection)])
+            unlink(connection)
         replaced[norm] = _Folded(described(norm, names), _dimensions(layer) + time_first).eval()
     for parent in list(folded.modules()):
         for name, child in list(parent._modules.items()):
@@ -81,8 +86,11 @@ class _Folded(nn.Identity):
 
 
 def _is_layer(module: nn.Module) -> bool:
-    origin = type(module).__module__
-    return isinstance(module, (_ConvNd, nn.Linear)) and origin.startswith(("torch.nn.modules.", "spikingjelly."))
+    kind = type(module)
+    spikingjelly = kind.__module__.startswith("spikingjelly.") and kind.__name__ in [
+        layer.__name__ for layer in _LAYERS
+    ]
+    return kind in _LAYERS or (spikingjelly and isinstance(module, _LAYERS))
 
 
 def _of_interest(module: nn.Module) -> bool:
@@ -98,7 +106,7 @@ def _moves_time(name: str, arguments: tuple) -> bool:
 
 def _fits(layer: Any, norm: Any, time_first: bool) -> bool:
     """Whether the norm's channels are the layer's and its statistics fixed."""
-    if norm.running_mean is None or norm._forward_hooks or norm._forward_pre_hooks or layer._forward_hooks:
+    if norm.running_mean is None or any(has_hooks(m) or is_patched(m) for m in (layer, norm)):
         return False
     if isinstance(layer, nn.Linear):
         return layer.out_features == norm.num_features and (time_first or isinstance(norm, nn.BatchNorm1d))

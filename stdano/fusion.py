@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +10,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .base import BaseNode
-from .convert import is_spiking
 from .dataflow import Flow, traced, watched
-from .link import link_of
+from .inherit import is_spiking
+from .link import channel_dimension, has_hooks, is_patched, kernel_shape, link_of
+from .neurons import OWN
 from .normalised import BatchNormNeuron, link, unlink
 from .norms import SynchronisedBatchNorm2d
 
@@ -50,7 +52,8 @@ def fuse(model: nn.Module, example_input: Any = None) -> FusionReport:
 
     Args:
         model: any module. Norms: BatchNorm1d, 2d, 3d and SyncBatchNorm of torch, SynchronisedBatchNorm2d and the
-            BatchNorms of SpikingJelly, without hooks; neurons: LIFNode, LLIFNode, SLIFNode. Others are left.
+            BatchNorms of SpikingJelly; neurons: LIFNode, LLIFNode, SLIFNode and those with a learned time constant.
+            Others are left: subclasses of these, too, and instances with hooks or with a ``forward`` of their own.
         example_input: a tensor, or a tuple of arguments, for one run in eval mode (which resets the neurons). Without
             it ``torch.fx`` tells what goes where. Where that cannot trace a module, its largest traceable parts are
             looked at, each on the assumption that it is called as a whole; the run needs no such assumption. Both see
@@ -59,7 +62,17 @@ def fuse(model: nn.Module, example_input: Any = None) -> FusionReport:
     Returns:
         What was fused, and what was left and why.
 
-    A fused pair raises an error where the neuron runs without its norm, where the shape shows that something other
+    What takes the norm's output besides the neuron would find the norm's input there. A pair of which that is seen is
+    left, also where an attribute of a module keeps the tensor (``self.current = self.bn(x)``); not seen are tensors
+    that forward keeps elsewhere: in a global variable, a closure, an object of another kind.
+
+    A fused pair computes the two apart, with the values of before, in calls in which fusing could be noticed: while one
+    of them has hooks that were set later, global ones included, or another ``forward`` around its own; in
+    ``torch.inference_mode``, where torch does not tell of changes in place; for an empty batch in training. (A forward
+    hook of a neuron that reads its output alone may be marked by :func:`stdano.link.reads_output_alone`.) Under
+    ``torch.compile`` and ``torch.export`` the norm passes a copy on, which Inductor removes again.
+
+    It raises an error where the neuron runs without its norm, where the shape shows that something other
     than reshaping is between them, or where the tensor was changed in place there; and warns where the norm ran and
     the neuron did not.
     """
@@ -67,16 +80,21 @@ def fuse(model: nn.Module, example_input: Any = None) -> FusionReport:
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     report = FusionReport()
     names = {module: name for name, module in model.named_modules()}
+    changed: dict[nn.Module, str] = {}
     for module in names:
         if isinstance(module, BatchNormNeuron) and link_of(module[1]) is None and is_norm(module[0]):
-            link(module[0], module[1], time_first=True)
+            reason = _why_changed(module[0], module[1], names)
+            if reason is None:
+                link(module[0], module[1], time_first=True)
+            else:
+                changed[module[0]] = reason
     neurons = {id(m._link): m for m in names if isinstance(m, BaseNode) and m._link is not None}
     pairs = {m: neurons[id(link_of(m))] for m in names if is_norm(m) and id(link_of(m)) in neurons}
     done = {*pairs.keys(), *pairs.values()}
     if any(module not in done and (is_norm(module) or is_spiking(module)) for module in names):
         flow = traced(model, _of_interest) if example_input is None else watched(model, _of_interest, example_input)
         for norm in [m for m in names if is_norm(m) and m not in done]:
-            found = _partner(norm, flow, names, by_run=example_input is not None)
+            found = changed.get(norm) or _partner(norm, flow, names, by_run=example_input is not None)
             if isinstance(found, str):
                 report.left.append((names[norm], found))
             else:
@@ -93,11 +111,8 @@ def unfuse(model: nn.Module) -> nn.Module:
     neurons each compute their own again. Parameters, buffers and the neurons' states stay as they are."""
     for module in model.modules():
         connection = link_of(module)
-        if connection is not None and isinstance(module, BaseNode):
-            unlink(connection.norm, module)
-    for module in model.modules():
-        if link_of(module) is not None:  # a norm whose neuron has been taken out of the model
-            module.__dict__.pop("forward")
+        if connection is not None:
+            unlink(connection)
     return model
 
 
@@ -141,12 +156,32 @@ def _partner(norm: Any, flow: Flow, names: dict[nn.Module, str], by_run: bool) -
         return f"{described(neuron, names)} behind it is shared, and has input from {', '.join(others)} as well"
     if neuron._link is not None:
         return f"{described(neuron, names)} behind it is already fused with another norm"
-    hooks = (norm._forward_pre_hooks, norm._forward_hooks, norm._backward_pre_hooks, norm._backward_hooks)
-    if any(hooks) or neuron._forward_pre_hooks:
-        return f"it or {described(neuron, names)} behind it has hooks, which would see another tensor"
+    changed = _why_changed(norm, neuron, names)
+    if changed:
+        return changed
+    order = [module for module in flow.calls if module in (norm, neuron)]
+    if order != [norm, neuron] * (len(order) // 2):
+        return f"it runs again before {described(neuron, names)} behind it has run"
     if getattr(norm, "step_mode", "s") == "m" and neuron.step_mode != "m":
         return f'it is in step_mode "m", but {described(neuron, names)} behind it in "{neuron.step_mode}"'
+    for before, after in flow.shapes[neuron]:
+        dimension = channel_dimension(norm, len(before))
+        steps = (1, *after) if neuron.step_mode == "s" else after
+        if kernel_shape(steps, norm.num_features, math.prod(before[dimension + 1 :])) is None:
+            return f"its output {list(before)} becomes {list(after)} before {described(neuron, names)} behind it"
     return neuron
+
+
+def _why_changed(norm: nn.Module, neuron: nn.Module, names: dict[nn.Module, str]) -> str | None:
+    """Why not even a neuron of stdano can be fused with the norm in front of it: the two may do more than they say."""
+    if type(neuron) not in OWN:
+        own = next(base.__name__ for base in type(neuron).__mro__ if base in (*OWN, BaseNode))
+        return f"{described(neuron, names)} behind it is a subclass of {own}, which may do something else"
+    if has_hooks(norm) or has_hooks(neuron):
+        return f"it or {described(neuron, names)} behind it has hooks, which would see another tensor"
+    if is_patched(norm) or is_patched(neuron):
+        return f"it or {described(neuron, names)} behind it has a forward of its own, which may do something else"
+    return None
 
 
 def _untraced(name: str, flow: Flow) -> str | None:

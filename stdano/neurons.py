@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from stdano_kernels.settings import number
 
 from .base import BaseNode
 
@@ -180,7 +183,58 @@ class SLIFNode(BaseNode):
         return 0.0 if state is None else state[1]
 
 
+class LearnedTau(BaseNode):
+    """A neuron that learns its time constant as SpikingJelly's ParametricLIFNode does: ``1/tau = sigmoid(w)``, so that
+    tau stays above 1. The parameter is ``w``, also in ``state_dict()``; ``tau`` is computed from it in each call.
+
+    Args:
+        init_tau: tau to begin with, above 1.
+        arguments, settings: the other arguments of the neuron, in its order.
+    """
+
+    w: nn.Parameter
+
+    def __init__(self, init_tau: float = 2.0, *arguments: Any, **settings: Any) -> None:
+        super().__init__(number("init_tau", init_tau, above=1.0), *arguments, **settings)
+
+    @property
+    def tau(self) -> float | Tensor:
+        """The time constant, ``[]``; set it by a number above 1."""
+        # 1/sigmoid(w), kept from being rounded to 1 or infinity.
+        limit = -math.log(torch.finfo(self.w.dtype).eps)
+        return 1 + torch.exp(-self.w.clamp(-limit, limit))
+
+    @tau.setter
+    def tau(self, value: float | Tensor) -> None:
+        w = torch.tensor(-math.log(number("tau", value, above=1.0) - 1.0))
+        if "w" in self._parameters:
+            with torch.no_grad():
+                self.w.copy_(w)
+        else:
+            self.w = nn.Parameter(w)
+
+
+class ParametricLIFNode(LearnedTau, LIFNode):
+    """:class:`LIFNode` with a learned time constant, ``ParametricLIFNode(init_tau=2.0, ...)``; its further arguments
+    are LIFNode's. With ``decay="linear"`` it equals SpikingJelly's of the same arguments and loads its checkpoints.
+    See :class:`LearnedTau`."""
+
+
+class ParametricLLIFNode(LearnedTau, LLIFNode):
+    """:class:`LLIFNode` with a learned time constant; see :class:`LearnedTau`."""
+
+
+class ParametricSLIFNode(LearnedTau, SLIFNode):
+    """:class:`SLIFNode` with a learned time constant; see :class:`LearnedTau`."""
+
+
 NEURONS: dict[str, type[BaseNode]] = {"LIF": LIFNode, "LLIF": LLIFNode, "SLIF": SLIFNode}
+PARAMETRIC: dict[str, type[LearnedTau]] = {
+    "LIF": ParametricLIFNode,
+    "LLIF": ParametricLLIFNode,
+    "SLIF": ParametricSLIFNode,
+}
+OWN = {*NEURONS.values(), *PARAMETRIC.values()}
 
 
 def reset_net(model: nn.Module) -> None:

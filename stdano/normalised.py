@@ -8,8 +8,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .base import BaseNode
-from .link import Link
-from .neurons import NEURONS
+from .link import Link, has_hooks, is_patched
+from .neurons import NEURONS, OWN
 from .norms import SynchronisedBatchNorm2d
 
 
@@ -23,7 +23,7 @@ class BatchNormNeuron(nn.Sequential):
     Args:
         num_channels: C.
         neuron: ``"LIF"``, ``"LLIF"`` (default), ``"SLIF"`` or a class name such as ``"LLIFNode"``, made with
-            ``settings``; or a neuron, in step mode "m".
+            ``settings``; or a neuron, in step mode "m". (One of another class than stdano's runs behind the norm.)
         eps: added to the variance.
         momentum: weight of the batch in the running statistics; None: all batches weigh the same.
         affine: whether there are a weight and a bias to learn.
@@ -63,7 +63,8 @@ class BatchNormNeuron(nn.Sequential):
             else nn.BatchNorm2d(num_channels, **options)
         )
         super().__init__(norm, node)
-        link(norm, node, time_first=True)
+        if is_fusible(node):
+            link(norm, node, time_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
         norm, neuron = self
@@ -91,15 +92,29 @@ def _node(neuron: str | BaseNode, settings: dict[str, Any]) -> BaseNode:
     return neuron
 
 
+def is_fusible(neuron: nn.Module) -> bool:
+    """Whether a neuron does what its class does, and its class is one of stdano's own: not a subclass, which may do
+    something else with its input, nor an instance that something was attached to."""
+    return type(neuron) in OWN and not has_hooks(neuron) and not is_patched(neuron)
+
+
 def link(norm: nn.Module, neuron: nn.Module, time_first: bool = False) -> None:
     """From now on the neuron computes the norm."""
     assert isinstance(neuron, BaseNode)
-    connection = Link(norm, time_first)
-    norm.__dict__["forward"] = connection
+    connection = Link(norm, neuron, time_first)
+    norm.__dict__["forward"] = connection.pass_on
     neuron._link = connection
 
 
-def unlink(norm: nn.Module, neuron: BaseNode) -> None:
+def hand_on(old: BaseNode, new: BaseNode) -> None:
+    """From now on another neuron computes the norm."""
+    assert old._link is not None
+    new._link, old._link = old._link, None
+    new._link.neuron = new
+
+
+def unlink(connection: Link) -> None:
     """From now on each computes its own."""
-    norm.__dict__.pop("forward", None)
-    neuron._link = None
+    if not is_patched(connection.norm):
+        connection.norm.__dict__.pop("forward", None)
+    connection.neuron._link = None

@@ -167,6 +167,11 @@ class SuperNeuron(nn.Module):
             number("momentum", self.momentum)
         choice("backend", self.backend, ("auto", *NAMES))
 
+    @property
+    def supported_backends(self) -> tuple[str, ...]:
+        """What ``backend`` may be; SpikingJelly's ``set_backend`` asks for it."""
+        return ("auto", *NAMES)
+
     def weights(self) -> Tensor:
         """``[K]``: the share of each candidate, the softmax of ``alpha``."""
         return self.alpha.softmax(0)

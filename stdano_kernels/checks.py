@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from .settings import compute_dtype, number
+from .settings import LARGEST, SMALLEST, Settings, compute_dtype, number
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -23,9 +25,10 @@ def check_input(x: Tensor) -> None:
 
 
 def check_constant(name: str, value: float | Tensor, x: Tensor, above: float | None = None) -> float | Tensor:
-    """tau or v_threshold: a number, or a tensor of shape [] or [C] on x's device with valid values."""
+    """tau or v_threshold: a number, or a tensor of shape [] or [C] on x's device with valid values. A number that has a
+    lower limit, tau, may be infinite."""
     if not isinstance(value, Tensor):
-        return number(name, value, above=above)
+        return number(name, value, above=above, or_inf=above is not None)
     if value.dtype not in DTYPES:
         raise TypeError(f"{name} must be a number or a floating-point tensor, got a tensor of {value.dtype}")
     if value.device != x.device:
@@ -51,6 +54,16 @@ def check_constant(name: str, value: float | Tensor, x: Tensor, above: float | N
             good &= (value.detach() > above).all()
         torch._assert_async(good, f"{name} must be finite{limit} everywhere")
     return value
+
+
+def check_tau(tau: float | Tensor, x: Tensor, settings: Settings) -> float | Tensor:
+    """tau as :func:`check_constant` has it, a number within what no dtype rounds to something else."""
+    tau = check_constant("tau", tau, x, above=1.0 if settings.linear_decay else 0.0)
+    if isinstance(tau, Tensor):
+        return tau
+    if math.isinf(tau) and settings.decay_input:
+        raise ValueError("tau must be finite with decay_input=True, which divides the input by it, got inf")
+    return min(max(tau, SMALLEST), LARGEST)
 
 
 def check_tensor(name: str, value: object, shape: tuple[int, ...], x: Tensor, none: str = "") -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from . import reference, registration
 from .backends import NAMES, select
-from .checks import check_affine, check_constant, check_input, check_state
-from .settings import LARGEST, SMALLEST, Settings, choice, flag, make_settings
+from .checks import check_affine, check_constant, check_input, check_state, check_tau
+from .settings import Settings, choice, flag, make_settings
 
 
 class LIFState(NamedTuple):
@@ -71,7 +71,8 @@ def lif(
         x: input ``[T, ...]``, float32, float64, float16 or bfloat16, in any memory layout. Half precision is
             computed in float32. T or any other size may be 0.
         tau: time constant in time steps, above 0 (above 1 with ``decay="linear"``). A number, or a tensor of shape
-            ``[]`` or ``[C]`` with C the size of dimension 2 of ``x: [T, B, C, ...]``, which may require grad.
+            ``[]`` or ``[C]`` with C the size of dimension 2 of ``x: [T, B, C, ...]``, which may require grad. The
+            number ``float("inf")`` is no leak, integrate-and-fire: a = 1 exactly (not with ``decay_input``).
         v_threshold: threshold; a number or a tensor as for ``tau``.
         v_reset: potential after a spike (hard reset), or None for the soft reset.
         decay: ``"exp"``: a = exp(-1/tau), the paper's eq. 3; ``"linear"``: a = 1 - 1/tau, SpikingJelly's.
@@ -221,10 +222,7 @@ def _neuron(
     backend: str,
 ) -> Output:
     check_input(x)
-    lowest = 1.0 if settings.linear_decay else 0.0
-    tau = check_constant("tau", tau, x, above=lowest)
-    if not isinstance(tau, Tensor):
-        tau = min(max(tau, SMALLEST), LARGEST)
+    tau = check_tau(tau, x, settings)
     v_threshold = check_constant("v_threshold", v_threshold, x)
     affine = check_affine(affine, x)
     states = check_state(_STATES[name].__name__, _STATES[name]._fields, state, x)

@@ -19,7 +19,7 @@ from torch import Tensor
 from . import registration
 from .backends import NAMES, select
 from .batch_norm import FUNCTIONS
-from .checks import check_channels, check_constant, check_input, check_tensor
+from .checks import check_channels, check_input, check_tau, check_tensor
 from .fakes import NEURONS
 from .moments import (
     Moments,
@@ -30,7 +30,7 @@ from .moments import (
     update_running,
     values_per_channel,
 )
-from .settings import LARGEST, SMALLEST, Settings, choice, compute_dtype, make_settings, number
+from .settings import Settings, choice, compute_dtype, make_settings, number
 
 
 def super_neuron(
@@ -113,8 +113,11 @@ def super_neuron(
     if slif_v_reset is not None:
         number("slif_v_reset", slif_v_reset)
     slif_settings = make_settings(v_reset=slif_v_reset, rate=beta, rate_name="beta", **common)
-    tau = _number("tau", tau, x, above=1.0 if settings.linear_decay else 0.0)
-    v_threshold = _number("v_threshold", v_threshold, x)
+    for name, value in (("tau", tau), ("v_threshold", v_threshold)):
+        if isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a number in a super neuron, got a tensor of shape {list(value.shape)}")
+    tau = check_tau(tau, x, settings)  # type: ignore[assignment]
+    v_threshold = number("v_threshold", v_threshold)
     choice("backend", backend, ("auto", *NAMES))
     chosen = select(backend, x)
     count = values_per_channel(x, training, process_group)
@@ -155,14 +158,6 @@ def _check_neurons(neurons: Sequence[str]) -> tuple[int, ...]:
     if not names or any(name not in NEURONS for name in names) or len(set(names)) != len(names):
         raise ValueError(f"neurons must be one to three different ones of {', '.join(NEURONS)}, got {neurons!r}")
     return tuple(NEURONS.index(name) for name in names)
-
-
-def _number(name: str, value: object, x: Tensor, above: float | None = None) -> float:
-    if isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a number in a super neuron, got a tensor of shape {list(value.shape)}")
-    checked = check_constant(name, value, x, above=above)  # type: ignore[arg-type]
-    assert isinstance(checked, float)
-    return min(max(checked, SMALLEST), LARGEST) if above is not None else checked
 
 
 def _operator_settings(

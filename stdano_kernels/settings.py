@@ -54,14 +54,16 @@ def flag(name: str, value: object) -> bool:
     return plain
 
 
-def number(name: str, value: object, *, above: float | None = None) -> float:
-    """``value`` as a float; it must be finite and, where ``above`` is given, larger than that."""
+def number(name: str, value: object, *, above: float | None = None, or_inf: bool = False) -> float:
+    """``value`` as a float; it must be finite (or, where that is allowed, inf) and larger than ``above``, if given."""
     plain = python_value(value)
     if isinstance(plain, bool) or not isinstance(plain, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
     limit = "" if above is None else f" above {above:g}"
-    if not -math.inf < plain < math.inf or (above is not None and not plain > above):
-        raise ValueError(f"{name} must be a finite number{limit}, got {value!r}")
+    finite = -math.inf < plain < math.inf or (or_inf and plain == math.inf)
+    if not finite or (above is not None and not plain > above):
+        hint = "; inf is allowed as well" if or_inf else ""
+        raise ValueError(f"{name} must be a finite number{limit}, got {value!r}{hint}")
     return float(plain)
 
 

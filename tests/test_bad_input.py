@@ -72,6 +72,9 @@ def test_numbers(neuron, name, value, error, got):
     if name == "v_reset" and value is None:
         FUNCTIONS[neuron](X, v_reset=None)  # the soft reset
         return
+    if name == "tau" and value == INF:
+        FUNCTIONS[neuron](X, tau=INF)  # no leak
+        return
     refused(neuron, error, f"{name} must be a .*number.*{got}", **{name: value})
 
 

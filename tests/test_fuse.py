@@ -260,7 +260,7 @@ def test_other_shapes_than_reshaping_gives_raise():
             neuron(change(norm(torch.randn(T * B, 4, 5, 6))))
     with pytest.raises(ValueError, match=r"BatchNorm2d must have 4 channels in dimension 1 of its input"):
         norm(torch.randn(T * B, 3, 5, 6))
-    with pytest.raises(ValueError, match=r"tau and v_threshold must be one for all channels"):
+    with pytest.raises(ValueError, match=r"tau must be a number or a tensor of shape \[\] or \[5\]"):
         neuron.tau = torch.ones(4)
         neuron(norm(torch.randn(T, 4, 5, 5)))
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got str"):

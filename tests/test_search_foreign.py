@@ -1,6 +1,7 @@
 """Super neurons in models that know nothing of them, SpikingJelly's included: what is found in them and retrained."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -120,13 +121,21 @@ class TestSpikingJelly:
         with pytest.raises(ValueError, match=r"tau must be given: layer '1' \(IFNode\) has none to inherit"):
             to_super(net, x)
         assert isinstance(net[1], neuron.IFNode)
-        assert to_super(net, x, tau=1.5)[1].tau == 1.5
+        assert to_super(copy.deepcopy(net), x, tau=1.5)[1].tau == 1.5
+        twin = copy.deepcopy(net[1])
+        mixed = to_super(net, x, ("LIF", "LLIF"))[1]
+        assert mixed.tau == math.inf
+        x = torch.randint(-64, 128, (6, B, 6)) / 64
+        assert torch.equal(mixed.node("LIF")(x), twin(x))
 
     def test_a_learned_tau_and_an_unknown_surrogate(self, jelly):
         _, neuron, surrogate = jelly
         x = torch.randn(T, B, 4)
-        learned = to_super(network(neuron.ParametricLIFNode(init_tau=4.0, step_mode="m")), x)[1]
-        assert learned.tau == pytest.approx(4.0) and learned.decay == "linear"
+        net = network(neuron.ParametricLIFNode(init_tau=4.0, step_mode="m"))
+        with pytest.raises(ValueError, match=r"tau must be given: layer '1' \(ParametricLIFNode\) learns its own"):
+            to_super(net, x)
+        fixed = to_super(net, x, tau=4.0)[1]
+        assert fixed.tau == 4.0 and fixed.decay == "linear"
         net = network(neuron.LIFNode(surrogate_function=surrogate.Erf(), step_mode="m"))
         with pytest.raises(ValueError, match=r"layer '1' \(LIFNode\): surrogate_function must be one of"):
             to_super(net, x)

@@ -130,8 +130,3 @@ def test_convert_counts_layers_in_order_of_execution(example):
     assert net.last.tau == 1.1 and net.last.decay == "exp" and net.last.v_reset is None
     assert net.conv[2].step_mode == "m"
     net(torch.randn(4, 2, 1, 6, 6)).sum().backward()
-
-
-def test_parametric_lif_hands_over_its_time_constant():
-    net = stdano.convert(nn.Sequential(neuron.ParametricLIFNode(init_tau=3.0)), "LLIF")
-    assert net[0].tau == pytest.approx(3.0)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..convert import convert, inherited, require_layers, run_layers, spiking_layers
+from ..convert import convert, run_layers
+from ..inherit import called, inherited, learns_tau, lost, require_layers, require_tau, spiking_layers, step_mode_of
 from ..super_neuron import SuperNeuron
 
 
@@ -27,8 +28,9 @@ def to_super(
         candidates: one to three different ones of ``"LIF"``, ``"LLIF"``, ``"SLIF"``.
         settings: arguments of :class:`stdano.SuperNeuron`, which override what is inherited.
 
-    Settings are inherited as by :func:`stdano.convert`. A reset of an LIF or LLIF becomes that of both, one of an SLIF
-    becomes ``slif_v_reset``.
+    Settings are inherited as by :func:`stdano.convert`, hooks too. A reset of an LIF or LLIF becomes that of both, one
+    of an SLIF becomes ``slif_v_reset``. Candidates for the place of an IFNode do not leak either; SLIF is none of them
+    unless ``tau`` is given.
 
     Returns:
         The model; a super neuron if the model is itself a spiking layer.
@@ -36,19 +38,20 @@ def to_super(
     Raises:
         ValueError, TypeError: there are no spiking layers, or one of them cannot become a super neuron: it sees one
             time step at a time (``step_mode="s"``), is run never, more than once or without channels, keeps its
-            potentials (``store_v_seq``), is fused with its norm, or has no ``tau`` that is a number and none is given.
-            Nothing has changed then.
+            potentials (``store_v_seq``), is fused with its norm, is of a class that no neuron of stdano expresses (see
+            :func:`stdano.convert`), is held in a plain list, tuple or dict as well, or has no ``tau`` that is a number
+            (it may learn one) and none is given. Nothing has changed then.
     """
     layers = spiking_layers(model)
     require_layers(model, layers)
     for name, layer in layers.items():
-        _check(name, layer, settings)
+        _check(name, layer, candidates, settings)
     new: dict[str, nn.Module] = {}
 
     def build(name: str, x: Tensor) -> None:
         if name in new:
             raise ValueError(
-                f"{_called(name, layers[name])} must run once in a forward call, it runs twice: a super neuron keeps "
+                f"{called(name, layers[name])} must run once in a forward call, it runs twice: a super neuron keeps "
                 "the statistics of one place"
             )
         new[name] = _super_neuron(name, layers[name], x, candidates, settings)
@@ -64,23 +67,26 @@ def to_super(
     return convert(model, lambda old: new[names[id(old)]])
 
 
-def _called(name: str, layer: nn.Module) -> str:
-    return f"layer {name!r} ({type(layer).__name__})"
-
-
-def _check(name: str, layer: nn.Module, settings: dict[str, Any]) -> None:
+def _check(name: str, layer: nn.Module, candidates: Sequence[str], settings: dict[str, Any]) -> None:
     if isinstance(layer, SuperNeuron):
         return
-    called = _called(name, layer)
-    step_mode = getattr(layer, "step_mode", "s")
+    reason = lost(layer)
+    if reason is not None:
+        raise ValueError(f"{called(name, layer)} cannot become a super neuron: {reason}; convert() it first")
+    step_mode = step_mode_of(layer)
     if step_mode != "m":
         raise ValueError(
-            f'{called} must have step_mode "m", since a super neuron needs all time steps at once; got {step_mode!r}'
+            f'{called(name, layer)} must have step_mode "m", since a super neuron needs all time steps at once; got '
+            f"{step_mode!r}"
         )
     if getattr(layer, "store_v_seq", False):
-        raise ValueError(f"{called} must have store_v_seq=False: a super neuron gives no potentials")
-    if "tau" not in settings and "tau" not in inherited(layer, "LIF"):
-        raise ValueError(f"tau must be given: {called} has none to inherit")
+        raise ValueError(f"{called(name, layer)} must have store_v_seq=False: a super neuron gives no potentials")
+    if "tau" in settings:
+        return
+    if learns_tau(layer):
+        raise ValueError(f"tau must be given: {called(name, layer)} learns its own, which a super neuron does not")
+    for kind in candidates:
+        require_tau(name, layer, kind, inherited(layer, "LIF"))
 
 
 def _super_neuron(
@@ -88,9 +94,10 @@ def _super_neuron(
 ) -> nn.Module:
     if isinstance(old, SuperNeuron):
         return old
-    called = _called(name, old)
     if x.dim() < 3:
-        raise ValueError(f"{called} must have an input [T, B, C, ...], got a tensor of shape {list(x.shape)}")
+        raise ValueError(
+            f"{called(name, old)} must have an input [T, B, C, ...], got a tensor of shape {list(x.shape)}"
+        )
     values: dict[str, Any] = {}
     for kind, reset in (("LIF", "v_reset"), ("LLIF", "v_reset"), ("SLIF", "slif_v_reset")):
         own = inherited(old, kind)
@@ -104,6 +111,6 @@ def _super_neuron(
     try:
         new = SuperNeuron(x.shape[2], candidates, **{**values, **settings})
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{called}: {error}") from error
+        raise type(error)(f"{called(name, old)}: {error}") from error
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32  # half precision has float32 weights
     return new.to(x.device, dtype)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..convert import spiking_layers
+from ..inherit import spiking_layers
+from ..link import reads_output_alone
 from ..super_neuron import SuperNeuron
 
 
@@ -33,6 +34,7 @@ class SpikeCounter:
     def _hook(self, name: str) -> Callable[[nn.Module, tuple, Tensor], None]:
         counts = self.counts[name]
 
+        @reads_output_alone
         def count(module: nn.Module, inputs: tuple, spikes: Tensor) -> None:
             if isinstance(module, SuperNeuron):
                 counts[0] += _mixed_rate(module) * spikes.numel()
