@@ -139,6 +139,7 @@ def test_an_older_run_takes_the_statistics_of_its_own_data(old: Trained, trained
 
 @pytest.mark.parametrize("values", ["counts", "binary"])
 def test_frames_of_events_are_scaled_as_in_training(tmp_path: Path, values: str) -> None:
+    pytest.importorskip("sklearn", reason="needs the extra [app]")
     settings = DataSettings(data="digits-events", cache=str(tmp_path), size=8, values=values)
     own = load_data(settings, 2)
     encoding = dataclasses.replace(own.encoding, std=(0.5, 0.5))

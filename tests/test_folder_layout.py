@@ -215,7 +215,8 @@ def test_the_same_files_for_both_parts(load, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_read(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its images would be left out in silence."""
-    images, scan = write_parts(tmp_path / "images"), os.scandir
+    write_parts(tmp_path / "images")
+    scan = os.scandir
 
     def refuse(folder: Path) -> Iterator[os.DirEntry]:
         if str(folder).endswith("train/cat"):
