@@ -139,8 +139,13 @@ def test_an_older_run_takes_the_statistics_of_its_own_data(old: Trained, trained
 
 @pytest.mark.parametrize("values", ["counts", "binary"])
 def test_frames_of_events_are_scaled_as_in_training(tmp_path: Path, values: str) -> None:
-    pytest.importorskip("sklearn", reason="needs the extra [app]")
-    settings = DataSettings(data="digits-events", cache=str(tmp_path), size=8, values=values)
+    rng = np.random.default_rng(0)
+    for part, count in (("Train", 40), ("Test", 20)):
+        for digit in range(10):
+            (tmp_path / part / str(digit)).mkdir(parents=True)
+            events = b"".join(bytes([*rng.integers(0, 9, 2), 128, 0, t]) for t in range(count))  # N-MNIST's format
+            (tmp_path / part / str(digit) / "0.bin").write_bytes(events)
+    settings = DataSettings(data="nmnist", root=str(tmp_path), cache=str(tmp_path), size=8, values=values)
     own = load_data(settings, 2)
     encoding = dataclasses.replace(own.encoding, std=(0.5, 0.5))
     tested = load_data(settings, 2, encoding)

@@ -104,11 +104,9 @@ def test_aedat2_time_goes_on_where_its_32_bits_start_again(tmp_path: Path) -> No
     slowly = [1, turn // 3, 2 * turn // 3, *times[:-2], turn + turn // 3, turn + 2 * turn // 3, *times[-2:]]
     path = write(tmp_path / "a.aedat", aedat2_bytes([(t % turn, 1, 1, 1) for t in slowly]))
     assert read_aedat2(path)["t"].tolist() == slowly
-    after = [10, 2**31 + 20, turn + 30]  # a long pause is no way back
+    after = [10, 2**31 + 20, turn - 5, turn + 30]  # a long pause is no way back
     path = write(tmp_path / "b.aedat", aedat2_bytes([(t % turn, 1, 1, 1) for t in after]))
     assert read_aedat2(path)["t"].tolist() == after
-    frames, _ = to_frames(read_aedat2(path), 3, "count", (128, 128), 128)
-    assert frames.sum((1, 2, 3)).tolist() == [1, 1, 1]
 
 
 def test_frames_of_another_reader_are_not_used(tmp_path: Path) -> None:
