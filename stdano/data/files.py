@@ -46,7 +46,9 @@ def contents(folder: Path) -> tuple[list[Path], list[Path]]:
     Raises:
         OSError: it cannot be read.
     """
-    folders, files, real = [], [], os.path.realpath(folder)
+    folders: list[Path] = []
+    files: list[Path] = []
+    real = os.path.realpath(folder)
     with os.scandir(folder) as entries:
         found = sorted((entry for entry in entries if is_data(entry.name)), key=lambda entry: entry.name)
     for entry in found:
