@@ -11,7 +11,7 @@ import numpy as np
 from ..settings import DataSettings
 from .files import check_disjoint, contents
 from .images import decoded
-from .layout import meant, part_of, parts_of
+from .layout import kinds, meant, part_of, parts_of
 from .source import DataSource, Encoding, Samples
 
 Listing = tuple[list[Path], np.ndarray]
@@ -146,7 +146,7 @@ def _warn_of_a_part(path: Path, encoding: Encoding | None) -> None:
     """Where a part was given, a fifth of it would silently be the test."""
     whole = path.absolute().parent
     kind = part_of(path.absolute().name)
-    if kind and (parts_of(whole).keys() - {kind} or (encoding is not None and kind != "train")):
+    if kind and (kinds(whole) - {kind} or (encoding is not None and kind != "train")):
         warnings.warn(
             f"of folder:{path} a fifth of the images is the test; folder:{whole} takes {path.name} as the part it is",
             RuntimeWarning,

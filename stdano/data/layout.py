@@ -13,7 +13,7 @@ _LOOKED_AT = 100  # folders of a level, which in the worst case are many thousan
 
 
 def part_of(name: str) -> str | None:
-    """ "train", "test" or "validation" where a folder is called like that part, in any case; else None."""
+    """The part that a folder of this name is, in any case: "train", "test" or "validation"; None where it is none."""
     return next((part for part, names in _NAMES.items() if re.fullmatch(f"{names}([-_ ]?set)?", name, re.I)), None)
 
 
@@ -42,7 +42,7 @@ def meant(path: Path) -> str:
     own = path.absolute()
     below, above = _below(own), own.parents[:2]
     whole = [place for place in (*below, *above) if _is_whole(place)]
-    if not whole and not _parts(own):
+    if not whole and not kinds(own):
         whole = [place for place in below if sum(map(_has_files, _folders(place))) > 1]
         whole += [place for place in above[:1] if _has_files(own) and sum(map(_has_files, _folders(place))) > 1]
     if not whole:
@@ -70,7 +70,8 @@ def _has_files(folder: Path) -> bool:
         return False
 
 
-def _parts(folder: Path) -> set[str]:
+def kinds(folder: Path) -> set[str]:
+    """Which parts a folder holds; none where it cannot be read or has two of a kind."""
     try:
         return set(parts_of(folder))
     except ValueError:
@@ -78,4 +79,4 @@ def _parts(folder: Path) -> set[str]:
 
 
 def _is_whole(folder: Path) -> bool:
-    return "train" in (parts := _parts(folder)) and len(parts) > 1
+    return "train" in (parts := kinds(folder)) and len(parts) > 1

@@ -78,7 +78,8 @@ def _check(events: EventSet, data: str) -> None:
     files = [[name for name in part.names if isinstance(name, Path)] for part in (events.train, events.test)]
     check_disjoint(*files)
     for part, words in ((events.train, "for training"), (events.test, "for the test")):
-        lacking = [name for label, name in enumerate(events.classes) if label not in set(part.labels.tolist())]
+        there = set(part.labels.tolist())
+        lacking = [name for label, name in enumerate(events.classes) if label not in there]
         if lacking:
             message = f"{data} has no recordings {words} of {', '.join(lacking)}; is it complete?"
             warnings.warn(message, RuntimeWarning, stacklevel=3)
