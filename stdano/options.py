@@ -123,7 +123,7 @@ class Evaluate:
     checkpoint: Literal["best", "last"] = "best"
     """epoch with the highest test accuracy, or the last one"""
     data: Name = None
-    """other data than the run's, with as many channels and classes"""
+    """other data than the run's, with the same classes; normalised as the run's"""
     root: Folder = None
     """folder in which data sets lie; default: the run's"""
     cache: Folder = None

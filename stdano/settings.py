@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from stdano_kernels.backends import NAMES
 
 SETTINGS = "settings.json"  # in the folder of a run
+_LARGEST = 8192  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class DataSettings:
         _choice(self, "frames", ("count", "time"))
         _choice(self, "values", ("counts", "binary"))
         _at_least(self, {"size": 0, "crop": 0, "cutout": 0, "workers": -1})
+        if self.size > _LARGEST:
+            memory = f"{3 * self.size**2 / 2**30:,.0f} GiB"
+            raise ValueError(f"size must be at most {_LARGEST} pixels, got {self.size}: one image would take {memory}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stdano.data import load_data
 from stdano.data.cache import cached, fingerprint
+from stdano.settings import DataSettings
 
 KEY = {"data": "test", "part": "train", "version": 1}
 
@@ -43,6 +45,33 @@ def test_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     cached("", KEY, (1, 1), fill)
     assert list((tmp_path / "home" / ".cache" / "stdano").glob("*.npy"))
+
+
+def test_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that is run under a number without an entry for a user."""
+
+    def nobody(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(ValueError, match=r"cache must be given \(or XDG_CACHE_HOME set\) where HOME is not set"):
+        cached("", KEY, (1, 1), never)
+    cached(str(tmp_path), KEY, (1, 1), fill)
+    with pytest.raises(ValueError, match="cache must be a path without ~ here, .* got ~/here"):
+        cached("~/here", KEY, (1, 1), never)
+    for data in ("cifar10", "tiny-imagenet", "digits-events"):
+        with pytest.raises(ValueError, match="root must be a path without ~ here, .* got ~/data"):
+            load_data(DataSettings(data, "~/data", str(tmp_path)), 1)
+    with pytest.raises(ValueError, match="data must be a path without ~ here, .* got ~/images"):
+        load_data(DataSettings("folder:~/images", cache=str(tmp_path)), 1)
+
+
+def test_a_folder_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cached("~/kept", KEY, (1, 1), fill)
+    assert list((tmp_path / "kept").glob("*.npy"))
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])

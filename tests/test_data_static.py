@@ -180,11 +180,17 @@ def test_settings_that_do_not_fit(load) -> None:
         load("digits", crop=-1)
     with pytest.raises(ValueError, match="T must be 1 or more, got 0"):
         load_data(DataSettings(), 0)
+    with pytest.raises(
+        ValueError, match="size must be at most 8192 pixels, got 1000000: one image would take 2,794 GiB"
+    ):
+        load("folder:nowhere", size=1_000_000)
+    with pytest.raises(ValueError, match="size must be at most 512 for digits, got 8192: they would take 112 GiB"):
+        load("digits", size=8192)
 
 
 def test_events_go_to_their_own_loader(load, monkeypatch: pytest.MonkeyPatch) -> None:
     events = ModuleType("stdano.data.events")
-    events.load_events = lambda settings, T: (settings.data, settings.frames, T)  # type: ignore[attr-defined]
+    events.load_events = lambda settings, T, encoding: (settings.data, settings.frames, T)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "stdano.data.events", events)
     for name in ("digits-events", "nmnist", "dvs-cifar10", "dvs-gesture", "tonic:NCALTECH101"):
         assert load(name, frames="time", nda=True) == (name, "time", 4)

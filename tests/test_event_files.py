@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import sys
 import types
@@ -97,6 +98,23 @@ def test_aedat2_format(tmp_path: Path) -> None:
     assert rows(read_aedat2(path)) == [(1, 122, 118, 1)]
 
 
+def test_aedat2_time_goes_on_where_its_32_bits_start_again(tmp_path: Path) -> None:
+    turn = 2**32
+    times = [turn - 9, turn - 2, turn + 3, turn - 1, turn + 5, 2 * turn - 7, 2 * turn + 1]
+    slowly = [1, turn // 3, 2 * turn // 3, *times[:-2], turn + turn // 3, turn + 2 * turn // 3, *times[-2:]]
+    path = write(tmp_path / "a.aedat", aedat2_bytes([(t % turn, 1, 1, 1) for t in slowly]))
+    assert read_aedat2(path)["t"].tolist() == slowly
+    after = [10, 2**31 + 20, turn - 5, turn + 30]  # a long pause is no way back
+    path = write(tmp_path / "b.aedat", aedat2_bytes([(t % turn, 1, 1, 1) for t in after]))
+    assert read_aedat2(path)["t"].tolist() == after
+
+
+def test_frames_of_another_reader_are_not_used(tmp_path: Path) -> None:
+    """Events of DVS-CIFAR10 were other ones before time went on."""
+    write_cifar(tmp_path, range(2))
+    assert dvs_cifar10(tmp_path).train.fingerprint.startswith("2 ")
+
+
 def test_aedat3_format(tmp_path: Path) -> None:
     first, second = [(5, 127, 0, 1), (6, 3, 126, 0)], [(1, 2, 4, 1)]
     special = packet([(9, 9, 9, 1)], kind=0)
@@ -123,6 +141,7 @@ EVENTS_3 = some_events(0, 3)
         (read_aedat3, b"#!AER-DAT3.1\r\n", "up to #!END-HEADER"),
         (read_aedat3, aedat3_bytes(struct.pack("<HHIIIIII", 1, 0, 9, 4, 0, 1, 1, 1)), "got 1 of 9 bytes"),
         (read_aedat3, aedat3_bytes(struct.pack("<HHIIIIII", 1, 0, 8, 4, 0, 1, 2, 2)), "up to 1 events of 8 bytes"),
+        (read_aedat3, aedat3_bytes(packet(EVENTS_3, overflow=2**32 - 1)), "time had begun anew 4294967295 times"),
     ],
 )
 def test_a_damaged_file_is_named(
@@ -226,6 +245,45 @@ def test_absent_nmnist_is_downloaded_or_explained(tmp_path: Path, monkeypatch: p
         nmnist(tmp_path / "empty")
 
 
+@pytest.mark.parametrize(
+    ("remove", "message"),
+    [
+        (["Test/9"], "no recordings of 9 in .*Test: get"),
+        ([f"Train/{digit}" for digit in (6, 7, 8, 9)], "no recordings of 6, 7, 8, 9 in .*Train: get"),
+        (["Test"], "no recordings in .*Test: get"),
+        (["Train"], "no recordings in .*Train: get"),
+    ],
+)
+def test_incomplete_nmnist_is_named(tmp_path: Path, remove: list[str], message: str) -> None:
+    write_nmnist(tmp_path / "nmnist")
+    for place in remove:
+        shutil.rmtree(tmp_path / "nmnist" / place)
+    with pytest.raises(ValueError, match=f"nmnist has {message} Train.zip and Test.zip"):
+        nmnist(tmp_path)
+
+
+def test_hidden_files_are_no_recordings(tmp_path: Path) -> None:
+    write_nmnist(tmp_path)
+    write(tmp_path / "Train" / "0" / "._00000.bin", b"Mac OS X")
+    assert len(load("nmnist", tmp_path, tmp_path / "cache").train) == 30
+
+
+def test_the_same_files_for_both_parts(tmp_path: Path) -> None:
+    write_nmnist(tmp_path)
+    shutil.rmtree(tmp_path / "Test")
+    (tmp_path / "Test").symlink_to("Train")
+    with pytest.raises(
+        ValueError, match=r"not for training, 30 of 30 test files are .*Test/0/00000\.bin, which is .*Train"
+    ):
+        load("nmnist", tmp_path, tmp_path / "cache")
+    write_gesture(tmp_path / "gesture")
+    write(tmp_path / "gesture" / "trials_to_test.txt", "user24_led.aedat\nuser01_led.aedat\n")
+    with pytest.warns(
+        RuntimeWarning, match=r"1 of 2 test files are training files as well, such as .*user01_led\.aedat$"
+    ):
+        dvs_gesture(tmp_path / "gesture")
+
+
 def test_without_tonic_the_advice_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tonic", None)
     with pytest.raises(ValueError, match=r"pip install 'stdano\[events\]'.*Train.zip"):
@@ -316,6 +374,13 @@ def test_dvs_cifar10_absent_or_incomplete(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "frog" / "cifar10_frog_0.aedat").unlink()
     with pytest.raises(ValueError, match=r"dvs-cifar10 has 1 recordings in .*frog: get airplane\.zip"):
         dvs_cifar10(tmp_path)
+    shutil.rmtree(tmp_path / "airplane")
+    with pytest.raises(ValueError, match=r"dvs-cifar10 has 0 recordings in .*airplane: get airplane\.zip"):
+        dvs_cifar10(tmp_path)
+    write_cifar(tmp_path, range(3))
+    (tmp_path / "frog" / "cifar10_frog_2.aedat").unlink()
+    with pytest.warns(RuntimeWarning, match=r"not complete in .*: of 3 recordings a class there are frog 2$"):
+        dvs_cifar10(tmp_path)
 
 
 # DVS-Gesture
@@ -343,7 +408,10 @@ def test_dvs_gesture_trials(tmp_path: Path) -> None:
     assert source.train.labels.tolist() == [0, 10, 7] and source.test.labels.tolist() == [2]
     times = [source.train.read(i)["t"] for i in range(3)]
     assert [(t[0], t[-1]) for t in times] == [(100, 1075), (2000, 2475), (0, 4975)]
-    data = load("dvs-gesture", tmp_path, tmp_path / "cache")
+    with pytest.warns(
+        RuntimeWarning, match="no recordings for training of right hand wave, left hand wave, .* complete?"
+    ):
+        data = load("dvs-gesture", tmp_path, tmp_path / "cache")
     assert data.train.values.shape == (3, 2, 2, 128, 128) and data.num_classes == 11
     assert data.train.values.sum((1, 2, 3, 4)).tolist() == [40, 20, 200]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,6 +112,51 @@ def test_kinds_of_images(load, folder: Path) -> None:
     Image.fromarray(np.full((6, 6), 3000, np.uint16)).save(folder / "train" / "cat" / "2.png")
     with pytest.raises(ValueError, match=r"cat/2\.png must be an image of 8 bits a channel: more than 8 bits a pixel"):
         load(f"folder:{folder}")
+
+
+UPRIGHT = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored),
+}
+"""How a viewer turns what is stored, by EXIF's orientation: where row 0 and column 0 lie."""
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff", "jpg"])
+def test_images_are_turned_as_exif_says(load, folder: Path, suffix: str) -> None:
+    stored = np.kron(pattern(3, 3, 3), np.ones((8, 8, 1), np.uint8))
+    shutil.rmtree(folder / "train" / "cat")
+    (folder / "train" / "cat").mkdir()
+    for orientation in UPRIGHT:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        more = {"quality": 95} if suffix == "jpg" else {}
+        Image.fromarray(stored).save(folder / "train" / "cat" / f"{orientation}.{suffix}", exif=exif, **more)
+    values = load(f"folder:{folder}", size=24).train.values
+    for index, turned in enumerate(UPRIGHT.values()):
+        apart = np.abs(values[index].transpose(1, 2, 0).astype(int) - turned(stored))
+        assert apart.mean() < (40 if suffix == "jpg" else 1e-9)
+    assert not (values[0] == values[5]).all()
+
+
+def test_damaged_exif_turns_nothing(load, folder: Path) -> None:
+    values = pattern(6, 6, 3)
+    for index, exif in enumerate((b"Exif\0\0not EXIF at all", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0")):
+        Image.fromarray(values).save(folder / "train" / "cat" / f"{index}.png", exif=exif)
+    assert (load(f"folder:{folder}").train.values[:3] == values.transpose(2, 0, 1)).all()
+
+
+def test_images_that_older_versions_decoded_are_not_used(load, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert images.VERSION > 1
+    load(f"folder:{folder}")
+    monkeypatch.setattr(images, "VERSION", 1)
+    monkeypatch.setattr(images, "_read", lambda file, size: np.zeros((3, 6, 6), np.uint8))
+    assert load(f"folder:{folder}").train.values.max() == 0
 
 
 def test_damaged_images_leave_nothing_behind(load, folder: Path, tmp_path: Path) -> None:

@@ -107,6 +107,20 @@ def test_recordings_of_different_sizes_and_without_polarity(monkeypatch: pytest.
     assert load(monkeypatch, Sizes, tmp_path).size == 128
 
 
+def test_times_of_32_bits_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Short(Small):
+        kind = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.uint32)])
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
+            events, target = super().__getitem__(index)
+            events["x"] = np.arange(len(events)) * 6 // len(events)
+            events["t"] += np.uint32(-(len(events) // 2) % 2**32)  # the second half begins at 0
+            return events, target
+
+    train = load(monkeypatch, Short, tmp_path).train.values
+    assert (train[:, 0, :, :, 3:] == 0).all() and train[:, 0].sum() > 0
+
+
 def test_a_changed_file_makes_new_frames(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     load(monkeypatch, Small, tmp_path)
     np.save(tmp_path / "Small" / "recording_39.npy", np.zeros(5, KIND))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..settings import DataSettings
 from .augment import Augmentation
 from .batches import Batch, Batches
 from .cifar import load_cifar
 from .digits import load_digits
+from .files import expanded
 from .folder import load_folder
-from .source import DataSource, Samples
+from .source import DataSource, Encoding, Samples
 from .tiny_imagenet import load_tiny_imagenet
 
 DATASETS = {
@@ -36,16 +35,25 @@ _IMAGES = {
 }
 
 
-def load_data(settings: DataSettings, T: int) -> DataSource:
+def load_data(settings: DataSettings, T: int, encoding: Encoding | None = None) -> DataSource:
     """The data set that ``settings.data`` names: one of :data:`DATASETS`, with a path or name after a colon.
 
     Args:
         settings: where it lies, its size, how events become frames.
         T: number of frames an event recording is cut into; images do not depend on it.
+        encoding: of a trained network, which is to be tested: classes must be the same, samples are scaled by it, and
+            where mean and deviation would have been taken from the training part, that is left empty and need not be
+            there. By default the data set's own.
 
     Raises:
-        ValueError: a setting is not allowed, or the data set is missing or damaged; says what to do.
+        ValueError: a setting is not allowed, the data set is missing or damaged, or does not fit ``encoding``; says
+            what to do.
     """
+    source = _loaded(settings, T, encoding)
+    return source if encoding is None else source.encoded(encoding)
+
+
+def _loaded(settings: DataSettings, T: int, encoding: Encoding | None) -> DataSource:
     settings.check()
     if T < 1:
         raise ValueError(f"T must be 1 or more, got {T}")
@@ -56,12 +64,12 @@ def load_data(settings: DataSettings, T: int) -> DataSource:
     if name + colon in _EVENTS:
         from .events import load_events
 
-        return load_events(settings, T)
+        return load_events(settings, T, encoding)
     if settings.nda:
         raise ValueError(f"nda must be False for images, it is for events, got True with data {settings.data!r}")
     if name == "folder":
-        return load_folder(settings, Path(rest).expanduser())
+        return load_folder(settings, expanded(rest, "data"), encoding)
     return _IMAGES[name](settings)
 
 
-__all__ = ["DATASETS", "Augmentation", "Batch", "Batches", "DataSource", "Samples", "load_data"]
+__all__ = ["DATASETS", "Augmentation", "Batch", "Batches", "DataSource", "Encoding", "Samples", "load_data"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import locked
+from .files import expanded, locked
 
 
 def cached(
@@ -34,9 +34,10 @@ def cached(
         A read-only memory map, uint8, and what ``fill`` returned.
 
     Raises:
-        ValueError: the folder cannot be written, or its disk has no room for the array.
+        ValueError: the folder cannot be written, or its disk has no room for the array; or there is no home folder for
+            the default.
     """
-    place = Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stdano"
+    place = _place(folder)
     text = json.dumps(key, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:32]
     entry = _read(place, name, text, shape)
@@ -57,6 +58,18 @@ def cached(
     if entry is None:
         raise ValueError(f"cache must be a folder that keeps what is written, {place} does not")
     return entry
+
+
+def _place(folder: str) -> Path:
+    if folder:
+        return expanded(folder, "cache")
+    home = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(home) if home else Path.home() / ".cache") / "stdano"
+    except RuntimeError as error:
+        raise ValueError(
+            "cache must be given (or XDG_CACHE_HOME set) where HOME is not set and the user has no home folder"
+        ) from error
 
 
 def fingerprint(files: Iterable[Path], root: Path) -> str:

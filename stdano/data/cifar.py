@@ -9,7 +9,7 @@ import numpy as np
 
 from ..settings import DataSettings
 from .cache import cached
-from .files import DOWNLOAD_ERRORS, locked, not_downloaded
+from .files import DOWNLOAD_ERRORS, expanded, locked, not_downloaded
 from .source import DataSource, Samples
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def load_cifar(settings: DataSettings) -> DataSource:
     from torchvision import datasets
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[settings.data]
-    root = Path(settings.root).expanduser()
+    root = expanded(settings.root, "root")
     try:
         sets = [kind(root, train) for train in (True, False)]
     except RuntimeError:  # not there, or damaged
@@ -61,9 +61,10 @@ def _values(part: CIFAR10, name: str, settings: DataSettings) -> np.ndarray:
         import torch
         from torchvision.transforms.v2 import functional
 
-        for begin in range(0, len(values), 1000):
-            images = torch.from_numpy(values[begin : begin + 1000])
-            target[begin : begin + 1000] = functional.resize(images, [settings.size] * 2).numpy()
+        some = max(1, 1000 * 64**2 // settings.size**2)  # not too much memory at once
+        for begin in range(0, len(values), some):
+            images = torch.from_numpy(values[begin : begin + some])
+            target[begin : begin + some] = functional.resize(images, [settings.size] * 2).numpy()
         return {}
 
     key = {"data": settings.data, "part": name, "size": settings.size, "version": 1}

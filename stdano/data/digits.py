@@ -8,6 +8,8 @@ from ..settings import DataSettings
 from .images import channel_statistics
 from .source import DataSource, Samples
 
+_LARGEST = 512
+
 
 def load_digits(settings: DataSettings) -> DataSource:
     """The digits, 80 % for training (1437 images) and 20 % for the test (360), the same share of every digit.
@@ -16,12 +18,16 @@ def load_digits(settings: DataSettings) -> DataSource:
     are 0 to 240 in steps of 15; with ``size`` they are repeated (nearest neighbour), by default there are 8 x 8.
 
     Raises:
+        ValueError: ``size`` is above 512: all images are kept in memory.
         ModuleNotFoundError: scikit-learn is not installed (``pip install 'stdano[app]'``).
     """
     from sklearn.datasets import load_digits as load
     from sklearn.model_selection import train_test_split
 
     source = load()
+    if settings.size > _LARGEST:
+        memory = f"{len(source.target) * settings.size**2 / 2**30:.0f} GiB"
+        raise ValueError(f"size must be at most {_LARGEST} for digits, got {settings.size}: they would take {memory}")
     images, labels = (source.images * 15).astype(np.uint8)[:, None], source.target.astype(np.int64)
     train, test = train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
     if settings.size:

@@ -14,10 +14,11 @@ from .cache import cached, fingerprint
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-VERSION = 1
+VERSION = 2
 """of the rules below; another number makes cached images anew"""
 
 _CHUNK = 100
+_ORIENTATION = 0x0112  # of EXIF
 
 
 def decoded(
@@ -25,8 +26,8 @@ def decoded(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """RGB images from files, by way of the cache.
 
-    With a size, the shorter side of each image is resized to it (bilinear, antialiased), and the centre is cut out.
-    Grey images become RGB; transparency is dropped.
+    Images are turned as their EXIF orientation says. With a size, the shorter side of each is resized to it (bilinear,
+    antialiased), and the centre is cut out. Grey images become RGB; transparency is dropped.
 
     Args:
         files: below ``root``; at least one.
@@ -100,10 +101,26 @@ def _read(file: Path, size: int) -> np.ndarray:
         with Image.open(file) as image:
             if image.mode[0] in "IF":
                 raise ValueError("more than 8 bits a pixel")
-            rgb = image.convert("RGB")
+            rgb = _upright(image).convert("RGB")
     except Exception as error:  # a damaged file raises whatever its decoder stumbles over
         raise ValueError(f"{file} must be an image of 8 bits a channel: {error}") from error
     return np.asarray(_resized(rgb, size) if size else rgb).transpose(2, 0, 1)
+
+
+def _upright(image: Image) -> Image:
+    """As viewers show it; as it is stored where its EXIF data are damaged."""
+    from PIL.Image import Transpose
+
+    image.load()  # TIFF files are turned by this
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # of any kind: what cameras and programs write there is not always EXIF
+        return image
+    turns = {
+        **{2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM},
+        **{5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90},
+    }
+    return image.transpose(turns[orientation]) if orientation in turns else image
 
 
 def _resized(image: Image, size: int) -> Image:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..settings import DataSettings
-from .files import DOWNLOAD_ERRORS, locked, not_downloaded
+from .files import DOWNLOAD_ERRORS, expanded, listed, locked, not_downloaded
 from .folder import Listing, source
 from .source import DataSource
 
@@ -29,7 +29,7 @@ def load_tiny_imagenet(settings: DataSettings) -> DataSource:
     Raises:
         ValueError: a file is missing or damaged, or the download failed; says what to do.
     """
-    root = Path(settings.root).expanduser()
+    root = expanded(settings.root, "root")
     folder = root / NAME
     if not folder.is_dir():
         _provide(root)
@@ -43,7 +43,7 @@ def load_tiny_imagenet(settings: DataSettings) -> DataSource:
 def _train(folder: Path, ids: list[str]) -> Listing:
     files, labels = [], []
     for label, number in enumerate(ids):
-        images = sorted((folder / "train" / number / "images").glob("*.JPEG"))
+        images = listed(folder / "train" / number / "images", "*.JPEG")
         if not images:
             raise ValueError(f"{folder / 'train' / number / 'images'} must hold the training images of {number}")
         files += images
@@ -61,7 +61,7 @@ def _validation(folder: Path, ids: list[str]) -> Listing:
         names.append(name)
         labels.append(label[number])
     images = folder / "val" / "images"
-    odd = sorted({file.name for file in images.glob("*.JPEG")} ^ set(names))
+    odd = sorted({file.name for file in listed(images, "*.JPEG")} ^ set(names))
     if odd:
         raise ValueError(f"{annotations} must list the files in {images}, only one of them has {odd[0]}")
     return [images / name for name in names], np.array(labels, dtype=np.int64)

@@ -90,6 +90,7 @@ class Run(Setup):
             "progress": dataclasses.asdict(self.progress),
             "settings": to_json(self.settings),
             "fingerprint": self.fingerprint,
+            "encoding": dataclasses.asdict(self.source.encoding),
             **self.extra_state(),
         }
         if self.fabric.is_global_zero:
@@ -256,7 +257,12 @@ class Run(Setup):
         progress.step, progress.sums, progress.seconds, progress.waited = 0, {}, 0.0, 0.0
         self.epoch_done(result)
         if self.fabric.is_global_zero and best_row(progress.rows) is row:
-            best = {"model": self.plain.state_dict(), "row": row, "settings": to_json(self.settings)}
+            best = {
+                "model": self.plain.state_dict(),
+                "row": row,
+                "settings": to_json(self.settings),
+                "encoding": dataclasses.asdict(self.source.encoding),
+            }
             save_checkpoint(self.folder / BEST, best)
         self.save()
         self.report()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data import Augmentation, Batch, Batches, load_data
+from ..data import Augmentation, Batch, Batches, Encoding, load_data
 from ..fusion import fuse
 from ..models import create_model
 from ..neurons import reset_net
@@ -26,18 +26,22 @@ class Setup:
         settings: what to train, and how.
         model: a network instead of the one that the settings name: from input ``[T, B, C, H, W]`` to logits
             ``[T, B, classes]``.
+        encoding: how samples become numbers, of a network that was trained before; see
+            :func:`stdano.data.load_data`. By default that of the data.
 
     Raises:
         ValueError, TypeError: a setting is wrong.
     """
 
-    def __init__(self, settings: TrainSettings, model: nn.Module | None = None) -> None:
+    def __init__(
+        self, settings: TrainSettings, model: nn.Module | None = None, encoding: Encoding | None = None
+    ) -> None:
         settings.check()
         self.settings = settings = replace(settings, threads=settings.run.threads or torch.get_num_threads())
         torch.set_num_threads(settings.run.threads)
         self.fabric = make_fabric(settings.run)
         with self.fabric.rank_zero_first(local=True):
-            self.source = load_data(settings.data, settings.model.T)
+            self.source = load_data(settings.data, settings.model.T, encoding)
         self.fingerprint = self.source.fingerprint()
         torch.manual_seed(settings.optimiser.seed)
         self.foreign = model is not None

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from torch import nn
 
+from ..data import Encoding
 from ..settings import DataSettings, TrainSettings, run_settings
 from .checkpoint import load_checkpoint
+from .encoding import encoding_of_data
 from .engine import BEST, LAST, Progress, Run
 from .evaluation import Evaluation
 from .report import Row, best_row
@@ -79,25 +81,28 @@ def resume(
 def evaluate(
     folder: Path, checkpoint: str = "best", *, data: DataSettings | None = None, model: nn.Module | None = None
 ) -> Evaluation:
-    """The network of a run on test samples.
+    """The network of a run on test samples, which are normalised as those that it was trained on.
 
     Args:
         folder: of a training run.
         checkpoint: ``"best"`` (default; the epoch with the highest test accuracy) or ``"last"``.
-        data: other data than the run's, with as many channels and classes; default the run's own.
+        data: other data than the run's, with the same classes and as many channels; default the run's own. A folder of
+            images needs a test part alone.
         model: the network, where the run trained one that was given to it.
 
     Raises:
-        ValueError: an argument is wrong, the folder does not hold a training run, or the data do not fit the network.
+        ValueError: an argument is wrong, the folder does not hold a training run, or the data do not fit the network;
+            or an older version made the run, whose mean and deviation are needed from its data, and these are gone.
     """
     files = {"best": BEST, "last": LAST}
     if checkpoint not in files:
         raise ValueError(f"checkpoint must be one of {', '.join(files)}, got {checkpoint!r}")
     settings = run_settings(folder, TrainSettings)
+    state = load_checkpoint(folder / files[checkpoint])
+    encoding = Encoding(**state["encoding"]) if "encoding" in state else encoding_of_data(settings, folder, data)
     if data is not None:
         settings = dataclasses.replace(settings, data=data)
-    state = load_checkpoint(folder / files[checkpoint])
-    setup = Setup(settings, model)
+    setup = Setup(settings, model, encoding)
     try:
         setup.plain.load_state_dict(state["model"])
     except RuntimeError as error:

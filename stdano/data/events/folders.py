@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import functools
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from ..cache import fingerprint
+from ..files import check_disjoint, listed
 from .formats import read_aedat2, read_aedat3, read_nmnist
 from .recordings import EventSet, Recordings, from_files
 from .tonic_sets import download, read_aedat4
@@ -27,20 +29,24 @@ def nmnist(root: Path) -> EventSet:
     ``root/NMNIST``; downloaded through tonic where it is not there.
 
     Raises:
-        ValueError: it is not there and could not be downloaded.
+        ValueError: it is not there and could not be downloaded, or is not complete: a part or all recordings of a digit
+            are missing.
     """
     advice = (
         "get Train.zip and Test.zip from https://data.mendeley.com/datasets/468j46mzdv and unpack them, so that there "
         f"are {root / 'nmnist' / 'Train' / '0' / '*.bin'} and so on"
     )
-    folder = _find(root, ("nmnist", "NMNIST"), lambda f: (f / "Train").is_dir() and (f / "Test").is_dir())
+    folder = _find(root, ("nmnist", "NMNIST"), _has_digits)
     if folder is None:
         folder = download("nmnist", "NMNIST", root, advice, [{"train": True}, {"train": False}])
 
     def part(name: str) -> Recordings:
-        files = [file for digit in range(10) for file in sorted((folder / name / str(digit)).glob("*.bin"))]
-        if not files:
-            raise ValueError(f"nmnist has no recordings in {folder / name}: {advice}")
+        of_digits = [listed(folder / name / str(digit), "*.bin") for digit in range(10)]
+        files = [file for of_digit in of_digits for file in of_digit]
+        lacking = [str(digit) for digit, of_digit in enumerate(of_digits) if not of_digit]
+        if lacking:
+            what = f"recordings of {', '.join(lacking)}" if files else "recordings"
+            raise ValueError(f"nmnist has no {what} in {folder / name}: {advice}")
         return from_files(files, [int(file.parent.name) for file in files], folder, read_nmnist)
 
     return EventSet(part("Train"), part("Test"), tuple(map(str, range(10))), sensor=(34, 34), size=34)
@@ -49,31 +55,40 @@ def nmnist(root: Path) -> EventSet:
 def dvs_cifar10(root: Path) -> EventSet:
     """DVS-CIFAR10: ``airplane/cifar10_airplane_0.aedat`` to ``truck/cifar10_truck_999.aedat`` (or ``.aedat4``, the
     edition that tonic downloads) in ``root``, ``root/dvs-cifar10`` or ``root/CIFAR10DVS``; downloaded through tonic
-    where it is not there. Of each class the last tenth by the files' numbers, 900 to 999, is the test.
+    where it is not there. Of each class the last tenth by the files' numbers, 900 to 999, is the test. Warns where
+    classes have different numbers of recordings, since all have 1,000.
 
     Raises:
-        ValueError: it is not there and could not be downloaded, or is not complete.
+        ValueError: it is not there and could not be downloaded, or a class is missing.
     """
     advice = (
         "get airplane.zip to truck.zip from https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671 and unpack "
         f"them, so that there are {root / 'dvs-cifar10' / 'airplane' / 'cifar10_airplane_0.aedat'} and so on"
     )
-    folder = _find(root, ("dvs-cifar10", "CIFAR10DVS"), lambda f: (f / CIFAR10[0]).is_dir())
+    folder = _find(root, ("dvs-cifar10", "CIFAR10DVS"), lambda f: sum((f / name).is_dir() for name in CIFAR10) > 4)
     if folder is None:
         folder = download("dvs-cifar10", "CIFAR10DVS", root, advice, [{}])
     train: list[tuple[Path, int]] = []
     test: list[tuple[Path, int]] = []
     for label, name in enumerate(CIFAR10):
-        files = sorted((folder / name).glob("*.aedat"), key=_number)
-        files = files or sorted((folder / name).glob("*.aedat4"), key=_number)
+        files = sorted(listed(folder / name, "*.aedat") or listed(folder / name, "*.aedat4"), key=_number)
         if len(files) < 2:
             raise ValueError(f"dvs-cifar10 has {len(files)} recordings in {folder / name}: {advice}")
         split = len(files) - max(len(files) // 10, 1)
         train += [(file, label) for file in files[:split]]
         test += [(file, label) for file in files[split:]]
 
+    counts = np.bincount([label for _, label in train + test])
+    if counts.min() < counts.max():
+        short = ", ".join(
+            f"{name} {count}" for name, count in zip(CIFAR10, counts, strict=True) if count < counts.max()
+        )
+        message = f"dvs-cifar10 is not complete in {folder}: of {counts.max()} recordings a class there are {short}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
     def part(chosen: list[tuple[Path, int]]) -> Recordings:
-        return from_files([file for file, _ in chosen], [label for _, label in chosen], folder, _read_aedat)
+        files, labels = [file for file, _ in chosen], [label for _, label in chosen]
+        return from_files(files, labels, folder, _read_aedat, version=2)
 
     return EventSet(part(train), part(test), CIFAR10, sensor=(128, 128), size=48)
 
@@ -100,14 +115,18 @@ def dvs_gesture(root: Path) -> EventSet:
     def whole(file: Path) -> np.ndarray:
         return read_aedat3(file)
 
-    def part(listed: Path) -> Recordings:
-        if not listed.is_file():
-            raise ValueError(f"dvs-gesture has no {listed}: {advice}")
-        files = [listed.parent / line.strip() for line in listed.read_text().splitlines() if line.strip()]
-        tables = [file.with_name(f"{file.stem}_labels.csv") for file in files]
-        for file in (*files, *tables):
-            if not file.is_file():
-                raise ValueError(f"dvs-gesture has no {file}, which {listed.name} names: {advice}")
+    def files_of(part: Path) -> list[Path]:
+        if not part.is_file():
+            raise ValueError(f"dvs-gesture has no {part}: {advice}")
+        files = [part.parent / line.strip() for line in part.read_text().splitlines() if line.strip()]
+        for file in files:
+            for needed in (file, _table(file)):
+                if not needed.is_file():
+                    raise ValueError(f"dvs-gesture has no {needed}, which {part.name} names: {advice}")
+        return files
+
+    def part(files: list[Path]) -> Recordings:
+        tables = [_table(file) for file in files]
         trials = [(file, *trial) for file, table in zip(files, tables, strict=True) for trial in _trials(table)]
 
         def read(index: int) -> np.ndarray:
@@ -122,7 +141,9 @@ def dvs_gesture(root: Path) -> EventSet:
             read=read,
         )
 
-    train, test = part(folder / "trials_to_train.txt"), part(folder / "trials_to_test.txt")
+    train_files, test_files = files_of(folder / "trials_to_train.txt"), files_of(folder / "trials_to_test.txt")
+    check_disjoint(train_files, test_files)
+    train, test = part(train_files), part(test_files)
     return EventSet(train, test, GESTURES, sensor=(128, 128), size=128)
 
 
@@ -146,6 +167,16 @@ def _trials(table: Path) -> list[tuple[int, int, int]]:
     if not trials:
         raise ValueError(f"{table} is damaged: it has no trials")
     return trials
+
+
+def _has_digits(folder: Path) -> bool:
+    """Whether there is any folder of N-MNIST."""
+    return any((folder / part / str(digit)).is_dir() for part in ("Train", "Test") for digit in range(10))
+
+
+def _table(file: Path) -> Path:
+    """The trials of a file."""
+    return file.with_name(f"{file.stem}_labels.csv")
 
 
 def _find(root: Path, names: tuple[str, ...], there: Callable[[Path], bool]) -> Path | None:

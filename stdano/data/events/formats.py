@@ -33,6 +33,7 @@ def read_aedat2(path: Path) -> np.ndarray:
     Bit 0 of the address is 0 where it got brighter; bits 1 to 7 and 8 to 14 are the pixel's row and column, both
     counted from the far end. These are SpikingJelly's coordinates, in which DVS-CIFAR10 should be upright; readers that
     take bits 1 to 7 for the column turn it by a quarter, so that mirroring left to right would mirror top to bottom.
+    Time goes on where its 32 bits start again, after 71 minutes.
     """
     data = path.read_bytes()
     body = 0
@@ -45,7 +46,7 @@ def read_aedat2(path: Path) -> np.ndarray:
             f"{path} is damaged: {len(data) - body} bytes after the header are not a whole number of events of 8 bytes"
         )
     address, t = np.frombuffer(data, ">u4", offset=body).reshape(-1, 2).T.astype(np.int64)
-    return _events(t, 127 - (address >> 8 & 127), 127 - (address >> 1 & 127), 1 - (address & 1))
+    return _events(unwrapped(t), 127 - (address >> 8 & 127), 127 - (address >> 1 & 127), 1 - (address & 1))
 
 
 def read_aedat3(path: Path) -> np.ndarray:
@@ -67,6 +68,8 @@ def read_aedat3(path: Path) -> np.ndarray:
             raise ValueError(f"{path} is damaged: it ends within the header of a packet at byte {position}")
         kind, _, size, _, overflow, capacity, number, _ = struct.unpack_from("<HHIIIIII", data, position)
         position += 28
+        if overflow >> 31:
+            raise ValueError(f"{path} is damaged: at byte {position} time had begun anew {overflow} times")
         if number > capacity or (kind == 1 and size != 8):
             raise ValueError(
                 f"{path} is damaged: at byte {position} up to {capacity} events of 8 bytes must follow, got {number} "
@@ -84,6 +87,15 @@ def read_aedat3(path: Path) -> np.ndarray:
     nothing = [np.zeros(0, np.int64)]
     address, t = np.concatenate(addresses or nothing), np.concatenate(times or nothing)
     return _events(t, address >> 17, address >> 2 & 0x7FFF, address >> 1 & 1)
+
+
+def unwrapped(t: np.ndarray) -> np.ndarray:
+    """Times that were counted in 32 bits, int64: they go on where the counter started again. Events around that point
+    may be out of order."""
+    step = np.diff(t, prepend=t[:1])
+    turns = np.cumsum((step < -(2**31)).astype(np.int64) - (step > 2**31))
+    turns -= np.minimum(np.minimum.accumulate(turns), 0)  # a long pause at first is none that leads back
+    return t + (turns << 32)
 
 
 def _events(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.ndarray:

@@ -78,7 +78,9 @@ class EventSet:
 
 
 def from_files(
-    files: Sequence[Path], labels: Sequence[int], folder: Path, reader: Callable[[Path], np.ndarray]
+    files: Sequence[Path], labels: Sequence[int], folder: Path, reader: Callable[[Path], np.ndarray], version: int = 1
 ) -> Recordings:
-    """Recordings of which each has a file of its own below ``folder``, read by ``reader``."""
-    return Recordings(files, np.array(labels, dtype=np.int64), fingerprint(files, folder), lambda i: reader(files[i]))
+    """Recordings of which each has a file of its own below ``folder``, read by ``reader``, whose ``version`` changes
+    whenever the same files would give other events."""
+    of_files = fingerprint(files, folder) if version == 1 else f"{version} {fingerprint(files, folder)}"
+    return Recordings(files, np.array(labels, dtype=np.int64), of_files, lambda i: reader(files[i]))

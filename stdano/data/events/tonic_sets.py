@@ -13,7 +13,11 @@ import numpy as np
 
 from ..cache import fingerprint
 from ..files import locked
+from .formats import unwrapped
 from .recordings import EVENTS, EventSet, Recordings
+
+VERSION = 2
+"""Changes whenever the same files would give other events."""
 
 
 def tonic_set(name: str, root: Path) -> EventSet:
@@ -59,7 +63,7 @@ def tonic_set(name: str, root: Path) -> EventSet:
         return Recordings(
             names=[files[i] for i in indices],
             labels=np.array([values.index(targets[i]) for i in indices], dtype=np.int64),
-            fingerprint=_fingerprint(name, dataset),
+            fingerprint=f"{VERSION} {_fingerprint(name, dataset)}",
             read=read,
         )
 
@@ -204,6 +208,8 @@ def _convert(name: str, events: np.ndarray) -> np.ndarray:
     converted = np.zeros(len(events), EVENTS)
     for field in "txy":
         converted[field] = events[field]
+    if kind["t"].itemsize == 4:
+        converted["t"] = unwrapped(converted["t"])
     if "p" in fields:
         converted["p"] = events["p"] > 0
     return converted
