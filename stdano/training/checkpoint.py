@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,12 +28,29 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, lambda file: torch.save(state, file))
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, names: Sequence[str] = (), advice: str = "") -> dict[str, Any]:
     """Loads what :func:`save_checkpoint` saved, on the CPU; executes no code from the file.
 
+    Args:
+        path: the file.
+        names: what has to be in it.
+        advice: what to do without it, for the error.
+
     Raises:
-        ValueError: there is no checkpoint at ``path``.
+        ValueError: there is no checkpoint at ``path``, or it is damaged.
+        OSError: the file cannot be read.
     """
     if not path.is_file():
-        raise ValueError(f"{path} must be a checkpoint, but there is no such file")
-    return torch.load(path, map_location="cpu", weights_only=True)
+        raise ValueError(f"{path} must be a checkpoint, but there is no such file{advice and '; '}{advice}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # of torch, pickle or zipfile, whatever they meet in the file
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} must be a checkpoint, but is damaged or something else{advice and '; '}{advice} ({why})") from error
+    if not isinstance(state, dict) or not set(names) <= set(state):
+        raise ValueError(
+            f"{path} must be a checkpoint with {', '.join(names)}, but holds something else{advice and '; '}{advice}"
+        )
+    return state
