@@ -108,7 +108,10 @@ def ablate(
         _write(study)
     if study.trials:
         terminal.print(_table(study.summaries, str(folder)))
-        terminal.print(f"curves: {study.folder / PICTURE}; numbers: {study.folder / SUMMARY}, {study.folder / RUNS}", soft_wrap=True)
+        terminal.print(
+            f"curves: {study.folder / PICTURE}; numbers: {study.folder / SUMMARY}, {study.folder / RUNS}",
+            soft_wrap=True,
+        )
     if diverged:
         raise diverged[0]
     return study

@@ -17,7 +17,7 @@ from .presets import get_preset
 from .runs import check_one_process, complete, complete_search, plot_accuracy
 from .search import Architecture
 from .settings import SearchSettings, TrainSettings, replace
-from .terminal import console, quoted
+from .terminal import console
 from .training import Evaluation, Result, evaluate
 from .training.checkpoint import write_atomically
 
@@ -128,7 +128,7 @@ def _report(result: DemoResult, preset: str, changes: dict[str, int]) -> str:
     paths = " and ".join(f"`{part}/settings.json`" for part in ("search", "found"))
     return f"""# Neurons by search, compared with LIF
 
-`stdano demo --preset {quoted(preset)}{options}`, stdano {stdano_kernels.__version__}, torch {torch.__version__}. All settings:
+`stdano demo --preset {preset}{options}`, stdano {stdano_kernels.__version__}, torch {torch.__version__}. All settings:
 {paths}.
 
 {table}

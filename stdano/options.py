@@ -212,8 +212,8 @@ def _start(kind: type[Settings], preset: str | None, config: Path | None, archit
         found = Architecture.load(architecture / "architecture.json" if architecture.is_dir() else architecture)
         if found.model not in MODELS:
             raise ValueError(
-                f"architecture must be of a network that the command line knows, {architecture} is of {found.model}, which "
-                f"was given in Python; convert that one: stdano.convert(net, {found.neurons!r})"
+                f"architecture must be of a network that settings name, {architecture} is of {found.model}, which was "
+                f"given in Python; convert it there: stdano.convert(net, {found.neurons!r})"
             )
         if preset is None and config is None:
             settings = from_json(json.dumps(found.settings), kind, architecture)

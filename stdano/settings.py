@@ -16,6 +16,7 @@ import numpy as np
 from stdano_kernels.backends import NAMES as BACKENDS
 
 SETTINGS = "settings.json"  # in the folder of a run
+MOST_PROCESSES = 1024  # and threads: a slip of the finger must not start millions
 LARGEST = 2**31 - 1  # of whole numbers but seeds: beyond it counts of elements overflow
 
 
@@ -59,7 +60,8 @@ class DataSettings(_Part):
         """Raises ValueError where a value is not allowed; names it. Loading checks what depends on the files."""
         _choice(self, "frames", ("count", "time"))
         _choice(self, "values", ("counts", "binary"))
-        _at_least(self, {"size": 0, "crop": 0, "cutout": 0, "workers": -1})
+        _at_least(self, {"size": 0, "crop": 0, "cutout": 0})
+        _at_least(self, {"workers": -1}, MOST_PROCESSES)
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,8 @@ class RunSettings(_Part):
         _choice(self, "accelerator", ("auto", "cpu", "cuda"))
         _choice(self, "strategy", ("auto", "ddp"))
         _choice(self, "precision", ("32-true", "bf16-mixed", "16-mixed"))
-        _at_least(self, {"devices": 0, "num_nodes": 1, "threads": 0})
+        _at_least(self, {"devices": 0, "threads": 0}, MOST_PROCESSES)
+        _at_least(self, {"num_nodes": 1})
 
 
 @dataclass(frozen=True)

@@ -80,9 +80,7 @@ class SearchRun(Run):
             with self.fabric.autocast():
                 loss, logits, labels = self.loss(self.plain, alpha_batch)
             right = (predict(logits.detach()) == labels).sum()
-            reading = Reading(
-                self.fabric, loss.detach().double() * alpha_batch.total / self.fabric.world_size, right
-            )
+            reading = Reading(self.fabric, loss.detach().double() * alpha_batch.total / self.fabric.world_size, right)
             return loss
 
         def weight_loss() -> Tensor:

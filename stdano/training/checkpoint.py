@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,17 +41,15 @@ def load_checkpoint(path: Path, names: Sequence[str] = (), advice: str = "") -> 
         ValueError: there is no checkpoint at ``path``, or it is damaged.
         OSError: the file cannot be read.
     """
+    advice = f"; {advice}" if advice else ""
     if not path.is_file():
-        raise ValueError(f"{path} must be a checkpoint, but there is no such file{advice and '; '}{advice}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # of torch, pickle or zipfile, whatever they meet in the file
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} must be a checkpoint, but is damaged or something else{advice and '; '}{advice} ({why})") from error
+        raise ValueError(f"{path} must be a checkpoint, but there is no such file{advice}")
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about what it meets in another file
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # of torch, pickle, zipfile or the system, whatever they meet
+            raise ValueError(f"{path} must be a checkpoint, but is damaged or another file{advice}") from error
     if not isinstance(state, dict) or not set(names) <= set(state):
-        raise ValueError(
-            f"{path} must be a checkpoint with {', '.join(names)}, but holds something else{advice and '; '}{advice}"
-        )
+        raise ValueError(f"{path} must be a checkpoint with {', '.join(names)}, but is another file{advice}")
     return state

@@ -6,8 +6,9 @@ import os
 
 import torch
 from lightning_fabric import Fabric
-from stdano_kernels.backends import select
 from torch import Tensor
+
+from stdano_kernels.backends import select
 
 from ..settings import RunSettings
 
@@ -24,11 +25,14 @@ def make_fabric(run: RunSettings) -> Fabric:
         if run.devices not in (0, local):
             raise ValueError(f"devices must be 0 or torchrun's {local} processes on this machine, got {run.devices}")
         devices, nodes = local, world // local
+    cores = os.cpu_count() or 1
     gpus = torch.cuda.device_count() if run.accelerator != "cpu" and torch.cuda.is_available() else 0
     if run.accelerator == "cuda" and gpus == 0:
         raise ValueError("accelerator must be cpu or auto here, where torch finds no GPU; got cuda")
     if 0 < gpus < devices:
         raise ValueError(f"devices must be at most {gpus}, the GPUs that torch finds here, got {devices}")
+    if gpus == 0 and devices > max(8, cores):
+        raise ValueError(f"devices must be at most {max(8, cores)} on this machine's {cores} cores, got {devices}")
     strategy = run.strategy
     if devices * nodes > 1:
         strategy = "ddp_find_unused_parameters_true" if run.find_unused_parameters else "ddp"

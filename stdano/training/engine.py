@@ -112,11 +112,18 @@ class Run(Setup):
         if state["fingerprint"] != self.fingerprint:
             raise ValueError(f"the data of {self.settings.data.data} must be those that {self.folder} began with")
         self.load_network(state, self.folder / LAST)
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.progress = Progress(**state["progress"])
-        self.load_extra_state(state)
+        try:
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+            self.progress = Progress(**state["progress"])
+            self.stream(self.progress.epoch, self.progress.step)
+            self.load_extra_state(state)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            path = self.folder / LAST
+            raise ValueError(
+                f"{path} must be a checkpoint of a run with these settings, but is not: {error!r}"
+            ) from error
         if self.progress.rows:  # a kill may have come between the checkpoint and these files
             self.report()
 
@@ -263,7 +270,10 @@ class Run(Setup):
         self.epoch_done(result)
         if self.fabric.is_global_zero and best_row(progress.rows) is row:
             best = {
-                "model": self.plain.state_dict(), "row": row, "settings": to_json(self.settings), "given": self.given
+                "model": self.plain.state_dict(),
+                "row": row,
+                "settings": to_json(self.settings),
+                "given": self.given,
             }
             save_checkpoint(self.folder / BEST, best)
         self.save()

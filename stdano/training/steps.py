@@ -45,7 +45,10 @@ def steps_and_least(setup: Setup, count: int, steps: int) -> tuple[int, int]:
         ValueError: no step has more samples.
     """
     options, world = setup.settings.optimiser, setup.fabric.world_size
-    full, last = (options.batch_size // world if count >= options.batch_size else 0, count % options.batch_size // world)
+    full, last = (
+        options.batch_size // world if count >= options.batch_size else 0,
+        count % options.batch_size // world,
+    )
     smallest = min(min(_sizes(size, options.accumulate)) for size in (full, last) if size)
     if setup.settings.model.T > 1 or smallest > 1 or not _fails_alone(setup):
         return steps, 1

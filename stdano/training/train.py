@@ -113,7 +113,7 @@ def evaluate(
     changes = {"accelerator": accelerator, "devices": devices, "backend": backend}
     settings = replace(settings, **{name: value for name, value in changes.items() if value is not None})
     other = next(name for name in files if name != checkpoint)
-    state = load_checkpoint(folder / files[checkpoint], ("model",), f"the checkpoint {other!r} may be whole")
+    state = load_checkpoint(folder / files[checkpoint], ("model",), f"checkpoint {other!r} may be whole")
     if state.get("given") and model is None:
         call = f"stdano.training.evaluate({str(folder)!r}, model=...)"
         raise ValueError(f"{given_network(folder, state)}; evaluate it in Python: {call}")
