@@ -6,9 +6,8 @@ import dataclasses
 import json
 import math
 import numbers
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 import numpy as np
@@ -312,11 +311,11 @@ def is_search(folder: Path) -> bool:
 
 def _typed(name: str, value: Any, default: Any) -> Any:
     kind = type(default)
-    accepted = {int: numbers.Integral, float: numbers.Real, bool: np.bool_, tuple: list, str: os.PathLike}[kind]
+    others = {int: numbers.Integral, float: numbers.Real, bool: np.bool_, tuple: list, str: PurePath}
     if type(value) is kind:
         return value
-    if isinstance(value, accepted) and not isinstance(value, bool):
-        return os.fspath(value) if kind is str else kind(value)
+    if isinstance(value, others[kind]) and not isinstance(value, bool):
+        return kind(value)
     raise ValueError(f"{name} must be a {kind.__name__} like {default!r}, got {value!r}")
 
 

@@ -32,7 +32,10 @@ def events(monkeypatch):
             noted.append(label)
             count = len(noted)
             result = original(*arguments, **keywords)
-            if label in ("step", "copied"):  # Adam reads how many steps it has made, of the host; a copy is there by then
+            if label in (
+                "step",
+                "copied",
+            ):  # Adam reads its count of steps, which the host has
                 del noted[count:]
             return result
 

@@ -45,7 +45,7 @@ class SpikeCounter:
 
     def rates(self) -> dict[str, float]:
         """Of each layer that ran."""
-        return {name: float(spikes) / neurons for name, (spikes, neurons) in self.counts.items() if neurons}
+        return {name: float(spikes) / float(neurons) for name, (spikes, neurons) in self.counts.items() if neurons}
 
     def numbers(self) -> list[Tensor | float]:
         """All counts, one after the other, to be summed over processes; :meth:`restore` takes them back."""
@@ -58,8 +58,8 @@ class SpikeCounter:
     @property
     def rate(self) -> float:
         """Over all layers."""
-        spikes, neurons = (sum(pair[k] for pair in self.counts.values()) for k in (0, 1))
-        return float(spikes) / max(neurons, 1.0)
+        spikes, neurons = (float(sum(pair[k] for pair in self.counts.values())) for k in (0, 1))
+        return spikes / max(neurons, 1.0)
 
 
 def _mixed_rate(layer: SuperNeuron) -> Tensor | float:

@@ -117,7 +117,6 @@ class Run(Setup):
             self.schedule.load_state_dict(state["schedule"])
             self.fabric.strategy.precision.load_state_dict(state["precision"])
             self.progress = Progress(**state["progress"])
-            self.stream(self.progress.epoch, self.progress.step)
             self.load_extra_state(state)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             path = self.folder / LAST
