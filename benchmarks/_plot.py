@@ -13,10 +13,12 @@ import matplotlib.pyplot as plt
 from _contenders import NEURONS, OPPONENTS
 from _marks import MARK_SHAPE, MARKS
 from _report import Result
-from _timing import MMAP_LIMIT, bytes_per_element
+from _timing import bytes_per_element
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+
+from stdano.memory import MMAP_LIMIT
 
 NAMES = {"eager": "PyTorch eager", "compile": "torch.compile", "spikingjelly": "SpikingJelly LIFNode"}
 NAMES["unfused"] = "stdano's neurons and F.batch_norm"

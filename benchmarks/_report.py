@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from _contenders import OPPONENTS, spikingjelly_version
 from _memory import MIB
-from _timing import BUSY, MMAP_LIMIT, Case, Timing, ratio_to_copy
+from _timing import BUSY, Case, Timing, ratio_to_copy
 
 import stdano_kernels
+from stdano.memory import MMAP_LIMIT
 
 COLUMNS = [
     "date",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import math
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,7 +21,6 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.f
 TRANSFERS = {"forward": 2, "train": 5}
 COPY_TRANSFERS = 2  # a copy reads and writes
 BUSY = 0.1  # cores used by others from which a time is not to be trusted
-MMAP_LIMIT = 32 * 2**20  # bytes from which glibc maps a tensor anew at each allocation
 
 
 @dataclass(frozen=True)
@@ -97,22 +94,6 @@ def spread(times: list[float]) -> tuple[float, float]:
         return times[0], 0.0
     low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
     return middle, high - low
-
-
-def keep_freed_memory() -> bool:
-    """Makes malloc keep what is freed, for all contenders alike; False where this is not glibc.
-
-    By default glibc gives memory back to the system depending on what was freed before; a later call then pays for
-    page faults (up to twice the time of a train step), and which contender pays is chance.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    return bool(mallopt(m_mmap_threshold, MMAP_LIMIT)) and bool(mallopt(m_trim_threshold, 2**31 - 1))
 
 
 class OtherWork:
@@ -229,9 +210,9 @@ class Bench:
                 if i > 1 and sum(times[contender]) > rounds * seconds:
                     continue  # a slow one has its share of the time and several calls
                 work = self.copy if contender is None else steps[contender]
-                before = _page_faults()
+                before = page_faults()
                 measured, count = self._times(work, seconds)
-                faults[contender] += _page_faults() - before
+                faults[contender] += page_faults() - before
                 calls[contender] += count
                 times[contender] += measured
             busy.append(others.cores())
@@ -260,7 +241,8 @@ class Bench:
         return [t / 1000 for t in milliseconds], len(milliseconds)
 
 
-def _page_faults() -> int:
+def page_faults() -> int:
+    """Of this process so far."""
     try:
         import resource
     except ImportError:  # Windows

@@ -44,7 +44,9 @@ from _marks import MARK_HEADER, MARK_SHAPE, marks
 from _options import positive
 from _report import MEMORY_HEADER, check_header, header, markdown, memory_table, table
 from _sections import SECTIONS, Run, composed_cases, flatness, memory_cases, neuron_cases
-from _timing import DTYPES, keep_freed_memory
+from _timing import DTYPES
+
+from stdano import keep_freed_memory
 
 DEFAULT_CSV = Path(__file__).parent / "results" / "neuron_throughput.csv"
 

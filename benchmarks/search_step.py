@@ -12,7 +12,8 @@ PyTorch, written in two ways; "unfused" uses stdano's neurons with F.batch_norm 
 Memory is the peak of one step, as _memory.py counts it, beyond what there was before: activations, gradients, temporary
 tensors; not parameters, the optimisers' state and the batches. It is the same whatever else the machine does.
 
-On the CPU freed memory is kept (mallopt) for all alike, as in neuron_throughput.py; --default-allocator leaves that.
+On the CPU freed memory is kept (stdano.keep_freed_memory) for all alike, as in neuron_throughput.py;
+--default-allocator leaves that.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from _memory import MIB, peak_bytes
 from _options import positive
 from _report import machine, markdown
 from _search import FUSED, LAYOUTS, WAYS, SearchCase, search_step
-from _timing import BUSY, OtherWork, Patience, keep_freed_memory, spread
+from _timing import BUSY, OtherWork, Patience, spread
 
+from stdano import keep_freed_memory
 from stdano.models import MODELS
 
 WARM_UP = 2

@@ -6,6 +6,7 @@ from .base import BaseNode
 from .convert import convert
 from .folding import fuse_conv_bn
 from .fusion import FusionReport, fuse, unfuse
+from .memory import keep_freed_memory
 from .neurons import LIFNode, LLIFNode, ParametricLIFNode, SLIFNode, reset_net
 from .normalised import BatchNormNeuron
 from .norms import SynchronisedBatchNorm2d
@@ -25,6 +26,7 @@ __all__ = [
     "convert",
     "fuse",
     "fuse_conv_bn",
+    "keep_freed_memory",
     "reset_net",
     "unfuse",
 ]

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from .models import neuron_string
 from .runs import check_one_process, complete, plot_accuracy
 from .settings import TrainSettings, replace
+from .terminal import console
 from .training import Diverged, Result
 from .training.checkpoint import write_atomically
 
@@ -65,7 +65,7 @@ class Ablation:
 
 def ablate(
     settings: TrainSettings,
-    folder: Path,
+    folder: str | Path,
     methods: Sequence[str] = ("LIF", "LLIF", "SLIF"),
     seeds: Sequence[int] = (0, 1, 2),
 ) -> Ablation:
@@ -95,20 +95,23 @@ def ablate(
     runs = {(m, seed): replace(settings, neurons=m, seed=seed) for m in methods for seed in seeds}
     for run in runs.values():
         run.check()
-    console, study, diverged = Console(), Ablation(folder, []), []
+    terminal, study, diverged = console(), Ablation(Path(folder), []), []
     for number, ((method, seed), run) in enumerate(runs.items(), start=1):
-        console.print(f"run {number}/{len(runs)}: {method} ({strings[method]}), seed {seed}", highlight=False)
+        terminal.print(f"run {number}/{len(runs)}: {method} ({strings[method]}), seed {seed}", soft_wrap=True)
         try:
-            result = complete(run, folder / f"{method}-seed{seed}")
+            result = complete(run, study.folder / f"{method}-seed{seed}")
         except Diverged as error:
-            console.print(f"left out: {error}", highlight=False)
+            terminal.print(f"left out: {error}", soft_wrap=True)
             diverged.append(error)
             continue
         study.trials.append(Trial(method, strings[method], seed, result))
         _write(study)
     if study.trials:
-        console.print(_table(study.summaries, str(folder)))
-        console.print(f"curves: {folder / PICTURE}; numbers: {folder / SUMMARY}, {folder / RUNS}", highlight=False)
+        terminal.print(_table(study.summaries, str(folder)))
+        terminal.print(
+            f"curves: {study.folder / PICTURE}; numbers: {study.folder / SUMMARY}, {study.folder / RUNS}",
+            soft_wrap=True,
+        )
     if diverged:
         raise diverged[0]
     return study

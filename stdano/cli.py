@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+import torch
+
 import stdano_kernels
 
 from . import commands
@@ -42,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Returns:
-        The exit status: 0; 1 if the loss became infinite or NaN; 2 for wrong arguments, missing packages, and files
-        that cannot be read or written; 130 after Ctrl-C.
+        The exit status: 0; 1 if the loss became infinite or NaN; 2 for wrong arguments, missing packages, files that
+        cannot be read or written, and too little memory; 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -73,6 +75,8 @@ def _run(command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt as interrupt:
         return _fail(command, str(interrupt) or "interrupted", 130)
     except Exception as error:
+        if (advice := _limit(error)) is not None:
+            return _fail(command, advice, 2)
         training = sys.modules.get("stdano.training")  # it needs the extra; without it none of its errors comes up
         if training is None or not isinstance(error, (training.Interrupted, training.Diverged)):
             raise
@@ -82,8 +86,19 @@ def _run(command: str, arguments: list[str]) -> int:
 
 def _fail(command: str, message: object, status: int) -> int:
     process = "" if is_main_process() else f"process {os.environ.get('RANK', os.environ.get('LOCAL_RANK'))}: "
-    print(f"stdano {command}: {process}{message}", file=sys.stderr)
+    line = " ".join(part.strip() for part in str(message).splitlines())
+    print(f"stdano {command}: {process}{line}", file=sys.stderr)
     return status
+
+
+def _limit(error: Exception) -> str | None:
+    """What to do where this machine is too small; None for other errors."""
+    text = str(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+        return f"out of memory: a smaller batch-size, size, T or width, or a larger accumulate, needs less ({text})"
+    if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
+        return f"workers must be fewer here, or 0, for which batches are prepared by the process itself: {text}"
+    return None
 
 
 def _advice(error: ModuleNotFoundError) -> str | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .convert import DIGITS
 from .processes import is_main_process
 from .settings import DataSettings, ModelSettings, SearchSettings, TrainSettings, replace, run_settings
+from .terminal import console, quoted
 
 if TYPE_CHECKING:
     from .training import Evaluation
@@ -45,9 +46,10 @@ def search(arguments: Sequence[str]) -> None:
         found = run(settings, folder)
     if is_main_process():
         print(f"neurons: {found.neurons}, {found.device_hours:.3g} device hours; alpha: {folder / 'alphas.png'}")
-        print(f"train with them, and the settings of the search: stdano train --architecture {folder}")
+        path = quoted(folder)
+        print(f"train with them, and the settings of the search: stdano train --architecture {path}")
         if given.preset:
-            command = f"stdano train --preset {given.preset} --architecture {folder}"
+            command = f"stdano train --preset {given.preset} --architecture {path}"
             print(f"or with the preset's settings for training: {command}")
 
 
@@ -77,7 +79,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     settings = run_settings(given.folder, TrainSettings)
     changes = {name: str(value) for name in ("data", "root", "cache") if (value := getattr(given, name)) is not None}
     data: DataSettings | None = replace(settings, **changes).data if changes else None
-    result = run(given.folder, given.checkpoint, data=data)
+    where = {name: getattr(given, name) for name in ("accelerator", "devices", "backend")}
+    result = run(given.folder, given.checkpoint, data=data, **where)
     if is_main_process():
         _show(result, settings.model, f"{given.folder}, {given.checkpoint} epoch")
 
@@ -127,11 +130,10 @@ def _told_how_to_go_on(folder: Path) -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as error:
-        raise KeyboardInterrupt(f"interrupted; go on with the same options and --out {folder}") from error
+        raise KeyboardInterrupt(f"interrupted; go on with the same options and --out {quoted(folder)}") from error
 
 
 def _show(result: Evaluation, model: ModelSettings, title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from .models import neuron_string
@@ -145,4 +147,4 @@ def _show(result: Evaluation, model: ModelSettings, title: str) -> None:
         zip(neuron_string(model.model, model.neurons), result.layer_rates.items(), strict=True), start=1
     ):
         table.add_row(f"layer {number}", name, DIGITS[digit], f"{rate:.4f}")
-    Console().print(table)
+    console().print(table)

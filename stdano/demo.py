@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 import stdano_kernels
@@ -18,6 +17,7 @@ from .presets import get_preset
 from .runs import check_one_process, complete, complete_search, plot_accuracy
 from .search import Architecture
 from .settings import SearchSettings, TrainSettings, replace
+from .terminal import console
 from .training import Evaluation, Result, evaluate
 from .training.checkpoint import write_atomically
 
@@ -44,7 +44,7 @@ class DemoResult:
     lif: Result
 
 
-def demo(folder: Path, *, preset: str = "digits", seed: int = 0, epochs: int = 0) -> DemoResult:
+def demo(folder: str | Path, *, preset: str = "digits", seed: int = 0, epochs: int = 0) -> DemoResult:
     """Searches, trains the network that was found and the same one with LIF in all layers, prints a table of both and
     the paths of the pictures. Parts that are finished in the folder are kept, others gone on with.
 
@@ -58,7 +58,7 @@ def demo(folder: Path, *, preset: str = "digits", seed: int = 0, epochs: int = 0
         ValueError: an argument is wrong, or the folder has something else.
         OSError, Diverged, Interrupted: as :func:`stdano.training.train`.
     """
-    chosen = get_preset(preset)
+    folder, chosen = Path(folder), get_preset(preset)
     changes = {"seed": seed, **({"epochs": epochs} if epochs else {})}
     searching: SearchSettings = replace(chosen.search, **changes)
     training: TrainSettings = replace(chosen.train, **changes)
@@ -67,15 +67,15 @@ def demo(folder: Path, *, preset: str = "digits", seed: int = 0, epochs: int = 0
     check_one_process("demo", training)
     plain = neuron_string(training.model.model, "LIF")
 
-    console = Console()
-    console.print(f"1/3: search on {searching.data.data}, {searching.model.model}", highlight=False)
+    terminal = console()
+    terminal.print(f"1/3: search on {searching.data.data}, {searching.model.model}", soft_wrap=True)
     architecture = complete_search(searching, folder / "search")
-    console.print(f"2/3: training with {architecture.neurons}", highlight=False)
+    terminal.print(f"2/3: training with {architecture.neurons}", soft_wrap=True)
     found = lif = complete(replace(training, neurons=architecture.neurons), folder / "found")
     if architecture.neurons == plain:
-        console.print("3/3: left out, the search has chosen LIF in all layers", highlight=False)
+        terminal.print("3/3: left out, the search has chosen LIF in all layers", soft_wrap=True)
     else:
-        console.print(f"3/3: training with {plain}", highlight=False)
+        terminal.print(f"3/3: training with {plain}", soft_wrap=True)
         lif = complete(replace(training, neurons=plain), folder / "lif")
     result = DemoResult(folder, architecture, found, lif)
 
@@ -87,11 +87,11 @@ def demo(folder: Path, *, preset: str = "digits", seed: int = 0, epochs: int = 0
     table = Table(*_HEADER, title=str(folder))
     for row in _rows(result):
         table.add_row(*row)
-    console.print(table)
-    console.print(_remark(result), highlight=False)
+    terminal.print(table)
+    terminal.print(_remark(result), soft_wrap=True)
     pictures = {"alpha of each layer": folder / "search" / "alphas.png", "comparison": folder / PICTURE}
     for name, path in {**pictures, "report": folder / REPORT}.items():
-        console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
+        terminal.print(f"{name}: {path}", soft_wrap=True)
     return result
 
 

@@ -128,6 +128,12 @@ class Evaluate:
     """folder in which data sets lie; default: the run's"""
     cache: Folder = None
     """folder for decoded images and frames; default: the run's"""
+    accelerator: Literal["auto", "cpu", "cuda"] | None = None
+    """where it is computed; default: where the run was"""
+    devices: int | None = None
+    """processes on this machine, one a device; default: the run's"""
+    backend: Name = None
+    """backend of the neurons, see stdano info; default: the run's"""
 
 
 @dataclass(frozen=True)
@@ -200,9 +206,15 @@ def _start(kind: type[Settings], preset: str | None, config: Path | None, archit
     elif config is not None:
         settings = read_settings(config, kind)
     if architecture is not None:
+        from .models import MODELS
         from .search import Architecture
 
         found = Architecture.load(architecture / "architecture.json" if architecture.is_dir() else architecture)
+        if found.model not in MODELS:
+            raise ValueError(
+                f"architecture must be of a network that settings name, {architecture} is of {found.model}, which was "
+                f"given in Python; convert it there: stdano.convert(net, {found.neurons!r})"
+            )
         if preset is None and config is None:
             settings = from_json(json.dumps(found.settings), kind, architecture)
         settings = replace(settings, neurons=found.neurons)

@@ -13,6 +13,7 @@ from .search import Architecture, search
 from .search import resume as resume_search
 from .search.loop import ARCHITECTURE
 from .settings import SETTINGS, SearchSettings, Settings, TrainSettings, replace, run_settings
+from .terminal import quoted
 from .training import Result, resume, train
 from .training.engine import METRICS
 
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def complete(settings: TrainSettings, folder: Path) -> Result:
+def complete(settings: TrainSettings, folder: str | Path) -> Result:
     """Trains; or goes on with the run in the folder; or reads it where it is finished.
 
     Raises:
         ValueError: a setting is wrong, or the run in the folder has other settings.
         OSError, Diverged, Interrupted: as :func:`stdano.training.train`.
     """
+    folder = Path(folder)
     if not (folder / SETTINGS).exists():
         return train(settings, folder)
     _check_same(settings, folder, TrainSettings)
@@ -34,8 +36,9 @@ def complete(settings: TrainSettings, folder: Path) -> Result:
     return Result(folder, rows) if len(rows) == settings.optimiser.epochs else resume(folder)
 
 
-def complete_search(settings: SearchSettings, folder: Path) -> Architecture:
+def complete_search(settings: SearchSettings, folder: str | Path) -> Architecture:
     """Searches; or goes on; or reads; as :func:`complete`."""
+    folder = Path(folder)
     if not (folder / SETTINGS).exists():
         return search(settings, folder)
     _check_same(settings, folder, SearchSettings)
@@ -48,8 +51,12 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     path = folder / METRICS
     if not path.exists():
         return []
-    with open(path, newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+        advice = f"stdano train --resume {quoted(folder)} writes it anew"
+        raise ValueError(f"{path} must hold the metrics of a run, but is damaged ({error}); {advice}") from error
 
 
 def check_one_process(command: str, settings: TrainSettings) -> None:

@@ -5,18 +5,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
-from stdano_kernels.backends import NAMES
+import numpy as np
+
+from stdano_kernels.backends import NAMES as BACKENDS
 
 SETTINGS = "settings.json"  # in the folder of a run
-_LARGEST = 8192  # pixels a side
+MOST_PIXELS = 8192  # a side
+MOST_PROCESSES = 1024  # and threads: a slip of the finger must not start millions
+LARGEST = 2**31 - 1  # of whole numbers but seeds: beyond it counts of elements overflow
+
+
+class _Part:
+    """Values of a part have the types of the defaults; what NumPy, paths and JSON have instead becomes these."""
+
+    def __post_init__(self) -> None:
+        for value in dataclasses.fields(self):  # type: ignore[arg-type]
+            object.__setattr__(self, value.name, _typed(value.name, getattr(self, value.name), value.default))
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class DataSettings(_Part):
     """Which data, and how training samples are varied."""
 
     data: str = "digits"
@@ -47,14 +60,17 @@ class DataSettings:
         """Raises ValueError where a value is not allowed; names it. Loading checks what depends on the files."""
         _choice(self, "frames", ("count", "time"))
         _choice(self, "values", ("counts", "binary"))
-        _at_least(self, {"size": 0, "crop": 0, "cutout": 0, "workers": -1})
-        if self.size > _LARGEST:
+        _at_least(self, {"size": 0, "crop": 0, "cutout": 0})
+        _at_least(self, {"workers": -1}, MOST_PROCESSES)
+        if self.size > MOST_PIXELS:
             memory = f"{3 * self.size**2 / 2**30:,.0f} GiB"
-            raise ValueError(f"size must be at most {_LARGEST} pixels, got {self.size}: one image would take {memory}")
+            raise ValueError(
+                f"size must be at most {MOST_PIXELS} pixels, got {self.size}: one image would take {memory}"
+            )
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(_Part):
     """The network and its neurons."""
 
     model: str = "vgg-small"
@@ -97,11 +113,11 @@ class ModelSettings:
         _at_least(self, {"T": 1})
         _between(self, {"dropout": 1.0})
         _positive(self, ("width",))
-        _choice(self, "backend", ("auto", *NAMES))
+        _choice(self, "backend", ("auto", *BACKENDS))
 
 
 @dataclass(frozen=True)
-class OptimiserSettings:
+class OptimiserSettings(_Part):
     """How weights are trained: SGD, a learning rate that falls as a cosine to 0, TET loss."""
 
     epochs: int = 15
@@ -123,13 +139,14 @@ class OptimiserSettings:
 
     def check(self) -> None:
         """Raises ValueError where a value is not allowed; names it."""
-        _at_least(self, {"epochs": 1, "batch_size": 1, "accumulate": 1, "seed": 0})
+        _at_least(self, {"epochs": 1, "batch_size": 1, "accumulate": 1})
+        _at_least(self, {"seed": 0}, 2**64 - 1)
         _between(self, {"momentum": 1.0, "weight_decay": math.inf, "lam": 1.0})
         _positive(self, ("lr",))
 
 
 @dataclass(frozen=True)
-class SearchOptions:
+class SearchOptions(_Part):
     """How the search looks for neurons."""
 
     alpha_lr: float = 3e-4
@@ -150,12 +167,13 @@ class SearchOptions:
         _choice(self, "order", (1, 2))
         _at_least(self, {"patience": 0})
         names = self.candidates
-        if not names or len(set(names)) != len(names) or not set(names) <= {"LIF", "LLIF", "SLIF"}:
+        known = all(name in ("LIF", "LLIF", "SLIF") for name in names)
+        if not names or not known or len(set(names)) != len(names):
             raise ValueError(f"candidates must be one to three different ones of LIF, LLIF, SLIF, got {names!r}")
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(_Part):
     """Devices and files."""
 
     accelerator: str = "auto"
@@ -166,6 +184,8 @@ class RunSettings:
     """machines; under torchrun its own number counts"""
     strategy: str = "auto"
     """auto or ddp"""
+    find_unused_parameters: bool = False
+    """with several processes: for a network of one's own with parameters that a step may not use"""
     precision: str = "32-true"
     """32-true, bf16-mixed or 16-mixed"""
     sync_statistics: bool = False
@@ -176,6 +196,8 @@ class RunSettings:
     """BatchNorm and neuron in one kernel"""
     channels_last: bool = True
     """channels innermost in memory, which convolutions prefer"""
+    keep_memory: bool = True
+    """on a CPU: memory that is freed stays with the process, see stdano.keep_freed_memory; faster, and takes more"""
     tensorboard: bool = False
     """logs for TensorBoard as well; needs the package tensorboard"""
 
@@ -184,7 +206,8 @@ class RunSettings:
         _choice(self, "accelerator", ("auto", "cpu", "cuda"))
         _choice(self, "strategy", ("auto", "ddp"))
         _choice(self, "precision", ("32-true", "bf16-mixed", "16-mixed"))
-        _at_least(self, {"devices": 0, "num_nodes": 1, "threads": 0})
+        _at_least(self, {"devices": 0, "threads": 0}, MOST_PROCESSES)
+        _at_least(self, {"num_nodes": 1})
 
 
 @dataclass(frozen=True)
@@ -234,12 +257,12 @@ def to_json(settings: TrainSettings) -> str:
     return json.dumps(dataclasses.asdict(settings), indent=2) + "\n"
 
 
-def from_json(text: str, kind: type[Settings], source: object = "the text") -> Settings:
+def from_json(text: str | bytes, kind: type[Settings], source: object = "the text") -> Settings:
     """The settings that :func:`to_json` wrote. Parts and values that are left out have their defaults; a training run
     can be given the settings of a search, whose own part it leaves out.
 
     Args:
-        text: JSON.
+        text: JSON; bytes in UTF-8, UTF-16 or UTF-32.
         kind: :class:`TrainSettings` or :class:`SearchSettings`.
         source: named in errors: the file.
 
@@ -248,7 +271,7 @@ def from_json(text: str, kind: type[Settings], source: object = "the text") -> S
     """
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{source} must hold the settings of a run, as JSON: {error}") from error
     known = {part.name: part for part in dataclasses.fields(SearchSettings)}
     if not isinstance(values, dict) or set(values) - set(known):
@@ -268,7 +291,7 @@ def from_json(text: str, kind: type[Settings], source: object = "the text") -> S
 def read_settings(path: Path, kind: type[Settings]) -> Settings:
     """The settings in a file that a run saved; see :func:`from_json`."""
     try:
-        text = path.read_text()
+        text = path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} must hold the settings of a run, as JSON: {error}") from error
     return from_json(text, kind, path)
@@ -289,17 +312,17 @@ def run_settings(folder: Path, kind: type[Settings]) -> Settings:
 
 def is_search(folder: Path) -> bool:
     """Whether the run in a folder is a search."""
-    return "search" in json.loads((folder / SETTINGS).read_text())
+    return "search" in json.loads((folder / SETTINGS).read_bytes())
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:
-    if isinstance(default, tuple) and isinstance(value, list):
-        return tuple(value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not type(default):
-        raise ValueError(f"{name} must be a {type(default).__name__} like {default!r}, got {value!r}")
-    return value
+    kind = type(default)
+    others = {int: numbers.Integral, float: numbers.Real, bool: np.bool_, tuple: list, str: PurePath}
+    if type(value) is kind:
+        return value
+    if isinstance(value, others[kind]) and not isinstance(value, bool):
+        return kind(value)
+    raise ValueError(f"{name} must be a {kind.__name__} like {default!r}, got {value!r}")
 
 
 def _short(value: object) -> str:
@@ -312,10 +335,12 @@ def _choice(settings: Any, name: str, allowed: tuple) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {getattr(settings, name)!r}")
 
 
-def _at_least(settings: Any, lowest: dict[str, int]) -> None:
+def _at_least(settings: Any, lowest: dict[str, int], largest: int = LARGEST) -> None:
     for name, low in lowest.items():
         if getattr(settings, name) < low:
             raise ValueError(f"{name} must be {low} or more, got {getattr(settings, name)}")
+        if getattr(settings, name) > largest:
+            raise ValueError(f"{name} must be {largest} or less, got {getattr(settings, name)}")
 
 
 def _between(settings: Any, limits: dict[str, float]) -> None:

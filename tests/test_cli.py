@@ -83,7 +83,7 @@ def calls(monkeypatch, tmp_path):
         ("demo", {"preset", "seed", "epochs", "out"}, None, set()),
         ("search", {"preset", "config", "resume", "out"}, SearchSettings, {"neurons"}),
         ("train", {"preset", "config", "resume", "out", "architecture"}, TrainSettings, set()),
-        ("evaluate", {"checkpoint", "data", "root", "cache"}, None, set()),
+        ("evaluate", {"checkpoint", "data", "root", "cache", "accelerator", "devices", "backend"}, None, set()),
         ("ablate", {"preset", "config", "out", "methods", "seeds"}, TrainSettings, {"neurons", "seed"}),
     ],
 )

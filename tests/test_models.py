@@ -167,7 +167,7 @@ def test_wrong_strings(neurons, got):
         ({"in_channels": 0}, "in_channels must be 1 or more for vgg11, got 0"),
         ({"num_classes": 2.5}, "num_classes must be 1 or more for vgg11, got 2.5"),
         ({"size": 16}, "size must be 32 or more for vgg11, got 16"),
-        ({"width": 0.0}, "width must be a finite number above 0, got 0.0"),
+        ({"width": 0.0}, "width must be a finite number above 0 and at most 1000, got 0.0"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
         ({"tau": -1.0}, "tau must be a finite number above 0, got -1.0"),
     ],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from numbers import Integral, Real
 from typing import Any
 
 from torch import nn
@@ -12,6 +12,8 @@ from .factory import Factory, Neurons
 from .resnet import PreActResNet18, scaled
 from .strings import MODELS, ablations, check_model, neuron_string, num_spiking_layers
 from .vgg import VGG, VGGS
+
+WIDEST = 1000  # beyond it sizes of tensors overflow
 
 __all__ = ["MODELS", "ablations", "create_model", "merged", "neuron_string", "num_spiking_layers"]
 
@@ -60,10 +62,15 @@ def create_model(
     smallest = {"vgg-small": 4, "resnet18": 8}.get(name, 32)
     numbers = {"T": (T, 1), "in_channels": (in_channels, 1), "num_classes": (num_classes, 1), "size": (size, smallest)}
     for argument, (value, lowest) in numbers.items():
-        if not isinstance(value, int) or value < lowest:
+        if not isinstance(value, Integral) or value < lowest:
             raise ValueError(f"{argument} must be {lowest} or more for {name}, got {value!r}")
-    if not (math.isfinite(width) and width > 0):
-        raise ValueError(f"width must be a finite number above 0, got {width!r}")
+    T, in_channels, num_classes, size = (int(value) for value, _ in numbers.values())
+    for argument, share in (("width", width), ("dropout", dropout)):
+        if not isinstance(share, Real):
+            raise TypeError(f"{argument} must be a number, got {share!r}")
+    width, dropout = float(width), float(dropout)
+    if not 0 < width <= WIDEST:
+        raise ValueError(f"width must be a finite number above 0 and at most {WIDEST}, got {width!r}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
     if isinstance(neurons, str) and neurons != "super":

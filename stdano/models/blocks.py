@@ -13,6 +13,11 @@ def merged(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
+# Channels below which a convolution of 1 x 1 with a stride is not to be trusted on x86 processors, with channels
+# innermost in memory: oneDNN's backward writes beyond its memory where they are fewer than the numbers of a vector.
+FEW_CHANNELS = 16
+
+
 class TimeFirst(nn.Module):
     """Direct input encoding: images ``[B, C, H, W]`` are the input of each of the T steps, as a view that repeats them;
     frames ``[T, B, C, H, W]`` are taken as they are."""

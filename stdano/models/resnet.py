@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .blocks import InputConv2d, NormNeuron, SharedDropout, TimeFirst, initialise, merged
+from .blocks import FEW_CHANNELS, InputConv2d, NormNeuron, SharedDropout, TimeFirst, initialise, merged
 from .factory import Factory
 
 WIDTHS, BLOCKS = (64, 128, 256, 512), 2  # of each stage
@@ -21,12 +21,15 @@ class Block(nn.Module):
         self.dropout = SharedDropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         same = stride == 1 and in_channels == out_channels
+        self.skip = stride if in_channels < FEW_CHANNELS else 1  # a stride by slicing, which is slower
+        stride //= self.skip
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         spikes = self.activation1(x)
         inner = self.dropout(self.activation2(merged(self.conv1, spikes)))
-        return merged(self.conv2, inner) + merged(self.shortcut, spikes)
+        carried = spikes[..., :: self.skip, :: self.skip] if self.skip > 1 else spikes
+        return merged(self.conv2, inner) + merged(self.shortcut, carried)
 
 
 class PreActResNet18(nn.Module):

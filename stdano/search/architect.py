@@ -121,14 +121,14 @@ def second_order(
         result, direction = gradients[: len(alphas)], gradients[len(alphas) :]
         for step, gradient in zip(steps, direction, strict=True):
             gradient *= step.lr
-        length = get_total_norm(direction).item()
-        if length == 0:
-            return loss, result
+        # Numbers of the device, for which nobody waits. Without a direction both ends are the same, and add nothing.
+        length = get_total_norm(direction).double()
+        factor = torch.where(length > 0, shift / length, 0.0)
         ends = []
-        for factor in (shift / length, -shift / length):
+        for sign in (1.0, -1.0):
             with torch.no_grad():
                 for weight, value, gradient in zip(weights, before, direction, strict=True):
-                    weight.copy_(value).add_(gradient, alpha=factor)
+                    torch.addcmul(value, gradient, factor, value=sign, out=weight)
             ends.append(differentiate(train_loss, alphas, weights)[1])
     average([*ends[0], *ends[1]])
     for gradient, plus, minus in zip(result, *ends, strict=True):
@@ -190,7 +190,7 @@ class Architect:
                 (reduce or _keep)(gradients)
             else:
                 loss, gradients = second_order(val_loss, train_loss, self.alphas, optimiser, reduce=reduce, scale=scale)
-        if scale == 1 or all(bool(gradient.isfinite().all()) for gradient in gradients):
+        if scale == 1 or bool(torch.stack([gradient.isfinite().all() for gradient in gradients]).all()):
             for alpha, gradient in zip(self.alphas, gradients, strict=True):
                 alpha.grad = gradient
             self.optimiser.step()

@@ -172,8 +172,8 @@ class Architecture:
             ValueError: the file is not there, or holds something else.
         """
         try:
-            values = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            values = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} must hold the result of a search, as JSON: {error}") from error
         names = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(values, dict) or set(values) != set(names):

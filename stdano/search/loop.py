@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..data import Batch
 from ..settings import SearchSettings, run_settings
-from ..training.devices import total
-from ..training.engine import Progress, Run
+from ..training.devices import Reading
+from ..training.engine import Progress, Run, last_state
 from ..training.evaluation import Evaluation
 from ..training.guard import Interrupt
 from ..training.loss import predict
@@ -39,12 +39,7 @@ class SearchRun(Run):
         candidates = self.settings.search.candidates
         if model is None:
             return self.create("super", candidates=candidates)
-        if alphas(model):
-            return model
-        sample = torch.from_numpy(np.array(self.source.train.values[:1])).float()  # [1, (T,) C, H, W]
-        steps = self.settings.model.T
-        frames = sample.transpose(0, 1) if self.source.temporal else sample.expand(steps, *sample.shape)
-        return to_super(model, frames, candidates)
+        return model if alphas(model) else to_super(model, self.sample(), candidates)
 
     def trained(self) -> list[nn.Parameter]:
         for alpha in alphas(self.plain).values():
@@ -56,6 +51,7 @@ class SearchRun(Run):
         self.architect = Architect(self.plain, options.alpha_lr, options.alpha_weight_decay, options.order)
         for_weights, for_alpha = self.halves()
         self.train_batches = self.batches("train", for_weights)
+        self.count = len(for_weights)  # those for alpha are as many, or one more
         self.alpha_batches = self.batches("train", for_alpha, stream=1)
         self.history: list[dict[str, Any]] = []
 
@@ -77,13 +73,14 @@ class SearchRun(Run):
 
     def alpha_step(self, batch: Batch, alpha_batch: Batch) -> None:
         self.model.train()
-        correct = 0
+        reading: Reading | None = None
 
         def alpha_loss() -> Tensor:
-            nonlocal correct
+            nonlocal reading
             with self.fabric.autocast():
                 loss, logits, labels = self.loss(self.plain, alpha_batch)
-            correct = int((predict(logits.detach()) == labels).sum())
+            right = (predict(logits.detach()) == labels).sum()
+            reading = Reading(self.fabric, loss.detach().double() * alpha_batch.total / self.fabric.world_size, right)
             return loss
 
         def weight_loss() -> Tensor:
@@ -92,11 +89,11 @@ class SearchRun(Run):
 
         scaler = getattr(self.fabric.strategy.precision, "scaler", None)  # with float16 gradients would underflow
         scale = scaler.get_scale() if scaler is not None else 1.0
-        loss = self.architect.step(alpha_loss, weight_loss, self.sgd, self.average, scale)
-        part = loss.item() * alpha_batch.total / self.fabric.world_size
-        loss_sum, right, seen = total(self.fabric, part, correct, len(alpha_batch.labels))
-        self.check_finite("the loss for alpha", loss_sum / seen, alpha_batch)
-        self.add(alpha_loss=loss_sum, alpha_correct=right, alpha_seen=seen)
+        self.architect.step(alpha_loss, weight_loss, self.sgd, self.average, scale)
+        assert reading is not None
+        loss_sum, correct = reading.values()
+        self.check_finite("the loss for alpha", loss_sum / alpha_batch.total, alpha_batch)
+        self.add(alpha_loss=loss_sum, alpha_correct=correct, alpha_seen=alpha_batch.total)
 
     def average(self, tensors: list[Tensor]) -> None:
         """Means over the processes, in place."""
@@ -152,7 +149,7 @@ class SearchRun(Run):
             device_hours=progress.total_seconds * self.fabric.world_size / 3600,
             epochs=progress.epoch,
             test_accuracy=progress.rows[-1]["test_accuracy"],
-            name=type(self.plain).__name__ if self.foreign else None,
+            name=self.given or None,
         )
 
     def finish(self) -> Architecture:
@@ -166,7 +163,7 @@ class SearchRun(Run):
 
 def search(
     settings: SearchSettings,
-    folder: Path,
+    folder: str | Path,
     *,
     model: nn.Module | None = None,
     after_step: Callable[[Progress], None] | None = None,
@@ -191,20 +188,24 @@ def search(
         Diverged: a loss is not finite.
         Interrupted: after Ctrl-C; the position is saved.
     """
-    run = SearchRun(settings, folder, model)
+    run = SearchRun(settings, Path(folder), model)
     run.start(after_step)
     return run.finish()
 
 
 def resume(
-    folder: Path, *, model: nn.Module | None = None, after_step: Callable[[Progress], None] | None = None
+    folder: str | Path, *, model: nn.Module | None = None, after_step: Callable[[Progress], None] | None = None
 ) -> Architecture:
     """Goes on with the search in a folder, from its last checkpoint; otherwise as :func:`search`.
 
     Raises:
-        ValueError: the folder does not hold a search, or its data have changed.
+        ValueError: the folder does not hold a search, its checkpoint is damaged, its network was given and is not
+            given again, or its data have changed.
     """
-    run = SearchRun(run_settings(folder, SearchSettings), folder, model)
-    run.restore()
+    folder = Path(folder)
+    settings = run_settings(folder, SearchSettings)
+    state = last_state(folder, SearchRun.command, model)
+    run = SearchRun(settings, folder, model)
+    run.restore(state)
     run.train(after_step)
     return run.finish()

@@ -21,7 +21,8 @@ class SpikeCounter:
 
     def __init__(self, model: nn.Module) -> None:
         self.layers = spiking_layers(model)
-        self.counts = {name: [0.0, 0.0] for name in self.layers}  # spikes, neurons times steps
+        # Spikes, and neurons times steps. Spikes are summed on the device, which nobody has to wait for meanwhile.
+        self.counts: dict[str, list[Tensor | float]] = {name: [0.0, 0.0] for name in self.layers}
 
     def __enter__(self) -> SpikeCounter:
         self._handles = [layer.register_forward_hook(self._hook(name)) for name, layer in self.layers.items()]
@@ -39,16 +40,16 @@ class SpikeCounter:
             if isinstance(module, SuperNeuron):
                 counts[0] += _mixed_rate(module) * spikes.numel()
             else:
-                counts[0] += spikes.detach().sum(dtype=torch.float32).item()
+                counts[0] += spikes.detach().sum(dtype=torch.float32).double()
             counts[1] += spikes.numel()
 
         return count
 
     def rates(self) -> dict[str, float]:
         """Of each layer that ran."""
-        return {name: spikes / neurons for name, (spikes, neurons) in self.counts.items() if neurons}
+        return {name: float(spikes) / float(neurons) for name, (spikes, neurons) in self.counts.items() if neurons}
 
-    def numbers(self) -> list[float]:
+    def numbers(self) -> list[Tensor | float]:
         """All counts, one after the other, to be summed over processes; :meth:`restore` takes them back."""
         return [number for pair in self.counts.values() for number in pair]
 
@@ -59,11 +60,11 @@ class SpikeCounter:
     @property
     def rate(self) -> float:
         """Over all layers."""
-        spikes, neurons = (sum(pair[k] for pair in self.counts.values()) for k in (0, 1))
+        spikes, neurons = (float(sum(pair[k] for pair in self.counts.values())) for k in (0, 1))
         return spikes / max(neurons, 1.0)
 
 
-def _mixed_rate(layer: SuperNeuron) -> float:
+def _mixed_rate(layer: SuperNeuron) -> Tensor | float:
     if layer.running_mean is None:
         return float("nan")
-    return float((layer.weights().detach() * layer.running_mean.mean(1)).sum())
+    return (layer.weights().detach() * layer.running_mean.mean(1)).sum().double()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,12 +29,27 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, lambda file: torch.save(state, file))
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, names: Sequence[str] = (), advice: str = "") -> dict[str, Any]:
     """Loads what :func:`save_checkpoint` saved, on the CPU; executes no code from the file.
 
+    Args:
+        path: the file.
+        names: what has to be in it.
+        advice: what to do without it, for the error.
+
     Raises:
-        ValueError: there is no checkpoint at ``path``.
+        ValueError: there is no checkpoint at ``path``, or it is damaged.
+        OSError: the file cannot be read.
     """
+    advice = f"; {advice}" if advice else ""
     if not path.is_file():
-        raise ValueError(f"{path} must be a checkpoint, but there is no such file")
-    return torch.load(path, map_location="cpu", weights_only=True)
+        raise ValueError(f"{path} must be a checkpoint, but there is no such file{advice}")
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about what it meets in another file
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # of torch, pickle, zipfile or the system, whatever they meet
+            raise ValueError(f"{path} must be a checkpoint, but is damaged or another file{advice}") from error
+    if not isinstance(state, dict) or not set(names) <= set(state):
+        raise ValueError(f"{path} must be a checkpoint with {', '.join(names)}, but is another file{advice}")
+    return state

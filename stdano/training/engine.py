@@ -22,14 +22,16 @@ from torch import nn
 
 from ..data import Batch
 from ..settings import SETTINGS, TrainSettings, to_json
+from ..terminal import quoted
 from .activity import SpikeCounter
 from .checkpoint import load_checkpoint, save_checkpoint, write_atomically
-from .devices import total
+from .devices import Reading
 from .evaluation import Evaluation
-from .guard import Diverged, Interrupt, Interrupted, check_disk, check_new
+from .guard import Diverged, Interrupt, Interrupted, check_disk, check_new, resuming
 from .loss import predict
 from .report import Display, Row, TensorBoard, best_row, plot_curve, write_metrics
 from .setup import Setup, mixed
+from .steps import split, steps_and_least
 
 LAST, BEST, METRICS, CURVE = "last.pt", "best.pt", "metrics.csv", "curve.png"
 MEASURED = 25  # firing rates are measured in one of so many steps, since counting reads every spike once more
@@ -63,11 +65,12 @@ class Run(Setup):
         self.folder = folder
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.sgd, settings.optimiser.epochs)
         self.set_up()
+        self.steps, self.least = steps_and_least(self, self.count, len(self.train_batches))
         self.progress = Progress()
 
     def set_up(self) -> None:
         """What is left to make once the model is on its device."""
-        self.train_batches = self.batches("train")
+        self.train_batches, self.count = self.batches("train"), len(self.source.train)
 
     def start(self, after_step: Callable[[Progress], None] | None = None) -> None:
         """From the beginning, in a new folder."""
@@ -91,30 +94,36 @@ class Run(Setup):
             "settings": to_json(self.settings),
             "fingerprint": self.fingerprint,
             "encoding": dataclasses.asdict(self.source.encoding),
+            "given": self.given,
             **self.extra_state(),
         }
         if self.fabric.is_global_zero:
             save_checkpoint(self.folder / LAST, state)
         self.fabric.barrier()
 
-    def restore(self) -> None:
-        """Goes to where the last checkpoint stands; to the beginning, if the run was killed before the first one.
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Goes to where the last checkpoint stands, see :func:`last_state`; to the beginning without one.
 
         Raises:
-            ValueError: the data are not those of the run.
+            ValueError: the data or the network are not those of the run.
         """
-        if not (self.folder / LAST).exists():
+        if state is None:
             self.save()
             return
-        state = load_checkpoint(self.folder / LAST)
         if state["fingerprint"] != self.fingerprint:
             raise ValueError(f"the data of {self.settings.data.data} must be those that {self.folder} began with")
-        self.plain.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.progress = Progress(**state["progress"])
-        self.load_extra_state(state)
+        self.load_network(state, self.folder / LAST)
+        try:
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+            self.progress = Progress(**state["progress"])
+            self.load_extra_state(state)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            path = self.folder / LAST
+            raise ValueError(
+                f"{path} must be a checkpoint of a run with these settings, but is not: {error!r}"
+            ) from error
         if self.progress.rows:  # a kill may have come between the checkpoint and these files
             self.report()
 
@@ -139,9 +148,10 @@ class Run(Setup):
     def train(self, after_step: Callable[[Progress], None] | None = None) -> None:
         """All epochs that are left."""
         progress, epochs = self.progress, self.settings.optimiser.epochs
-        steps = len(self.train_batches)
-        main = self.fabric.is_global_zero
+        steps, main = self.steps, self.fabric.is_global_zero
         display = Display(epochs, steps, main)
+        if steps < len(self.train_batches):
+            display.note("the last step of an epoch has one sample, too few for BatchNorm with T = 1, and is left out")
         board = TensorBoard(self.folder, progress.epoch + 1) if self.settings.run.tensorboard and main else None
         with display, Interrupt() as interrupt:
             while progress.epoch < epochs and not self.settled():
@@ -173,7 +183,7 @@ class Run(Setup):
                         after_step(progress)
                     if interrupted:
                         self.save()
-                        raise Interrupted(self.folder, self.command)
+                        raise Interrupted(self.folder, self.command, bool(self.given))
                 row = self.finish_epoch()
                 display.epoch(row, self.remark())
                 if board is not None:
@@ -200,20 +210,22 @@ class Run(Setup):
         """A step of SGD, unless the loss is not finite."""
         self.model.train()
         self.optimiser.zero_grad()
-        parts = split(batch, self.settings.optimiser.accumulate)
-        loss_sum, correct = 0.0, 0
-        for number, part in enumerate(parts, start=1):
-            with self.fabric.no_backward_sync(self.model, enabled=number < len(parts)):
+        *parts, last = split(batch, self.settings.optimiser.accumulate, self.least)
+        losses, rights = [], []
+        for part in (*parts, last):
+            with self.fabric.no_backward_sync(self.model, enabled=part is not last):
                 loss, logits, labels = self.loss(self.model, part)
+                losses.append(loss.detach().double())
+                rights.append((predict(logits.detach()) == labels).sum())
+                if part is last:
+                    # On its way before backward begins: waiting for it below, the device has backward to do meanwhile.
+                    share = batch.total / self.fabric.world_size
+                    reading = Reading(self.fabric, sum(losses) * share, sum(rights), interrupt.requested)
                 self.fabric.backward(loss)
-            loss_sum += loss.item()
-            correct += int((predict(logits.detach()) == labels).sum())
-        loss_sum *= batch.total / self.fabric.world_size
-        seen = len(batch.labels)
-        loss_sum, right, seen_sum, interrupted = total(self.fabric, loss_sum, correct, seen, interrupt.requested)
-        self.check_finite("the training loss", loss_sum / seen_sum, batch)
+        loss_sum, correct, interrupted = reading.values()
+        self.check_finite("the training loss", loss_sum / batch.total, batch)
         self.optimiser.step()
-        self.add(loss=loss_sum, correct=right, seen=seen_sum)
+        self.add(loss=loss_sum, correct=correct, seen=batch.total)
         return bool(interrupted)
 
     def add(self, **numbers: float) -> None:
@@ -262,6 +274,7 @@ class Run(Setup):
                 "row": row,
                 "settings": to_json(self.settings),
                 "encoding": dataclasses.asdict(self.source.encoding),
+                "given": self.given,
             }
             save_checkpoint(self.folder / BEST, best)
         self.save()
@@ -276,8 +289,27 @@ class Run(Setup):
         """Called before the state after an epoch is saved."""
 
 
-def split(batch: Batch, parts: int) -> list[Batch]:
-    """The samples of a batch in so many parts, or fewer where they are not enough; ``total`` stays the step's."""
-    size = max(1, -(-len(batch.labels) // parts))
-    values = batch.values.split(size, dim=batch.values.dim() - 4)
-    return [Batch(v, labels, batch.total) for v, labels in zip(values, batch.labels.split(size), strict=True)]
+def last_state(folder: Path, command: str, model: nn.Module | None) -> dict[str, Any] | None:
+    """The last checkpoint of a run that is to go on; None if the run was killed before the first one.
+
+    Args:
+        folder: of the run.
+        command: the one that began it.
+        model: the network, where one is given.
+
+    Raises:
+        ValueError: the checkpoint is damaged, or the run needs a network and none is given.
+    """
+    if not (folder / LAST).exists():
+        return None
+    names = ("model", "optimiser", "schedule", "precision", "progress", "fingerprint")
+    anew = f"begin anew with: stdano {command} --config {quoted(folder / SETTINGS)}"
+    state = load_checkpoint(folder / LAST, names, anew)
+    if state.get("given") and model is None:
+        raise ValueError(f"{given_network(folder, state)}; go on in Python: {resuming(folder, command)}")
+    return state
+
+
+def given_network(folder: Path, state: dict[str, Any]) -> str:
+    """That a run needs its network once more, for errors."""
+    return f"{folder} has trained a network of its own, {state['given']}, which no settings name"

@@ -44,7 +44,8 @@ def test(
 ) -> Evaluation:
     """Evaluates a model on the batches of all processes, which may be unequally many samples."""
     model.eval()
-    loss_sum, correct, seen = 0.0, 0, 0
+    loss_sum, correct = torch.zeros(2, dtype=torch.float64, device=fabric.device)
+    seen = 0
     with SpikeCounter(model) as counter:
         for batch in batches:
             if not len(batch.labels):
@@ -52,9 +53,9 @@ def test(
             with fabric.autocast():
                 logits, labels = forward(batch)
             logits = logits.float()
-            loss_sum += tet_loss(logits, labels, lam).item() * len(labels)
+            loss_sum += tet_loss(logits, labels, lam).double() * len(labels)
             seen += len(labels)
-            correct += int((predict(logits) == labels).sum())
-    loss_sum, right, samples, *counts = total(fabric, loss_sum, correct, seen, *counter.numbers())
+            correct += (predict(logits) == labels).sum()
+    loss, right, samples, *counts = total(fabric, loss_sum, correct, seen, *counter.numbers())
     counter.restore(counts)
-    return Evaluation(loss_sum / samples, right / samples, counter.rate, counter.rates(), round(samples))
+    return Evaluation(loss / samples, right / samples, counter.rate, counter.rates(), round(samples))

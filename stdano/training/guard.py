@@ -10,13 +10,24 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from ..terminal import quoted
+
 
 class Interrupted(Exception):
-    """Ctrl-C: the run has saved its position in ``folder``."""
+    """Ctrl-C: the run has saved its position in ``folder``. ``given``: its network is not one that settings name."""
 
-    def __init__(self, folder: Path, command: str) -> None:
-        super().__init__(f"interrupted; go on with: stdano {command} --resume {folder}")
+    def __init__(self, folder: Path, command: str, given: bool = False) -> None:
+        if given:
+            super().__init__(f"interrupted; go on with the same network in Python: {resuming(folder, command)}")
+        else:
+            super().__init__(f"interrupted; go on with: stdano {command} --resume {quoted(folder)}")
         self.folder = folder
+
+
+def resuming(folder: Path, command: str) -> str:
+    """The call that goes on with a run whose network was given to it."""
+    module = {"train": "training"}.get(command, command)
+    return f"stdano.{module}.resume({str(folder)!r}, model=...)"
 
 
 class Diverged(Exception):
@@ -56,7 +67,9 @@ class Interrupt:
 def check_new(folder: Path) -> None:
     """Raises ValueError unless a folder is empty or does not exist."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"out must be a new or empty folder, {folder} is not; go on with a run by --resume {folder}")
+        raise ValueError(
+            f"out must be a new or empty folder, {folder} is not; go on with a run by --resume {quoted(folder)}"
+        )
 
 
 def check_disk(folder: Path, size: int) -> None:

@@ -7,10 +7,10 @@ import io
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..terminal import console
 from .checkpoint import write_atomically
 
 Row = dict[str, float]
@@ -74,7 +74,7 @@ def plot_curve(path: Path, rows: list[Row], title: str) -> None:
     accuracy.set_ylabel("accuracy (%)")
     loss.legend()
     accuracy.legend()
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # the name of a folder may have dollars
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
 
 
@@ -87,7 +87,7 @@ class Display:
     """
 
     def __init__(self, epochs: int, steps: int, enabled: bool = True) -> None:
-        self.console = Console(quiet=not enabled)
+        self.console = console(quiet=not enabled)
         self.epochs, self.steps = epochs, steps
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
@@ -121,9 +121,12 @@ class Display:
             f"train {row['train_accuracy']:.2%}  test {row['test_accuracy']:.2%}  "
             f"firing rate {row['firing_rate']:.3f}  {row['images_per_second']:.0f} images/s, "
             f"{row['waiting']:.1%} waiting{more}",
-            highlight=False,
             soft_wrap=True,
         )
+
+    def note(self, text: str) -> None:
+        """Something to know about the run."""
+        self.console.print(text, soft_wrap=True)
 
     def summary(self, rows: list[Row], folder: Path) -> None:
         table = Table("", "epoch", "test accuracy", "test loss", "firing rate", title=str(folder))

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..data import Augmentation, Batch, Batches, Encoding, load_data
 from ..fusion import fuse
+from ..memory import keep_freed_memory
 from ..models import create_model
+from ..models.blocks import FEW_CHANNELS
 from ..neurons import reset_net
 from ..settings import TrainSettings, replace
-from .devices import make_fabric
+from .devices import check_backend, make_fabric
 from .evaluation import Evaluation, test
 from .loss import tet_loss
 
@@ -40,15 +45,18 @@ class Setup:
         self.settings = settings = replace(settings, threads=settings.run.threads or torch.get_num_threads())
         torch.set_num_threads(settings.run.threads)
         self.fabric = make_fabric(settings.run)
+        check_backend(settings.model.backend, self.fabric.device)
+        if settings.run.keep_memory and self.fabric.device.type == "cpu":
+            keep_freed_memory()
         with self.fabric.rank_zero_first(local=True):
             self.source = load_data(settings.data, settings.model.T, encoding)
         self.fingerprint = self.source.fingerprint()
         torch.manual_seed(settings.optimiser.seed)
-        self.foreign = model is not None
+        self.given = "" if model is None else type(model).__name__  # a network that no settings name
         self.plain = self.build(model)
-        if settings.run.channels_last:
+        if settings.run.channels_last and channels_last_is_right(self.plain, self.fabric.device):
             self.plain.to(memory_format=torch.channels_last)
-        if settings.run.fuse and not self.foreign:
+        if settings.run.fuse and not self.given:
             fuse(self.plain)
         options = settings.optimiser
         self.sgd = torch.optim.SGD(
@@ -56,6 +64,19 @@ class Setup:
         )
         self.model, self.optimiser = self.fabric.setup(self.plain, self.sgd)
         self.test_batches = self.batches("test")
+
+    def load_network(self, state: dict[str, Any], path: Path, data: bool = False) -> None:
+        """The weights of a checkpoint; ``data``: with other data than the run's.
+
+        Raises:
+            ValueError: they are those of another network.
+        """
+        try:
+            self.plain.load_state_dict(state["model"])
+        except (RuntimeError, TypeError) as error:
+            named = "the network that is given" if self.given else "the network that its settings name"
+            message = f"data must fit the network of {path.parent}" if data else f"{path} must hold weights of {named}"
+            raise ValueError(f"{message}: {shorten(str(error), 400)}") from error
 
     def build(self, model: nn.Module | None) -> nn.Module:
         """The network."""
@@ -112,10 +133,21 @@ class Setup:
 
     def forward(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         reset_net(self.plain)
-        values = batch.values.to(self.fabric.device, non_blocking=True)
-        if self.foreign and not self.source.temporal:
-            values = values.expand(self.settings.model.T, *values.shape)
+        values = self.steps_first(batch.values.to(self.fabric.device, non_blocking=True))
         return model(values), batch.labels.to(self.fabric.device, non_blocking=True)
+
+    def sample(self) -> Tensor:
+        """The first training sample as the network takes it, on the CPU and not normalised: for its shape."""
+        values = torch.from_numpy(np.array(self.source.train.values[:1])).float()  # [1, (T,) C, H, W]
+        if self.source.temporal:
+            values = values.transpose(0, 1)
+        return self.steps_first(values)
+
+    def steps_first(self, values: Tensor) -> Tensor:
+        """Images as a network takes them that was given: repeated T times."""
+        if self.given and not self.source.temporal:
+            return values.expand(self.settings.model.T, *values.shape)
+        return values
 
     def test(self) -> Evaluation:
         """The network on the test samples."""
@@ -129,6 +161,17 @@ class Setup:
             self.test_batches.epoch(0),
             self.settings.optimiser.lam,
         )
+
+
+def channels_last_is_right(model: nn.Module, device: torch.device) -> bool:
+    """Whether a network can be trained with channels innermost in memory, see ``FEW_CHANNELS``."""
+    return device.type != "cpu" or not any(
+        isinstance(layer, nn.Conv2d)
+        and set(layer.kernel_size) == {1}
+        and set(layer.stride) != {1}
+        and layer.in_channels < FEW_CHANNELS
+        for layer in model.modules()
+    )
 
 
 def neuron_settings(settings: TrainSettings) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from torch import nn
 
 from ..data import Encoding
-from ..settings import DataSettings, TrainSettings, run_settings
+from ..settings import DataSettings, TrainSettings, replace, run_settings
 from .checkpoint import load_checkpoint
 from .encoding import encoding_of_data
-from .engine import BEST, LAST, Progress, Run
+from .engine import BEST, LAST, Progress, Run, given_network, last_state
 from .evaluation import Evaluation
 from .report import Row, best_row
 from .setup import Setup
@@ -39,7 +39,7 @@ class Result:
 
 def train(
     settings: TrainSettings,
-    folder: Path,
+    folder: str | Path,
     *,
     model: nn.Module | None = None,
     after_step: Callable[[Progress], None] | None = None,
@@ -59,27 +59,38 @@ def train(
         Diverged: the loss is not finite.
         Interrupted: after Ctrl-C; the position is saved.
     """
-    run = Run(settings, folder, model)
+    run = Run(settings, Path(folder), model)
     run.start(after_step)
-    return Result(folder, run.progress.rows)
+    return Result(run.folder, run.progress.rows)
 
 
 def resume(
-    folder: Path, *, model: nn.Module | None = None, after_step: Callable[[Progress], None] | None = None
+    folder: str | Path, *, model: nn.Module | None = None, after_step: Callable[[Progress], None] | None = None
 ) -> Result:
     """Goes on with the run in a folder, from its last checkpoint; otherwise as :func:`train`.
 
     Raises:
-        ValueError: the folder does not hold a training run, or its data have changed.
+        ValueError: the folder does not hold a training run, its checkpoint is damaged, its network was given and is
+            not given again, or its data have changed.
     """
-    run = Run(run_settings(folder, TrainSettings), folder, model)
-    run.restore()
+    folder = Path(folder)
+    settings = run_settings(folder, TrainSettings)
+    state = last_state(folder, Run.command, model)
+    run = Run(settings, folder, model)
+    run.restore(state)
     run.train(after_step)
     return Result(folder, run.progress.rows)
 
 
 def evaluate(
-    folder: Path, checkpoint: str = "best", *, data: DataSettings | None = None, model: nn.Module | None = None
+    folder: str | Path,
+    checkpoint: str = "best",
+    *,
+    data: DataSettings | None = None,
+    model: nn.Module | None = None,
+    accelerator: str | None = None,
+    devices: int | None = None,
+    backend: str | None = None,
 ) -> Evaluation:
     """The network of a run on test samples, which are normalised as those that it was trained on.
 
@@ -89,22 +100,28 @@ def evaluate(
         data: other data than the run's, with the same classes and as many channels; default the run's own. A folder of
             images needs a test part alone.
         model: the network, where the run trained one that was given to it.
+        accelerator, devices, backend: where it is computed, as in the settings; default as the run was.
 
     Raises:
-        ValueError: an argument is wrong, the folder does not hold a training run, or the data do not fit the network;
-            or an older version made the run, whose mean and deviation are needed from its data, and these are gone.
+        ValueError: an argument is wrong, the folder does not hold a training run, its checkpoint is damaged, or the
+            data do not fit the network; or an older version made the run, whose mean and deviation are needed from its
+            data, and these are gone.
     """
+    folder = Path(folder)
     files = {"best": BEST, "last": LAST}
     if checkpoint not in files:
         raise ValueError(f"checkpoint must be one of {', '.join(files)}, got {checkpoint!r}")
     settings = run_settings(folder, TrainSettings)
-    state = load_checkpoint(folder / files[checkpoint])
+    other = next(name for name in files if name != checkpoint)
+    state = load_checkpoint(folder / files[checkpoint], ("model",), f"checkpoint {other!r} may be whole")
+    if state.get("given") and model is None:
+        call = f"stdano.training.evaluate({str(folder)!r}, model=...)"
+        raise ValueError(f"{given_network(folder, state)}; evaluate it in Python: {call}")
     encoding = Encoding(**state["encoding"]) if "encoding" in state else encoding_of_data(settings, folder, data)
     if data is not None:
         settings = dataclasses.replace(settings, data=data)
+    changes = {"accelerator": accelerator, "devices": devices, "backend": backend}
+    settings = replace(settings, **{name: value for name, value in changes.items() if value is not None})
     setup = Setup(settings, model, encoding)
-    try:
-        setup.plain.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise ValueError(f"data must fit the network of {folder}: {error}") from error
+    setup.load_network(state, folder / files[checkpoint], data=data is not None)
     return setup.test()
