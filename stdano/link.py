@@ -191,7 +191,7 @@ def _normalised(norm: Any, x: Tensor) -> Tensor:
     # torch keeps what it gets for backward, and fused calls change the norm's own in place; checkpointing must find as
     # much kept when it repeats the call.
     own: list[Any] = [None if t is None else t.clone() for t in (norm.running_mean, norm.running_var)]
-    y = F.batch_norm(x, own[0], own[1], norm.weight, norm.bias, training, momentum, norm.eps)
+    y = F.batch_norm(x, own[0], own[1], norm.weight, norm.bias, training, float(momentum), norm.eps)
     if training and mean is not None and variance is not None:
         mean.copy_(own[0])
         variance.copy_(own[1])

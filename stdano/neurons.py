@@ -240,6 +240,7 @@ OWN = {*NEURONS.values(), *PARAMETRIC.values()}
 def reset_net(model: nn.Module) -> None:
     """Calls ``reset()`` on every layer of a model that carries a neuron's state from call to call: stdano's neurons,
     and what SpikingJelly's own ``reset_net`` is for. Nothing else is reset, metrics and the model itself included."""
+    module: Any
     for module in model.modules():
         if isinstance(module, BaseNode) or _is_spikingjelly_memory(module):
             module.reset()
