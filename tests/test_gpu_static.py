@@ -41,10 +41,9 @@ def check(code, registers=64, local=0):
 
 
 @needs_cuda_build
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", (80, 86, 90, 120))  # 8.9 runs the code for 8.6
 def test_cuda_kernels(architecture):
-    """All of them, within LIMITS. For sm_120 there is PTX alone, of whose 457 kernels six (LLIF with learnable
-    constants) spill one or two registers."""
+    """All of them, within LIMITS; on sm_120 six of 457 (LLIF with learnable constants) may spill two registers."""
     from _gpu_code import cuda_code
 
     codes = list(cuda_code(architecture, main=False))
