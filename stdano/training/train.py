@@ -97,7 +97,8 @@ def evaluate(
         checkpoint: ``"best"`` (default; the epoch with the highest test accuracy) or ``"last"``.
         data: other data than the run's, with as many channels and classes; default the run's own.
         model: the network, where the run trained one that was given to it.
-        accelerator, devices, backend: where it is computed, as in the settings; default as the run was.
+        accelerator, devices, backend: where it is computed, as in the settings, with ``devices`` on this machine alone;
+            default as the run was.
 
     Raises:
         ValueError: an argument is wrong, the folder does not hold a training run, its checkpoint is damaged, or the
@@ -110,7 +111,8 @@ def evaluate(
     settings = run_settings(folder, TrainSettings)
     if data is not None:
         settings = dataclasses.replace(settings, data=data)
-    changes = {"accelerator": accelerator, "devices": devices, "backend": backend}
+    nodes = None if devices is None else 1
+    changes = {"accelerator": accelerator, "devices": devices, "num_nodes": nodes, "backend": backend}
     settings = replace(settings, **{name: value for name, value in changes.items() if value is not None})
     other = next(name for name in files if name != checkpoint)
     state = load_checkpoint(folder / files[checkpoint], ("model",), f"checkpoint {other!r} may be whole")
