@@ -70,7 +70,7 @@ def _run(command: str, arguments: list[str]) -> int:
         if (advice := _advice(error)) is None:
             raise
         return _fail(command, advice, 2)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OverflowError, OSError) as error:
         return _fail(command, error, 2)
     except KeyboardInterrupt as interrupt:
         return _fail(command, str(interrupt) or "interrupted", 130)

@@ -318,10 +318,9 @@ def is_search(folder: Path) -> bool:
 def _typed(name: str, value: Any, default: Any) -> Any:
     kind = type(default)
     others = {int: numbers.Integral, float: numbers.Real, bool: np.bool_, tuple: list, str: PurePath}
-    if type(value) is kind:
-        return value
-    if isinstance(value, others[kind]) and not isinstance(value, bool):
-        return kind(value)
+    new = kind(value) if isinstance(value, others[kind]) and not isinstance(value, bool) else value
+    if type(new) is kind and all(isinstance(entry, str) for entry in (new if isinstance(new, tuple) else ())):
+        return new
     raise ValueError(f"{name} must be a {kind.__name__} like {default!r}, got {value!r}")
 
 

@@ -120,8 +120,17 @@ def test_evaluate(calls, capsys, tmp_path):
     assert words[words.index("a") :][:3] == ["a", "LLIF", "0.1000"]
     assert words[words.index("d") :][:3] == ["d", "LIF", "0.4000"]
     assert cli.main(["evaluate", "run", "--checkpoint", "last", "--data", "folder:x", "--cache", "c"]) == 0
+    here = ["--accelerator", "cpu", "--devices", "1", "--backend", "auto"]
+    assert cli.main(["evaluate", "run", *here]) == 0
     data = replace(TrainSettings(), data="folder:x", cache="c").data
+    as_it_was = dict.fromkeys(("accelerator", "devices", "backend"))
     assert calls == [
-        ("training.evaluate", Path("run"), "best", {"data": None}),
-        ("training.evaluate", Path("run"), "last", {"data": data}),
+        ("training.evaluate", Path("run"), "best", {"data": None, **as_it_was}),
+        ("training.evaluate", Path("run"), "last", {"data": data, **as_it_was}),
+        (
+            "training.evaluate",
+            Path("run"),
+            "best",
+            {"data": None, "accelerator": "cpu", "devices": 1, "backend": "auto"},
+        ),
     ]

@@ -100,7 +100,8 @@ def evaluate(
         data: other data than the run's, with the same classes and as many channels; default the run's own. A folder of
             images needs a test part alone.
         model: the network, where the run trained one that was given to it.
-        accelerator, devices, backend: where it is computed, as in the settings; default as the run was.
+        accelerator, devices, backend: where it is computed, as in the settings, with ``devices`` on this machine alone;
+            default as the run was.
 
     Raises:
         ValueError: an argument is wrong, the folder does not hold a training run, its checkpoint is damaged, or the
@@ -120,7 +121,8 @@ def evaluate(
     encoding = Encoding(**state["encoding"]) if "encoding" in state else encoding_of_data(settings, folder, data)
     if data is not None:
         settings = dataclasses.replace(settings, data=data)
-    changes = {"accelerator": accelerator, "devices": devices, "backend": backend}
+    nodes = None if devices is None else 1
+    changes = {"accelerator": accelerator, "devices": devices, "num_nodes": nodes, "backend": backend}
     settings = replace(settings, **{name: value for name, value in changes.items() if value is not None})
     setup = Setup(settings, model, encoding)
     setup.load_network(state, folder / files[checkpoint], data=data is not None)
