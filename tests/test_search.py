@@ -106,6 +106,7 @@ def test_ctrl_c_and_resume_end_with_the_same_bits(whole, tmp_path):
     assert_same_search(tmp_path / "run", whole[0])
 
 
+@pytest.mark.slow
 def test_sigkill_and_resume_end_with_the_same_bits(whole, tmp_path):
     folder = tmp_path / "run"
     code = f"""
@@ -129,6 +130,7 @@ def test_patience_ends_a_search_early(tmp_path):
     assert found.epochs == 3  # two epochs after the first with the same choice
 
 
+@pytest.mark.slow
 def test_second_order_runs_and_resumes(tmp_path):
     settings = replace(TINY, order=2, epochs=2)
 
