@@ -19,22 +19,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
-def pytest_addoption(parser):
-    parser.addoption("--every-case", action="store_true", help="all cases of crossed parameters, marked further too")
-
-
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes long; left out by default, run with -m slow")
-    config.addinivalue_line("markers", "further: a case whose pairs of parameters come up in others; see selection.py")
     config.addinivalue_line("markers", "gpu: needs a CUDA device, real or simulated; alone with -m gpu")
     # A test that falls back to the reference has not tested what it says.
     config.addinivalue_line("filterwarnings", "error:stdano runs the reference backend:RuntimeWarning")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(items):
     selection.mark_cases(items)
-    selection.leave_out_further_cases(config, items)
 
 
 def pytest_deselected(items):
