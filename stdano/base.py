@@ -236,7 +236,6 @@ class BaseNode(nn.Module):
         if self._state is not None:
             state["_state"] = tuple(t.detach() for t in self._state)
         state["_v_seq"] = [t.detach() for t in self._v_seq]
-        state["_segments"] = Segments()
         return state
 
     def _replicate_for_data_parallel(self) -> BaseNode:

@@ -190,6 +190,9 @@ class Segments:
     def __init__(self) -> None:
         self._entries: weakref.WeakKeyDictionary[Any, _Entry] = weakref.WeakKeyDictionary()
 
+    def __reduce__(self) -> tuple[type[Segments], tuple[()]]:
+        return Segments, ()  # a copy has run in none
+
     def holder(self, module: Any) -> Any:
         """What has the ``_state`` and ``_v_seq`` of this call: the module, or a repeated segment's entry."""
         if _is_outside():
