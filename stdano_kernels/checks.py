@@ -61,7 +61,7 @@ def check_tau(tau: float | Tensor, x: Tensor, settings: Settings) -> float | Ten
     tau = check_constant("tau", tau, x, above=1.0 if settings.linear_decay else 0.0)
     if isinstance(tau, Tensor):
         return tau
-    if math.isinf(tau) and settings.decay_input:
+    if tau == math.inf and settings.decay_input:
         raise ValueError("tau must be finite with decay_input=True, which divides the input by it, got inf")
     return min(max(tau, SMALLEST), LARGEST)
 

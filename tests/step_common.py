@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 import stdano
 import stdano_kernels
 from stdano.neurons import NEURONS as NODES
+from stdano.neurons import PARAMETRIC
 
 SHAPE = (9, 2, 4, 3, 5)
 CHANNELS = SHAPE[2]
@@ -135,6 +136,7 @@ CASES = {
     "super_neuron, two": lambda *a: _super_neuron(NEURONS[:0:-1], *a, True),
     **{cls.__name__: lambda *a, n=name: _node(n, *a) for name, cls in NODES.items()},
     **{f"{cls.__name__}, steps": lambda *a, n=name: _single_steps(n, *a) for name, cls in NODES.items()},
+    **{cls.__name__: lambda d, b, c=cls: _module(c(backend=b), d) for cls in PARAMETRIC.values()},
     "BatchNormNeuron": lambda d, b: _module(stdano.BatchNormNeuron(CHANNELS, backend=b), d),
     "BatchNormNeuron, momentum=None": lambda d, b: _module(
         stdano.BatchNormNeuron(CHANNELS, momentum=None, backend=b), d

@@ -190,6 +190,9 @@ def clock_driven(monkeypatch):
             self.v_threshold, self.v_reset, self.detach_reset = v_threshold, v_reset, False
             self.surrogate_function, self.v = "sigmoid", 0.0
 
+        def reset(self):
+            self.v = 0.0
+
     class LIFNode(BaseNode):
         def __init__(self, tau=2.0):
             super().__init__()
