@@ -188,7 +188,8 @@ def reset_net(model: nn.Module) -> None:
     and what SpikingJelly's own ``reset_net`` is for. Nothing else is reset, metrics and the model itself included."""
     for module in model.modules():
         if isinstance(module, BaseNode) or _is_spikingjelly_memory(module):
-            module.reset()
+            reset: Any = module.reset
+            reset()
 
 
 def _is_spikingjelly_memory(module: Any) -> bool:
