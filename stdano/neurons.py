@@ -243,7 +243,8 @@ def reset_net(model: nn.Module) -> None:
     module: Any
     for module in model.modules():
         if isinstance(module, BaseNode) or _is_spikingjelly_memory(module):
-            module.reset()
+            reset: Any = module.reset
+            reset()
 
 
 def _is_spikingjelly_memory(module: Any) -> bool:
