@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton and its cuobjdump"),
 ]
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-ARCHITECTURES = (80, 86, 89, 90, 120)
+ARCHITECTURES = (86, 90, 120)  # of Triton; 8.0 and 8.9 get what 8.6 does
 CUDA = stdano_kernels.backends()["cuda"]
 needs_cuda_build = pytest.mark.skipif(not CUDA.details, reason=f"the CUDA kernels are not built: {CUDA.reason}")
 
@@ -43,7 +43,8 @@ def check(code, registers=64, local=0):
 @needs_cuda_build
 @pytest.mark.parametrize("architecture", (80, 86, 90, 120))  # 8.9 runs the code for 8.6
 def test_cuda_kernels(architecture):
-    """All of them, within LIMITS; on sm_120 six of 457 (LLIF with learnable constants) may spill two registers."""
+    """All of them, within LIMITS. On sm_120 six of 457 (LLIF with learnable constants) may spill two registers, and the
+    super neuron's backward, with 128 registers, eight."""
     from _gpu_code import cuda_code
 
     codes = list(cuda_code(architecture, main=False))
@@ -52,9 +53,9 @@ def test_cuda_kernels(architecture):
     assert {c.kind for c in codes if not c.neuron} == CHANNELS | {"float64", "sums"}
     assert len(codes) > 400
     for code in codes:
-        spills = architecture == 120 and (code.neuron, code.kind) == ("LLIF", "backward with sums")
-        registers = LIMITS.get(code.kind, 64)
-        check(code, registers, 8 if spills else 0)
+        spills = {("LLIF", "backward with sums"): 8, ("", "super backward"): 32} if architecture == 120 else {}
+        registers = 128 if (architecture, code.kind) == (120, "super backward") else LIMITS.get(code.kind, 64)
+        check(code, registers, spills.get((code.neuron, code.kind), 0))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -82,15 +83,18 @@ def test_triton_kernels_with_other_options(neuron):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_triton_kernels_around_channels(architecture):
-    """The super neuron's passes, BatchNorm's, and neurons with an affine input, whose sums take registers. Nothing is
-    spilled. Where double sums leave a thread of four neighbours, they change places through 4 KiB of shared memory."""
+    """The super neuron's passes, BatchNorm's, and neurons with an affine input, whose sums take registers. Most takes
+    the super neuron's backward with one candidate, SLIF, in half precision. Nothing is spilled. Where double sums leave
+    a thread of four neighbours, they change places through 4 KiB of shared memory."""
     from _gpu_code import CHANNEL_KERNELS, triton_channel_code
 
     codes = list(triton_channel_code(architecture, main=architecture != 86))
     assert {c.kind for c in codes} == {*CHANNEL_KERNELS, "forward and affine", "backward with sums and affine"}
     for code in codes:
         assert code.local == 0 and not any(name.startswith(("LDL", "STL")) for _, name, _ in code.opcodes), code
-        assert code.registers <= (64 if "affine" in code.kind and "backward" not in code.kind else 96), code
+        one_half = code.kind == "super_neuron_backward" and code.dtype == "float16"
+        limit = 64 if "affine" in code.kind and "backward" not in code.kind else 108 if one_half else 96
+        assert code.registers <= limit, code
         sums = code.kind in ("super_neuron_encode", "super_neuron_sums", "channel_sums")
         assert code.shared == 0 or (sums and code.shared == 4096), code
     for code in codes[: len(CHANNEL_KERNELS)]:  # float32, aligned

@@ -41,10 +41,14 @@ SELECTIONS = [
 ]
 
 
+# Of crossed parameters the quick run's cases: the simulator is slow, and on a real device -m gpu runs them all.
+SELECTED = "gpu and not slow"
+
+
 @pytest.mark.parametrize(("file", "keyword"), SELECTIONS)
 def test_on_the_simulated_device(file, keyword):
     assert stdano_kernels.backends()["cuda"].details, stdano_kernels.backends()["cuda"].reason
-    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", f"tests/gpu/{file}", "-k", keyword)
+    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", SELECTED, f"tests/gpu/{file}", "-k", keyword)
     result = simulate(*command)
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
     print(result.stdout[-300:])

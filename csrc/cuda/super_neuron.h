@@ -8,9 +8,13 @@
 namespace stdano {
 namespace STDANO_ISA {
 
-// 96 registers for each thread, or 128 in float64, which serves checks.
+// 96 registers for each thread; 128 in float64, which serves checks, and on sm_120, where fewer spill 160 bytes.
 template <class real>
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int super_backward_blocks = 4;
+#else
 constexpr int super_backward_blocks = sizeof(real) == 4 ? 5 : 4;
+#endif
 
 template <class real>
 struct Member {
