@@ -166,7 +166,11 @@ def _guard(inside: bool) -> None:
 
 def _add_guard(inside: bool, builder: Any, guard: Any) -> None:
     code = [f"{__name__}._is_inside() == {inside}"]
-    builder.guard_manager.root.add_lambda_guard(lambda _: _is_inside() == inside, code, guard.user_stack)
+    add, arguments = builder.guard_manager.root.add_lambda_guard, (lambda _: _is_inside() == inside, code)
+    try:
+        add(*arguments, guard.user_stack)
+    except TypeError:  # of torch 2.10, which takes no stack
+        add(*arguments)
 
 
 class _Entry:
