@@ -18,6 +18,7 @@ pytestmark = [
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 ARCHITECTURES = (86, 90, 120)  # of Triton; 8.0 and 8.9 get what 8.6 does
 CUDA = stdano_kernels.backends()["cuda"]
+BUILT = [int(a.replace(".", "")) for a in CUDA.details.get("architectures", "").split(", ") if a]
 needs_cuda_build = pytest.mark.skipif(not CUDA.details, reason=f"the CUDA kernels are not built: {CUDA.reason}")
 
 CHECKS = ("float64", "soft spikes")  # what serves checks
@@ -41,7 +42,7 @@ def check(code, registers=64, local=0):
 
 
 @needs_cuda_build
-@pytest.mark.parametrize("architecture", (80, 86, 90, 120))  # 8.9 runs the code for 8.6
+@pytest.mark.parametrize("architecture", BUILT)
 def test_cuda_kernels(architecture):
     """All of them, within LIMITS. On sm_120 six of 457 (LLIF with learnable constants) may spill two registers, and the
     super neuron's backward, with 128 registers, eight."""
