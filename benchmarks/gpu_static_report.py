@@ -27,7 +27,6 @@ import stdano_kernels
 # GeForce RTX 3090: 82 multiprocessors with 4 schedulers of 32 lanes at 1.695 GHz, 936 GB/s.
 INSTRUCTIONS_PER_SECOND = 82 * 4 * 32 * 1.695e9
 BYTES_PER_SECOND = 936e9
-REGISTER_LIMIT = 64
 HEADER = [
     "backend",
     "kernel",

@@ -93,7 +93,7 @@ class BaseNode(nn.Module):
         """Runs the function on nothing, whose checks are the only ones."""
         for name, value in self._settings().items():
             if python_value(value) is not value:
-                setattr(self, name, python_value(value))
+                setattr(self, {"surrogate": "surrogate_function"}.get(name, name), python_value(value))
         tensors = [t for t in (self.tau, self.v_threshold) if isinstance(t, Tensor)]
         channels = max([t.numel() for t in tensors if t.dim()], default=1)
         x = torch.empty(0, 0, channels, device=tensors[0].device if tensors else None)
@@ -215,7 +215,7 @@ class BaseNode(nn.Module):
         holder = self._holder()
         holder._state = None
         holder._v_seq = []
-        if self._link is not None:
+        if self._link is not None and holder is self:
             self._link.excuse()
 
     def detach(self) -> None:

@@ -127,15 +127,15 @@ def _trace(model: nn.Module) -> list[str]:
             f"spiking layers ({type(error).__name__}: {error})"
         ) from error
     names = {module: name for name, module in spiking_layers(model).items()}
-    called = [model.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"]
-    return [names[module] for module in called if module in names]
+    run = [model.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"]
+    return [names[module] for module in run if module in names]
 
 
 def run_layers(
     model: nn.Module, layers: dict[str, nn.Module], example_input: Tensor, seen: Callable[[str, Tensor], None]
 ) -> None:
-    """One forward call that tells ``seen`` the name and input of each layer as it runs, and leaves the model as it
-    was."""
+    """One forward call that tells ``seen`` the name and input of each layer as it runs. Neurons are reset around it;
+    the rest of the model is left as it was."""
 
     def hook(name: str) -> Callable[[nn.Module, tuple, dict], None]:
         return lambda module, args, kwargs: seen(name, first_argument(args, kwargs))
@@ -144,6 +144,7 @@ def run_layers(
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()  # statistics of normalisation layers must not see the example
+        reset_net(model)
         with torch.no_grad():
             model(example_input)
     finally:

@@ -111,6 +111,8 @@ class Link:
         if self._is_normalised(x):
             return _run_apart(neuron, x, state, v_seq, settings)
         shape = kernel_shape(x.shape, norm.num_features, self._inner)
+        if shape is None and recomputed():  # checkpointing began behind the norm, which has seen another size since
+            shape = kernel_shape(x.shape, norm.num_features, math.prod(x.shape[2:]) // norm.num_features)
         if shape is None:
             raise ValueError(
                 f"x must be [T, B, C, ...] with the {norm.num_features} channels of the {type(norm).__name__} in front "

@@ -63,7 +63,7 @@ class BatchNormNeuron(nn.Sequential):
             else nn.BatchNorm2d(num_channels, **options)
         )
         super().__init__(norm, node)
-        if is_fusible(node):
+        if _is_fusible(node):
             link(norm, node, time_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ def _node(neuron: str | BaseNode, settings: dict[str, Any]) -> BaseNode:
     return neuron
 
 
-def is_fusible(neuron: nn.Module) -> bool:
+def _is_fusible(neuron: nn.Module) -> bool:
     """Whether a neuron does what its class does, and its class is one of stdano's own: not a subclass, which may do
     something else with its input, nor an instance that something was attached to."""
     return type(neuron) in OWN and not has_hooks(neuron) and not is_patched(neuron)

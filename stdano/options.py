@@ -185,7 +185,7 @@ def parse_settings(
         if name in fields:
             first.add_argument(f"--{name}", type=str if name == "preset" else Path)
     given = vars(first.parse_known_args(arguments)[0])
-    alone = 1 if arguments and arguments[0].startswith("--resume=") else 2
+    alone = 1 if any(argument.startswith("--resume=") for argument in arguments) else 2
     if given.get("resume") is not None and len(arguments) > alone:
         raise ValueError(f"resume takes every setting from the run; it goes alone, got {' '.join(arguments)}")
     base = _start(settings_kind, given["preset"], given["config"], given.get("architecture"))

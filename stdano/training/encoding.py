@@ -25,7 +25,7 @@ def encoding_of_data(settings: TrainSettings, folder: Path, given: DataSettings 
     Raises:
         ValueError: they are not there.
     """
-    trained_on, own, missing = load_checkpoint(folder / LAST)["fingerprint"], settings.data, ""
+    trained_on, own, missing = load_checkpoint(folder / LAST, ("fingerprint",))["fingerprint"], settings.data, ""
     changed: DataSource | None = None
     for data in dict.fromkeys((given or own, own)):
         try:

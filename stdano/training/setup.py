@@ -74,8 +74,11 @@ class Setup:
         try:
             self.plain.load_state_dict(state["model"])
         except (RuntimeError, TypeError) as error:
-            named = "the network that is given" if self.given else "the network that its settings name"
-            message = f"data must fit the network of {path.parent}" if data else f"{path} must hold weights of {named}"
+            message = (
+                f"{path} must hold weights of the network that {'is given' if self.given else 'its settings name'}"
+            )
+            if data and not self.given:
+                message = f"data must fit the network of {path.parent}"
             raise ValueError(f"{message}: {shorten(str(error), 400)}") from error
 
     def build(self, model: nn.Module | None) -> nn.Module:
