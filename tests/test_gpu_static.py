@@ -23,6 +23,8 @@ needs_cuda_build = pytest.mark.skipif(not CUDA.details, reason=f"the CUDA kernel
 
 CHECKS = ("float64", "soft spikes")  # what serves checks
 LIMITS = {"float64": 128, "soft spikes": 128, "sums": 128, "backward with sums and affine": 72, "super backward": 96}
+# Bytes: LLIF with learnable constants, the super neuron's backward, and that in float64, which serves checks.
+SPILLS_ON_120 = {("LLIF", "backward with sums"): 8, ("", "super backward"): 32, ("", "float64"): 88}
 CHANNELS = {"encode", "decode", "super sums", "super backward", "channel sums", "channel affine"}
 FIRST_STAGES = ("super sums", "channel sums")  # sums within a thread
 
@@ -44,8 +46,7 @@ def check(code, registers=64, local=0):
 @needs_cuda_build
 @pytest.mark.parametrize("architecture", BUILT)
 def test_cuda_kernels(architecture):
-    """All of them, within LIMITS. On sm_120 six of 457 (LLIF with learnable constants) may spill two registers, and the
-    super neuron's backward, with 128 registers, eight."""
+    """All of them, within LIMITS; on sm_120 a few may spill."""
     from _gpu_code import cuda_code
 
     codes = list(cuda_code(architecture, main=False))
@@ -54,7 +55,7 @@ def test_cuda_kernels(architecture):
     assert {c.kind for c in codes if not c.neuron} == CHANNELS | {"float64", "sums"}
     assert len(codes) > 400
     for code in codes:
-        spills = {("LLIF", "backward with sums"): 8, ("", "super backward"): 32} if architecture == 120 else {}
+        spills = SPILLS_ON_120 if architecture == 120 else {}
         registers = 128 if (architecture, code.kind) == (120, "super backward") else LIMITS.get(code.kind, 64)
         check(code, registers, spills.get((code.neuron, code.kind), 0))
 
