@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from .base import BaseNode
-from .neurons import NEURONS, OWN, PARAMETRIC, LearnedTau, SLIFNode
+from .neurons import NEURONS, OWN, PARAMETRIC, SPIKINGJELLY_NEURONS, LearnedTau, SLIFNode, is_spikingjellys
 from .super_neuron import SuperNeuron
 
 _INHERITED = (
@@ -39,10 +39,7 @@ _HOOKS = (
 
 def is_spiking(module: nn.Module) -> bool:
     """Whether a module is a spiking neuron of stdano, super neurons included, or of SpikingJelly."""
-    return isinstance(module, (BaseNode, SuperNeuron)) or any(
-        base.__name__ in ("BaseNode", "SimpleBaseNode") and base.__module__.startswith("spikingjelly.")
-        for base in type(module).__mro__
-    )
+    return isinstance(module, (BaseNode, SuperNeuron)) or is_spikingjellys(module, *SPIKINGJELLY_NEURONS)
 
 
 def spiking_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -76,16 +73,16 @@ def lost(layer: nn.Module) -> str | None:
     kind = type(layer)
     if "forward" in vars(layer):
         return "it has a forward of its own, which would be lost"
-    if kind in OWN or kind is SuperNeuron or (kind.__module__.startswith("spikingjelly.") and _is_expressed(layer)):
+    if (
+        kind in OWN
+        or kind is SuperNeuron
+        or (kind.__module__.startswith("spikingjelly.") and kind.__name__ in _EXPRESSED)
+    ):
         return None
     if kind.__module__.startswith("spikingjelly."):
         known = "LIFNode, IFNode and ParametricLIFNode"
         return f"its dynamics would be lost: of SpikingJelly's neurons {known} alone have a counterpart"
     return "it is a class of its own, and what it does besides its base class would be lost"
-
-
-def _is_expressed(layer: nn.Module) -> bool:
-    return type(layer).__name__ in _EXPRESSED
 
 
 def inherited(old: nn.Module, kind: str) -> dict[str, Any]:
@@ -107,7 +104,7 @@ def inherited(old: nn.Module, kind: str) -> dict[str, Any]:
         if kind == "LIF":
             values.pop("detach_adapt", None)
         return values
-    if any(base.__name__ in _IF and base.__module__.startswith("spikingjelly.") for base in type(old).__mro__):
+    if is_spikingjellys(old, *_IF):
         values["tau"] = math.inf  # with which both kinds of decay are none
     else:
         values["decay"] = "linear"
@@ -116,9 +113,7 @@ def inherited(old: nn.Module, kind: str) -> dict[str, Any]:
 
 def learns_tau(layer: nn.Module) -> bool:
     """Whether a layer learns w with 1/tau = sigmoid(w)."""
-    return isinstance(layer, LearnedTau) or any(
-        base.__name__ in _PARAMETRIC and base.__module__.startswith("spikingjelly.") for base in type(layer).__mro__
-    )
+    return isinstance(layer, LearnedTau) or is_spikingjellys(layer, *_PARAMETRIC)
 
 
 def successor(name: str, old: nn.Module, kind: str, settings: dict[str, Any]) -> BaseNode:

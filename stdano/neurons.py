@@ -242,14 +242,15 @@ def reset_net(model: nn.Module) -> None:
     and what SpikingJelly's own ``reset_net`` is for. Nothing else is reset, metrics and the model itself included."""
     module: Any
     for module in model.modules():
-        if isinstance(module, BaseNode) or _is_spikingjelly_memory(module):
+        if isinstance(module, BaseNode) or is_spikingjellys(module, "MemoryModule", *SPIKINGJELLY_NEURONS):
             reset: Any = module.reset
             reset()
 
 
-def _is_spikingjelly_memory(module: Any) -> bool:
-    """Whether a module is one of SpikingJelly's with a state, in any of its versions, without importing it."""
-    return any(
-        base.__name__ in ("MemoryModule", "BaseNode", "SimpleBaseNode") and base.__module__.startswith("spikingjelly.")
-        for base in type(module).__mro__
-    )
+SPIKINGJELLY_NEURONS = ("BaseNode", "SimpleBaseNode")
+
+
+def is_spikingjellys(module: Any, *names: str) -> bool:
+    """Whether a module's class is one of SpikingJelly's of these names, or made from one; in any of its versions, and
+    without importing it."""
+    return any(base.__name__ in names and base.__module__.startswith("spikingjelly.") for base in type(module).__mro__)
