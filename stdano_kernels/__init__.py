@@ -3,9 +3,7 @@
 __version__ = "0.1.0"
 
 from .backends import BackendStatus, backends
-from .batch_norm import bn_neuron
-from .functional import LIFState, LLIFState, SLIFState, lif, llif, slif
-from .mixture import super_neuron
+from .functional import LIFState, LLIFState, SLIFState, function, lif, llif, slif
 from .surrogate import SURROGATES
 
 __all__ = [

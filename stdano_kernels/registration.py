@@ -1,13 +1,14 @@
 """The compiled operators as PyTorch sees them: shapes for tracing (fake) and gradients (autograd).
 
-Schemas stand in csrc/ops.cpp. All neurons share one, with ``adapt`` for the second state (theta or p).
+Schemas stand in csrc/ops.cpp. All neurons share two operators, forward and backward; which neuron it is, and in which
+settings, is the argument ``kernel``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,48 +16,79 @@ from torch.autograd import forward_ad
 
 from . import fakes
 from .backends import EXTENSION_ERROR
-from .fakes import NEURONS
 from .saved import saved_tensors
-from .settings import Settings, compute_dtype
+from .settings import compute_dtype
 
 # Where each compiled backend's operators are: torch chooses between C++ and CUDA by the tensor's device.
 NAMESPACES = {"cpu": "stdano", "cuda": "stdano", "triton": "stdano_triton"}
 
-_INPUTS = 6  # x, v, adapt, tau, v_threshold, affine
-_LAST = 18  # arguments before save_checkpoints
+
+class Call(NamedTuple):
+    """What the operators are told besides tensors: the arguments from ``which`` on that both have."""
+
+    which: list[int]  # numbers of the constants that are tensors
+    values: list[float]  # of all constants; of a tensor any number
+    alpha: float
+    kernel: str
+    sequences: list[int]  # numbers of the states whose values after every step are wanted
 
 
 def call(
-    name: str,
-    x: Tensor,
-    v: Tensor | None,
-    adapt: Tensor | None,
-    tau: float | Tensor,
-    v_threshold: float | Tensor,
-    affine: Tensor | None,
-    settings: Settings,
-    return_state: bool,
-    return_v_seq: bool,
     namespace: str,
-) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-    """Runs a compiled neuron: spikes, (v, adapt) and potentials; the latter empty unless asked for."""
-    refuse_transforms(x, v, adapt, tau, v_threshold, affine)
+    kernel: str,
+    x: Tensor,
+    state: Sequence[Tensor],
+    constants: Sequence[float | Tensor],
+    affine: Tensor | None,
+    alpha: float,
+    return_state: bool,
+    sequences: Sequence[int],
+) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
+    """Runs a compiled neuron: spikes, final states and sequences; empty where they are not asked for."""
+    refuse_transforms(x, *state, *constants, affine)
     dtype = compute_dtype(x)
-    constants = [t.to(dtype).contiguous() if isinstance(t, Tensor) else None for t in (tau, v_threshold, affine)]
-    values = [t if not isinstance(t, Tensor) else 1.0 for t in (tau, v_threshold)]
-    tensors = (x, v, adapt, *constants)
+    which = [j for j, c in enumerate(constants) if isinstance(c, Tensor)]
+    tensors = [_constant(constants[j], x, dtype) for j in which]
+    affine = None if affine is None else affine.to(dtype).contiguous()
+    own = Call(which, [1.0 if isinstance(c, Tensor) else c for c in constants], alpha, kernel, list(sequences))
     # Checkpoints of the state serve the backward pass alone.
-    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    arguments = (*values, *settings.as_arguments(), needs_grad, return_state, return_v_seq)
+    needs_grad = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, *state, *tensors, affine)
+    )
     if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
-        out = operator(namespace, f"{name}_forward")(*tensors, *arguments)
+        spikes, final, values, _ = _forward(namespace, x, list(state), tensors, affine, own, needs_grad, return_state)
     elif needs_grad:
-        out = _Eager.apply(namespace, name, *tensors, *arguments)
+        counts = (len(state), len(tensors))
+        spikes, *out = _Eager.apply(namespace, counts, own, return_state, x, affine, *state, *tensors)
+        count = len(out) - 1 - len(own.sequences)
+        final, values = out[:count], out[count:-1]
     else:
         with torch._C._AutoDispatchBelowAutograd():
-            out = operator(namespace, f"{name}_forward")(*tensors, *arguments)
-    spikes, v_out, adapt_out, v_seq, _ = out
-    return spikes, (v_out, adapt_out), v_seq
+            spikes, final, values, _ = _forward(namespace, x, list(state), tensors, affine, own, False, return_state)
+    return spikes, final, values
+
+
+def _constant(value: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A constant as the operators take it: of one element, one a channel, or in the shape of a state."""
+    value = value.to(dtype)
+    if value.dim() == 0 or (value.dim() == 1 and x.dim() >= 3):
+        return value.contiguous()
+    return value.expand(x.shape[1:]) if value.shape != x.shape[1:] else value
+
+
+def _forward(
+    namespace: str,
+    x: Tensor,
+    state: list[Tensor],
+    constants: list[Tensor],
+    affine: Tensor | None,
+    own: Call,
+    save_checkpoints: bool,
+    return_state: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+    return operator(namespace, "scan_forward")(
+        x, state, constants, affine, *own[:4], save_checkpoints, return_state, own.sequences
+    )
 
 
 def operator(namespace: str, name: str) -> Any:
@@ -69,16 +101,32 @@ class _Eager(torch.autograd.Function):
     its Python takes, because the kernels' threads fall asleep meanwhile."""
 
     @staticmethod
-    def forward(ctx: Any, namespace: str, name: str, *inputs: Any) -> tuple[Tensor, ...]:
-        ctx.namespace, ctx.name = namespace, name
+    def forward(
+        ctx: Any,
+        namespace: str,
+        counts: tuple[int, int],
+        own: Call,
+        return_state: bool,
+        x: Tensor,
+        affine: Tensor | None,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        states = counts[0]
         with torch._C._AutoDispatchBelowAutograd():
-            output = operator(namespace, f"{name}_forward")(*inputs)
-        _setup_context(ctx, inputs, output)
-        return output
+            spikes, final, values, checkpoints = _forward(
+                namespace, x, list(tensors[:states]), list(tensors[states:]), affine, own, True, return_state
+            )
+        ctx.namespace, ctx.counts, ctx.own, ctx.states = namespace, counts, own, len(final)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, affine, checkpoints, *tensors)
+        ctx.mark_non_differentiable(checkpoints)
+        return spikes, *final, *values, checkpoints
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple:
-        return None, None, *_backward(ctx.namespace, ctx.name, ctx, *grads)
+    def backward(ctx: Any, grad: Tensor | None, *grads: Tensor | None) -> tuple:
+        of_state, of_sequences = grads[: ctx.states], grads[ctx.states : -1]
+        of_x, of_affine, *others = _backward(ctx, ctx.namespace, ctx.counts, ctx.own, grad, of_state, of_sequences)
+        return None, None, None, None, of_x, of_affine, *others
 
 
 def refuse_transforms(*values: object) -> None:
@@ -105,33 +153,58 @@ def refuse_vmap(*values: object) -> None:
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+    x, state, constants, affine, *own, _, ctx.returns_state, sequences = inputs
+    ctx.own, ctx.counts = Call(*own, sequences), (len(state), len(constants))
     ctx.set_materialize_grads(False)
-    ctx.arguments = inputs[_INPUTS:_LAST]
-    _, ctx.returns_state, ctx.returns_v_seq = inputs[_LAST:]
-    ctx.save_for_backward(*inputs[:_INPUTS], output[-1])
-    ctx.mark_non_differentiable(output[-1])
+    ctx.save_for_backward(x, affine, output[-1], *state, *constants)
 
 
-def _backward(namespace: str, name: str, ctx: Any, *grads: Tensor | None) -> tuple:
-    grad_spikes, grad_v, grad_adapt, grad_v_seq, _ = grads
-    # What was not asked for is an empty tensor, for which a compiled graph may hand an empty gradient back.
-    if not ctx.returns_state or name == "lif":
-        grad_adapt = None
-    grad_v = grad_v if ctx.returns_state else None
-    grad_v_seq = grad_v_seq if ctx.returns_v_seq else None
-    x, v, adapt, tau, v_threshold, affine, checkpoints = saved_tensors(ctx)
-    grad_spikes = torch.zeros_like(x) if grad_spikes is None else grad_spikes
-    *out, affine_sums = operator(namespace, f"{name}_backward")(
-        grad_spikes, grad_v, grad_adapt, grad_v_seq, x, v, adapt, checkpoints, tau, v_threshold, affine, *ctx.arguments
+def _backward_of_operator(
+    namespace: str,
+    ctx: Any,
+    grad: Tensor | None,
+    of_state: Sequence[Tensor | None],
+    of_sequences: Sequence[Tensor | None],
+    _: Tensor | None,
+) -> tuple:
+    of_x, of_affine, *others = _backward(ctx, namespace, ctx.counts, ctx.own, grad, of_state, of_sequences)
+    return of_x, others[: ctx.counts[0]], others[ctx.counts[0] :], of_affine, *[None] * 7
+
+
+def _backward(
+    ctx: Any,
+    namespace: str,
+    counts: tuple[int, int],
+    own: Call,
+    grad: Tensor | None,
+    of_state: Sequence[Tensor | None],
+    of_sequences: Sequence[Tensor | None],
+) -> tuple:
+    """The gradients of x, affine, states and constants."""
+    x, affine, checkpoints, *tensors = saved_tensors(ctx)
+    grad = torch.zeros_like(x) if grad is None else grad
+    none = x.new_empty(0, dtype=compute_dtype(x))  # a list of tensors has no other way to say so
+    state_grads = [none if t is None else t for t in of_state]
+    if all(t is None for t in of_state):
+        state_grads = []
+    wanted = [(j, t) for j, t in zip(own.sequences, of_sequences, strict=True) if t is not None]
+    of_x, of_initial, of_constants, affine_sums = operator(namespace, "scan_backward")(
+        grad,
+        state_grads,
+        [t for _, t in wanted],
+        x,
+        tensors[: counts[0]],
+        checkpoints,
+        tensors[counts[0] :],
+        affine,
+        *own[:4],
+        [j for j, _ in wanted],
     )
-    wanted = [x, v, adapt, tau, v_threshold]
-    inputs = [None if t is None else g for t, g in zip(wanted, out, strict=True)]
-    if affine is None:
-        inputs.append(None)
-    else:
+    of_affine = None
+    if affine is not None:
         of_shift, of_scale = affine_sums
-        inputs.append(torch.stack((-affine[1] * of_shift, of_scale, of_shift)).to(affine.dtype))
-    return (*inputs, *[None] * (_LAST - _INPUTS + 3))
+        of_affine = torch.stack((-affine[1] * of_shift, of_scale, of_shift)).to(affine.dtype)
+    return of_x, of_affine, *of_initial, *of_constants
 
 
 def no_double_backward(ctx: Any, *grads: Tensor | None) -> None:
@@ -169,16 +242,15 @@ def differentiable_once(backward: Callable) -> Callable:
 
 def register(namespace: str) -> None:
     """Attaches tracing and gradients to the operators of a namespace, compiled C++ or Triton alike."""
-    for name in NEURONS:
-        forward, backward = f"{namespace}::{name}_forward", f"{namespace}::{name}_backward"
-        torch.library.register_fake(forward, lambda *a, _name=name: fakes.forward(_name, *a))
-        torch.library.register_fake(backward, lambda *a, _name=name: fakes.backward(_name, *a))
-        torch.library.register_autograd(
-            forward,
-            lambda ctx, *grads, _name=name: _backward(namespace, _name, ctx, *grads),
-            setup_context=lambda ctx, inputs, output: _setup_context(ctx, inputs, output),
-        )
-        torch.library.register_autograd(backward, no_double_backward)
+    forward, backward = f"{namespace}::scan_forward", f"{namespace}::scan_backward"
+    torch.library.register_fake(forward, fakes.forward)
+    torch.library.register_fake(backward, fakes.backward)
+    torch.library.register_autograd(
+        forward,
+        lambda ctx, *grads: _backward_of_operator(namespace, ctx, *grads),
+        setup_context=lambda ctx, inputs, output: _setup_context(ctx, inputs, output),
+    )
+    torch.library.register_autograd(backward, no_double_backward)
     for name, fake in fakes.CHANNEL_OPERATORS.items():
         torch.library.register_fake(f"{namespace}::{name}", fake)
 

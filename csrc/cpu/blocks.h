@@ -7,39 +7,20 @@
 #include <cstdlib>
 
 #include "../half.h"
-#include "../neurons.h"
 #include "kernels.h"
 
 namespace stdano {
 namespace STDANO_ISA {
 
-// The iterations of the loop that follows do not touch each other's memory. Not `omp simd`: that gives the structs
-// inside a loop's body memory of their own, and g++ then vectorises none of the loops below.
-// STDANO_LOOP marks a function around one such loop. Inlined into its caller, or with its arguments taken apart for
-// that caller (hence noipa), g++ vectorises some of them no more: SLIF's over several steps then takes 20 times as long.
-#if defined(__clang__)
-#define STDANO_LOOP __attribute__((noinline))
-#define STDANO_VECTORIZE _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define STDANO_LOOP __attribute__((noipa))
-#define STDANO_VECTORIZE _Pragma("GCC ivdep")
-#endif
-
-// Whether usual cases have loops of their own. The general ones, which serve every case, give the same bits.
-#if defined(STDANO_GENERAL_LOOPS)
-constexpr bool kSpecialised = false;
-#else
-constexpr bool kSpecialised = true;
-#endif
-
-// Forward keeps nothing but the state, so its blocks are a page long for any T. Backward keeps up to five numbers
-// for each neuron and recomputed step; the product of the two stays within the second-level cache. Measured on two
-// AVX-512 cores: half or twice these sizes cost 5 to 20 %, a forward block of 128 neurons at T = 64 costs 70 %.
+// Forward keeps nothing but the state and, where x is not used as it lies, a chunk of steps. Backward keeps a few numbers
+// for each neuron and recomputed step; the product of the two stays within the second-level cache.
 constexpr int64_t kForwardBlock = 1024;
 constexpr int64_t kBackwardWork = 4096;
 constexpr int64_t kSlabs = 64;
 
 inline int64_t recomputed_steps(const Geometry& g) { return g.T < kCheckpointSteps ? g.T : kCheckpointSteps; }
+
+inline int64_t forward_block(const Geometry&) { return kForwardBlock; }
 
 inline int64_t backward_block(const Geometry& g) {
   const int64_t size = kBackwardWork / (g.T > 0 ? recomputed_steps(g) : 1);
@@ -104,7 +85,6 @@ inline Block block_at(const Geometry& g, int64_t index, int64_t columns) {
   const int64_t m = index * columns;
   return {g, m, g.N - m < columns ? g.N - m : columns};
 }
-inline Block forward_block(const Geometry& g, int64_t index) { return block_at(g, index, kForwardBlock); }
 
 // Asks for the memory of the block that comes next, which then arrives while this one is worked on: with short rows in
 // many places the processor does not see them coming. Where the work is light this costs more than it brings.
@@ -121,7 +101,7 @@ STDANO_INLINE void prefetch(const scalar* base, const Block& b) {
 
 // Reads and writes one time step of a tensor in x's layout. Memory of the right type is used where it lies.
 template <class scalar, class real>
-struct Rows {
+struct Memory {
   static const real* load(const void* base, const Block& b, int64_t t, real* buffer) {
     copy(base, b, t, buffer);
     return buffer;
@@ -151,7 +131,7 @@ struct Rows {
 };
 
 template <class real>
-struct Rows<real, real> {
+struct Memory<real, real> {
   static const real* load(const void* base, const Block& b, int64_t t, real* buffer) {
     if (b.contiguous()) return static_cast<const real*>(base) + b.offset(t);
     copy(base, b, t, buffer);

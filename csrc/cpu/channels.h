@@ -194,7 +194,7 @@ void blocks_of_slabs(const Geometry& g, int64_t begin, int64_t end, F f) {
   const int64_t blocks = count_forward_blocks(g), slabs = count_channel_slabs(g);
   for (int64_t slab = begin; slab < end; ++slab) {
     for (int64_t index = slab * blocks / slabs; index < (slab + 1) * blocks / slabs; ++index) {
-      f(slab, forward_block(g, index));
+      f(slab, block_at(g, index, kForwardBlock));
     }
   }
 }
@@ -214,7 +214,7 @@ void channel_sums(const ChannelSumsCall& call, int64_t begin, int64_t end) {
   blocks_of_slabs(call.g, begin, end, [&](int64_t slab, const Block& block) {
     double* sums = call.sums + slab * kChannelSums * channels;
     for (int64_t t = 0; t < call.g.T; ++t) {
-      add_moments(block, Rows<scalar, real>::load(call.x, block, t, buffer), sums, sums + channels);
+      add_moments(block, Memory<scalar, real>::load(call.x, block, t, buffer), sums, sums + channels);
     }
   });
 }
@@ -229,12 +229,12 @@ STDANO_LOOP void affine_loop(const real* g, const real* x, const real* __restric
 
 template <class scalar, class real>
 void channel_affine(const ChannelAffineCall& call, int64_t begin, int64_t end) {
-  using Scalars = Rows<scalar, real>;
+  using Scalars = Memory<scalar, real>;
   Workspace<real> workspace(6, kForwardBlock);
   real *x_buffer = workspace.take(), *g_buffer = workspace.take(), *out_buffer = workspace.take();
   real* rows = workspace.take(3);
   for (int64_t index = begin; index < end; ++index) {
-    const Block block = forward_block(call.g, index);
+    const Block block = block_at(call.g, index, kForwardBlock);
     expand_table(block, call.table, 3, rows, kForwardBlock);
     for (int64_t t = 0; t < call.g.T; ++t) {
       const real* x = Scalars::load(call.x, block, t, x_buffer);

@@ -150,6 +150,22 @@ STDANO_INLINE real tanh_(real x) {
   return copysign_(w * reciprocal(w + real(2)), x);
 }
 
+// exp(x) for any x: 0 below the range of normal numbers, infinity above that of all.
+STDANO_INLINE float exp_(float x) {
+  const float top = 88.7228f;
+  const Exponential<float> e = exponential((x > top ? top : x) - 0.693147182f);  // half of it, which always fits
+  const float half = fma_(e.scale, e.fraction, e.scale);
+  const float value = x < lowest_exponent<float>() ? 0.0f : half + half;
+  return x > top ? INFINITY : value;
+}
+STDANO_INLINE double exp_(double x) {
+  const double top = 709.78;
+  const Exponential<double> e = exponential((x > top ? top : x) - 0.69314718055994531);
+  const double half = fma_(e.scale, e.fraction, e.scale);
+  const double value = x < lowest_exponent<double>() ? 0.0 : half + half;
+  return x > top ? static_cast<double>(INFINITY) : value;
+}
+
 // arctan, at most 2 ulp off: an odd minimax polynomial up to 1, beyond it the complement of the reciprocal's. What
 // lies above 1e8 is pi/2 to all bits, and the reciprocal could not take it.
 STDANO_INLINE float atan_(float x) {
@@ -171,6 +187,24 @@ STDANO_INLINE float atan_(float x) {
 }
 
 STDANO_INLINE double atan_(double x) { return ::atan(x); }
+
+// 1/(1 + exp(-x)), with the exponential of a number that is not positive.
+template <class real>
+STDANO_INLINE real sigmoid_(real x) {
+  const real e = exp_or_zero(-abs_(x));
+  const real d = reciprocal(real(1) + e);
+  return x < 0 ? e * d : (x == x ? d : x);
+}
+
+STDANO_INLINE float sqrt_(float x) { return sqrtf(x); }
+STDANO_INLINE double sqrt_(double x) { return sqrt(x); }
+
+// A time constant from a tensor, whose values nobody has looked at: at these ends exp(-1/tau) is 0 and 1, and the square
+// of 1/tau is still a number.
+template <class real>
+STDANO_INLINE real limited(real tau) {
+  return tau < real(1e-19) ? real(1e-19) : (tau > real(1e30) ? real(1e30) : tau);
+}
 
 }  // namespace STDANO_ISA
 }  // namespace stdano
