@@ -91,7 +91,7 @@ void encode(const EncodeCall<NeuronKernels>& call, int64_t begin, int64_t end) {
       const auto x = step_rows<scalar, real>(call.x, block, first, count, x_buffer, columns);
       std::memset(codes, 0, count * columns);
       for (int k = 0; k < members; ++k) {
-        walks[k].advance(x, {spikes, columns}, count, nullptr, false);
+        walks[k].advance(x, {spikes, columns}, count, nullptr, first + count == g.T, false);
         for (int64_t t = 0; t < count; ++t) set_bits(spikes + t * columns, codes + t * columns, 1 << k, block.size);
       }
       for (int64_t t = 0; t < count; ++t) {
@@ -239,7 +239,7 @@ void super_backward(const SuperBackwardCall<NeuronKernels>& call, int64_t begin,
       walk.prepare(block);
       walk.start_back(nothing.data());
       walk.start_at_rest();
-      walk.keep(x, out, T, false);
+      walk.keep(x, out, T, true, false);
       walk.retreat(x, {gs_rows, columns}, out, false, [](int64_t, real* const*) {});
       for (int64_t t = 0; k > 0 && t < T; ++t) add_to(gx.data + t * gx.stride, own_rows + t * columns, n);
     }
