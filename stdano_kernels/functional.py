@@ -115,7 +115,7 @@ def _run(
     backend: str,
 ) -> Any:
     check_input(x)
-    settled, constants = _settle(spec, settings, x)
+    settled, constants = settle(spec, settings, x)
     affine = check_affine(affine, x)
     states = check_state(spec.state_type.__name__, spec.state_type._fields, state, x)
     flag("return_state", return_state)
@@ -140,7 +140,7 @@ def _run(
 _PLAIN = {bool, int, float, str, type(None)}
 
 
-def _settle(spec: Spec, given: dict[str, Any], x: Tensor) -> tuple[Settled, list[float | Tensor]]:
+def settle(spec: Spec, given: dict[str, Any], x: Tensor) -> tuple[Settled, list[float | Tensor]]:
     """Settings and constants, checked. What has been checked once, in the same types, is not checked again."""
     if torch.compiler.is_compiling():
         return _checked(spec, given, x)

@@ -38,7 +38,7 @@ class Walk {
   static int64_t kept_steps(int64_t steps) { return steps < kUnit ? kUnit : steps; }
 
   // `tables`: constants of neurons may differ, and sums for them are taken. `steps` may be kept.
-  Walk(const Member<NeuronKernels>& neuron, bool tables, int64_t steps, int64_t columns, Workspace<real>& workspace)
+  STDANO_APART Walk(const Member<NeuronKernels>& neuron, bool tables, int64_t steps, int64_t columns, Workspace<real>& workspace)
       : neuron_(neuron), k_(*neuron.kernels), loops_(loops_of<real>(k_)), tables_(tables), columns_(columns) {
     constants_ = take_rows(workspace, k_.constants);
     grad_constants_ = take_rows(workspace, k_.constants);
@@ -151,7 +151,7 @@ class Walk {
   }
 
  private:
-  void walk(StepRows<const real> x, StepRows<real> out, int64_t steps, real* const* final_state, bool keep,
+  STDANO_APART void walk(StepRows<const real> x, StepRows<real> out, int64_t steps, real* const* final_state, bool keep,
             bool closed_end, bool single) {
     count_ = 0;
     for (int64_t t = 0; t < steps;) {
@@ -204,7 +204,7 @@ class Walk {
 
   // What constants make for the first n neurons: `derived`, and where the states begin. Without tables the first
   // neuron speaks for all.
-  void derive(int64_t n) {
+  STDANO_APART void derive(int64_t n) {
     const int64_t block = r_.n;
     r_.n = tables_ ? n : 1;
     loops_.derive(r_);
