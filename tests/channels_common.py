@@ -4,11 +4,12 @@ call with everything it gives, and inputs at which no spike is in doubt."""
 import itertools
 
 import torch
-from kernels_common import FUNCTIONS, NEURONS, one_thread, options_of
+from kernels_common import FUNCTIONS, one_thread, options_of, recorded_u
+from kernels_common import PAPER as NEURONS
 from tolerances import REDUCTION, SPIKE_BAND
 from torch import nn
 
-from stdano_kernels import SURROGATES, bn_neuron, reference, super_neuron
+from stdano_kernels import SURROGATES, bn_neuron, super_neuron
 
 # Every choice and order of neurons: 3 + 6 + 6.
 SUBSETS = [names for size in (1, 2, 3) for names in itertools.permutations(NEURONS, size)]
@@ -137,13 +138,8 @@ def run_bn(
 
 def distances(neuron, x, surrogate="triangle", alpha=1.0, affine=None, **settings):
     """Of every step |u| in float64, and for the rectangle the distance to its jumps at 1/(2 alpha): the smaller one."""
-    steps, fire = [], reference._fire
-    reference._fire = lambda u, k: (steps.append(u.detach()), fire(u, k))[1]
-    try:
-        with one_thread(), torch.no_grad():
-            FUNCTIONS[neuron](x.double(), affine=affine, backend="reference", **settings)
-    finally:
-        reference._fire = fire
+    with recorded_u() as steps, one_thread(), torch.no_grad():
+        FUNCTIONS[neuron](x.double(), affine=affine, backend="reference", **settings)
     u = torch.stack(steps).abs()
     return torch.minimum(u, (u - 0.5 / alpha).abs()) if surrogate == "rectangle" else u
 
