@@ -56,8 +56,12 @@ _CONSTANTS = (
 )
 
 
+_functions: dict[type[Neuron], Callable[..., Any]] = {}
+
+
 def function(neuron: type[Neuron], name: str | None = None) -> Callable[..., Any]:
-    """A declared neuron as a function of ``x [T, ...]`` with its constants and options as keyword arguments.
+    """A declared neuron as a function of ``x [T, ...]`` with its constants and options as keyword arguments; the same
+    function each time.
 
     Args:
         neuron: a subclass of :class:`stdano_kernels.Neuron`.
@@ -68,6 +72,8 @@ def function(neuron: type[Neuron], name: str | None = None) -> Callable[..., Any
     """
     if not isinstance(neuron, type) or not issubclass(neuron, Neuron):
         raise TypeError(f"neuron must be a subclass of stdano_kernels.Neuron, got {neuron!r}")
+    if neuron in _functions:
+        return _functions[neuron]
     spec = spec_of(neuron, name)
 
     def run(
@@ -88,6 +94,7 @@ def function(neuron: type[Neuron], name: str | None = None) -> Callable[..., Any
     run.__doc__ = _docstring(spec)
     run.__signature__ = spec.signature()  # type: ignore[attr-defined]
     run.neuron = neuron  # type: ignore[attr-defined]
+    _functions[neuron] = run
     return run
 
 
@@ -185,11 +192,11 @@ def _sequences(spec: Spec, return_v_seq: bool, names: Sequence[str]) -> list[int
 
 
 @constant_when_traced
-def printed_reference(neuron: type[Neuron], variant: Variant) -> reference.Printed:
-    """A step as Python, made once."""
-    key = (neuron, variant)
+def printed_reference(neuron: type[Neuron], plain: tuple) -> reference.Printed:
+    """A step as Python, made once; ``plain``: of a variant."""
+    key = (neuron, plain)
     if key not in _printed:
-        _printed[key] = reference.Printed(traced(neuron, variant))
+        _printed[key] = reference.Printed(traced(neuron, Variant(*plain)))
     return _printed[key]
 
 
@@ -197,8 +204,9 @@ _printed: dict[tuple, reference.Printed] = {}
 
 
 @constant_when_traced
-def kernel_for(neuron: type[Neuron], variant: Variant, backend: str, is_double: bool) -> tuple[str, str | None]:
-    """The name of a compiled kernel, and why there is none."""
+def kernel_for(neuron: type[Neuron], plain: tuple, backend: str, is_double: bool) -> tuple[str, str | None]:
+    """The name of a compiled kernel, and why there is none; ``plain``: of a variant."""
+    variant = Variant(*plain)
     name = compiler.name_of(neuron, variant)
     fakes.STATES[name] = len(neuron.states)
     return name, compiler.ensure(neuron, variant, is_double) if backend == "cpu" else None
@@ -217,11 +225,13 @@ def run_settled(
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
     """Runs a neuron whose arguments have been checked; ``explicit``: no other backend may stand in."""
     if backend != "reference":
-        key = (settled, backend, x.dtype == torch.float64)
-        found = None if torch.compiler.is_compiling() else compiler.ready.get(key)
-        if found is None:
-            found = compiler.ready[key] = kernel_for(settled.neuron, settled.variant, *key[1:])
-        kernel, missing = found
+        key = (settled.neuron, settled.variant.plain, backend, x.dtype == torch.float64)
+        if torch.compiler.is_compiling():
+            kernel, missing = kernel_for(*key)
+        else:
+            if key not in compiler.ready:
+                compiler.ready[key] = kernel_for(*key)
+            kernel, missing = compiler.ready[key]
         if missing is None:
             return registration.call(
                 registration.NAMESPACES[backend],
@@ -237,7 +247,7 @@ def run_settled(
         if explicit:
             raise RuntimeError(f'backend="{backend}" is not available for {settled.neuron.__name__}: {missing}')
         warn_uncompiled(settled.neuron.__name__, missing)
-    printed = printed_reference(settled.neuron, settled.variant)
+    printed = printed_reference(settled.neuron, settled.variant.plain)
     spikes, final, values = reference.neuron(printed, x, states, constants, affine, settled.alpha)
     return spikes, final, [values[j] for j in sequences]
 

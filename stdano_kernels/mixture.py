@@ -132,7 +132,7 @@ def super_neuron(
     kernels, missing = [], None
     if chosen != "reference" and spike == "hard":
         for member, _ in settled:
-            name, missing = kernel_for(member.neuron, member.variant, chosen, x.dtype == torch.float64)
+            name, missing = kernel_for(member.neuron, member.variant.plain, chosen, x.dtype == torch.float64)
             kernels.append(name)
             if missing is not None:
                 break

@@ -8,8 +8,7 @@ import pytest
 import torch
 from tolerances import TOLERANCES
 
-from stdano_kernels import SURROGATES, compiler, reference
-from stdano_kernels.functional import FUNCTIONS
+from stdano_kernels import SURROGATES, functional, reference
 from stdano_kernels.neurons import NEURONS as DECLARED
 from stdano_kernels.spec import spec_of
 
@@ -17,6 +16,20 @@ from stdano_kernels.spec import spec_of
 NEURONS = tuple(DECLARED)
 PAPER = ("lif", "llif", "slif")
 STATES = {name: tuple(neuron.states) for name, neuron in DECLARED.items()}
+
+
+def _function(neuron):
+    """A neuron's function that ignores what a neuron without a leak has no use for."""
+
+    def call(x, **settings):
+        if neuron == "if_":
+            settings = {k: v for k, v in settings.items() if k not in ("tau", "decay", "decay_input")}
+        return functional.FUNCTIONS[neuron](x, **settings)
+
+    return call
+
+
+FUNCTIONS = {neuron: _function(neuron) for neuron in NEURONS}
 BACKENDS = ("reference", "cpu")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 HALF = (torch.bfloat16, torch.float16)
@@ -37,6 +50,9 @@ def supported_levels():
 LEVELS = supported_levels()
 several_levels = pytest.mark.skipif(len(LEVELS) < 2, reason=f"builds of the CPU kernels for this processor: {LEVELS}")
 every_neuron = pytest.mark.parametrize("neuron", NEURONS)
+LEAKY = tuple(neuron for neuron in NEURONS if "tau" in spec_of(DECLARED[neuron]).defaults)
+every_leaky_neuron = pytest.mark.parametrize("neuron", LEAKY)
+every_neuron_of_the_paper = pytest.mark.parametrize("neuron", PAPER)
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 every_surrogate = pytest.mark.parametrize("surrogate", SURROGATES)
 

@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from kernels_common import BACKENDS, FUNCTIONS, PAPER, every_backend, every_neuron, run, short
+from kernels_common import BACKENDS, FUNCTIONS, every_backend, every_neuron, every_neuron_of_the_paper, run, short
 from kernels_common import OPTIONS as SETTINGS
 from kernels_common import STATES as NAMES
 from tolerances import TOLERANCES
@@ -204,7 +204,6 @@ def assert_equal_numbers(expected, actual):
 
 OPTIONS = [{**settings, "spike": spike} for settings in SETTINGS for spike in ("hard", "soft")]
 OPTIONS += [{"v_reset": 0.0, "spike": spike} for spike in ("hard", "soft")]
-every_neuron_of_the_paper = pytest.mark.parametrize("neuron", PAPER)
 
 
 @every_backend
