@@ -6,9 +6,10 @@ STDANO_CUDA=0 leaves them out. Otherwise the install succeeds whatever is missin
 ``stdano_kernels.backends()`` says what is missing.
 """
 
-import importlib.util
+import importlib
 import os
 import sys
+import types
 from pathlib import Path
 
 from setuptools import setup
@@ -39,17 +40,21 @@ CUDA_SOURCES = [
     "csrc/cuda/sums.cu",
 ]
 ROOT = Path(__file__).parent
+PRINTED = ROOT / "build" / "printed"  # the neurons as C++, written by the build
+INCLUDE_DIRS = [str(ROOT / "csrc"), str(ROOT / "stdano_kernels" / "include"), str(PRINTED)]
 
 
-def load_toolkit_module():
-    """stdano_kernels/toolkit.py by itself: the package around it loads what is only now being built."""
-    spec = importlib.util.spec_from_file_location("toolkit", ROOT / "stdano_kernels" / "toolkit.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def load(name):
+    """A module of stdano_kernels without what stands in the package's __init__.py, which loads what is only now being
+    built."""
+    if "stdano_kernels" not in sys.modules:
+        package = types.ModuleType("stdano_kernels")
+        package.__path__ = [str(ROOT / "stdano_kernels")]
+        sys.modules["stdano_kernels"] = package
+    return importlib.import_module(f"stdano_kernels.{name}")
 
 
-toolkit = load_toolkit_module()
+toolkit = load("toolkit")
 
 
 def prepare_cuda():
@@ -111,6 +116,7 @@ def compiled_extensions():
             self.extensions = [e for e in self.extensions if e not in self.failed]  # what later steps copy
 
         def run(self):
+            load("define.shipped").write(PRINTED)
             if no_cuda:
                 if asked_for_cuda:
                     raise CudaMissing(no_cuda)
@@ -137,6 +143,7 @@ def compiled_extensions():
         CppExtension(
             "stdano_kernels._C",
             CPU_SOURCES,
+            include_dirs=INCLUDE_DIRS,
             extra_compile_args={"cxx": CXX_FLAGS + STABLE_ABI},
             py_limited_api=True,
         )
@@ -146,6 +153,7 @@ def compiled_extensions():
             CUDAExtension(
                 "stdano_kernels._C_cuda",
                 CUDA_SOURCES,
+                include_dirs=INCLUDE_DIRS,
                 extra_compile_args={"cxx": CXX_FLAGS + STABLE_ABI + ["-DUSE_CUDA"], "nvcc": nvcc_flags},
                 py_limited_api=True,
             )

@@ -1,16 +1,19 @@
 """Drop-in spiking-neuron modules, and what is built on them."""
 
+import sys
+
 from stdano_kernels import __version__
 
-from .base import BaseNode
-from .convert import convert
-from .folding import fuse_conv_bn
-from .fusion import FusionReport, fuse, unfuse
 from .memory import keep_freed_memory
-from .neurons import LIFNode, LLIFNode, ParametricLIFNode, SLIFNode, reset_net
-from .normalised import BatchNormNeuron
-from .norms import SynchronisedBatchNorm2d
-from .super_neuron import SuperNeuron
+from .nodes import link, neurons, normalised, norms, recomputation, super_neuron
+from .nodes.base import BaseNode
+from .nodes.neurons import LIFNode, LLIFNode, ParametricLIFNode, SLIFNode, reset_net
+from .nodes.normalised import BatchNormNeuron
+from .nodes.norms import SynchronisedBatchNorm2d
+from .nodes.super_neuron import SuperNeuron
+from .rewrite.convert import convert
+from .rewrite.folding import fuse_conv_bn
+from .rewrite.fusion import FusionReport, fuse, unfuse
 
 __all__ = [
     "BaseNode",
@@ -30,3 +33,7 @@ __all__ = [
     "reset_net",
     "unfuse",
 ]
+
+# Modules that lay here before there was stdano.nodes: pickles of whole networks know their classes by these names.
+for _module in (link, neurons, normalised, norms, recomputation, super_neuron):
+    sys.modules[_module.__name__.replace(".nodes.", ".")] = _module

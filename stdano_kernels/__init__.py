@@ -3,17 +3,26 @@
 __version__ = "0.1.0"
 
 from .backends import BackendStatus, backends
+from .batch_norm import bn_neuron
+from .define import Constant, DeclarationError, Neuron, Option, State
 from .functional import LIFState, LLIFState, SLIFState, function, lif, llif, slif
+from .mixture import super_neuron
 from .surrogate import SURROGATES
 
 __all__ = [
     "SURROGATES",
     "BackendStatus",
+    "Constant",
+    "DeclarationError",
     "LIFState",
     "LLIFState",
+    "Neuron",
+    "Option",
     "SLIFState",
+    "State",
     "backends",
     "bn_neuron",
+    "function",
     "lif",
     "llif",
     "slif",

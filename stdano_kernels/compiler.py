@@ -70,6 +70,14 @@ def name_of(neuron: type[Neuron], variant: Variant) -> str:
 
 
 _errors: dict[tuple, str] = {}
+# Kernels that were asked for before, by neuron and kind of call; for functional.py.
+ready: dict[tuple, tuple[str, str | None]] = {}
+
+
+def use_level(level: str) -> str:
+    """Takes the CPU kernels of another instruction set from now on ("generic", "x86-64-v3", ...), for checks; its name."""
+    ready.clear()
+    return torch.ops.stdano.cpu_capability(level)
 
 
 def ensure(neuron: type[Neuron], variant: Variant, is_double: bool) -> str | None:

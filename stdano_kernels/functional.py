@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import fakes, reference, registration
+from . import compiler, fakes, reference, registration
 from .backends import NAMES, constant_when_traced, select
 from .checks import check_affine, check_constant, check_input, check_state
 from .define.neuron import Neuron
@@ -115,9 +115,7 @@ def _run(
     backend: str,
 ) -> Any:
     check_input(x)
-    settings = spec.settings(settings)
-    settled = spec.settle(settings)
-    constants = _constants(spec, settled, settings, x)
+    settled, constants = settle(spec, settings, x)
     affine = check_affine(affine, x)
     states = check_state(spec.state_type.__name__, spec.state_type._fields, state, x)
     flag("return_state", return_state)
@@ -137,6 +135,28 @@ def _run(
     if return_sequences:
         out.append(tuple(values[1 if return_v_seq else 0 :]))
     return tuple(out)
+
+
+_PLAIN = {bool, int, float, str, type(None)}
+
+
+def settle(spec: Spec, given: dict[str, Any], x: Tensor) -> tuple[Settled, list[float | Tensor]]:
+    """Settings and constants, checked. What has been checked once, in the same types, is not checked again."""
+    if torch.compiler.is_compiling():
+        return _checked(spec, given, x)
+    types = tuple(map(type, given.values()))
+    if not _PLAIN.issuperset(types):
+        return _checked(spec, given, x)
+    key = (types, tuple(given.items()))
+    if key not in spec.known:
+        spec.known[key] = _checked(spec, given, x)
+    return spec.known[key]
+
+
+def _checked(spec: Spec, given: dict[str, Any], x: Tensor) -> tuple[Settled, list[float | Tensor]]:
+    settings = spec.settings(given)
+    settled = spec.settle(settings)
+    return settled, _constants(spec, settled, settings, x)
 
 
 def _constants(spec: Spec, settled: Settled, settings: dict[str, Any], x: Tensor) -> list[float | Tensor]:
@@ -179,8 +199,6 @@ _printed: dict[tuple, reference.Printed] = {}
 @constant_when_traced
 def kernel_for(neuron: type[Neuron], variant: Variant, backend: str, is_double: bool) -> tuple[str, str | None]:
     """The name of a compiled kernel, and why there is none."""
-    from . import compiler
-
     name = compiler.name_of(neuron, variant)
     fakes.STATES[name] = len(neuron.states)
     return name, compiler.ensure(neuron, variant, is_double) if backend == "cpu" else None
@@ -199,7 +217,11 @@ def run_settled(
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
     """Runs a neuron whose arguments have been checked; ``explicit``: no other backend may stand in."""
     if backend != "reference":
-        kernel, missing = kernel_for(settled.neuron, settled.variant, backend, x.dtype == torch.float64)
+        key = (settled, backend, x.dtype == torch.float64)
+        found = None if torch.compiler.is_compiling() else compiler.ready.get(key)
+        if found is None:
+            found = compiler.ready[key] = kernel_for(settled.neuron, settled.variant, *key[1:])
+        kernel, missing = found
         if missing is None:
             return registration.call(
                 registration.NAMESPACES[backend],

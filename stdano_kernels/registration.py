@@ -42,15 +42,18 @@ def call(
     affine: Tensor | None,
     alpha: float,
     return_state: bool,
-    sequences: Sequence[int],
+    sequences: list[int],
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
     """Runs a compiled neuron: spikes, final states and sequences; empty where they are not asked for."""
     refuse_transforms(x, *state, *constants, affine)
-    dtype = compute_dtype(x)
     which = [j for j, c in enumerate(constants) if isinstance(c, Tensor)]
-    tensors = [_constant(constants[j], x, dtype) for j in which]
-    affine = None if affine is None else affine.to(dtype).contiguous()
-    own = Call(which, [1.0 if isinstance(c, Tensor) else c for c in constants], alpha, kernel, list(sequences))
+    tensors: list[Tensor] = []
+    values = list(constants)
+    if which:
+        tensors = [_constant(constants[j], x, compute_dtype(x)) for j in which]
+        values = [1.0 if isinstance(c, Tensor) else c for c in constants]
+    affine = None if affine is None else affine.to(compute_dtype(x)).contiguous()
+    own = Call(which, values, alpha, kernel, sequences)
     # Checkpoints of the state serve the backward pass alone.
     needs_grad = torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, *state, *tensors, affine)
@@ -188,18 +191,17 @@ def _backward(
     if all(t is None for t in of_state):
         state_grads = []
     wanted = [(j, t) for j, t in zip(own.sequences, of_sequences, strict=True) if t is not None]
-    of_x, of_initial, of_constants, affine_sums = operator(namespace, "scan_backward")(
-        grad,
-        state_grads,
-        [t for _, t in wanted],
-        x,
-        tensors[: counts[0]],
-        checkpoints,
-        tensors[counts[0] :],
-        affine,
+    arguments = (
+        *(grad, state_grads, [t for _, t in wanted], x, tensors[: counts[0]], checkpoints, tensors[counts[0] :], affine),
         *own[:4],
         [j for j, _ in wanted],
     )
+    backward = operator(namespace, "scan_backward")
+    if torch.is_grad_enabled():  # of a second derivative, which the operator's own backward refuses
+        of_x, of_initial, of_constants, affine_sums = backward(*arguments)
+    else:
+        with torch._C._AutoDispatchBelowAutograd():
+            of_x, of_initial, of_constants, affine_sums = backward(*arguments)
     of_affine = None
     if affine is not None:
         of_shift, of_scale = affine_sums

@@ -96,7 +96,7 @@ class Spec:
         self.defaults["spike"] = "hard"
         self.defaults |= {c: neuron.constants[c].default for c in own}
         self.defaults |= {o: neuron.options[o].default for o in self.options if o not in vars(Neuron)}
-        self._settled: dict[tuple, Settled] = {}
+        self.known: dict[tuple, Any] = {}  # of calls without tensors among their settings, see functional.py
 
     def _used(self) -> set[str]:
         """What the step asks for in any of its options."""
@@ -126,18 +126,7 @@ class Spec:
         """Checks what is not a constant and names the argument that is wrong."""
         reset = settings.get("v_reset", 0.0)
         kind = "soft" if reset is None else "zero" if type(reset) in (int, float) and reset == 0 else "hard"
-        key = (kind, *[settings[name] for name in self._plain])
-        known = self._settled.get(key) if all(type(k) in (str, bool, float, int) for k in key) else None
-        if known is None or type(known.alpha) is not type(settings.get("alpha", 1.0)):
-            known = self._settle(kind, settings)
-            with _lock:
-                if all(type(k) in (str, bool, float, int) for k in key):
-                    self._settled[key] = known
-        return known
-
-    @cached_property
-    def _plain(self) -> tuple[str, ...]:
-        return tuple(name for name in self.defaults if name not in self.constants)
+        return self._settle(kind, settings)
 
     def _settle(self, reset: str, settings: dict[str, Any]) -> Settled:
         options = []

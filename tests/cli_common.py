@@ -17,8 +17,8 @@ def needs_the_extra():
 def note_calls(monkeypatch, folder):
     """The list that calls are noted in: name, positional arguments, and keywords where there are any. The working
     directory is ``folder``, and no variable tells of other processes."""
-    import stdano.ablate
-    import stdano.demo
+    import stdano.app.ablate
+    import stdano.app.demo
     import stdano.search
     import stdano.training
 
@@ -41,10 +41,10 @@ def note_calls(monkeypatch, folder):
         (stdano.training, "evaluate", evaluation),
         (stdano.search, "search", architecture()),
         (stdano.search, "resume", architecture()),
-        (stdano.demo, "demo", None),
-        (stdano.ablate, "ablate", None),
+        (stdano.app.demo, "demo", None),
+        (stdano.app.ablate, "ablate", None),
     ):
-        monkeypatch.setattr(module, name, replacement(f"{module.__name__.removeprefix('stdano.')}.{name}", result))
+        monkeypatch.setattr(module, name, replacement(f"{module.__name__.rpartition('.')[2]}.{name}", result))
     return noted
 
 

@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 import stdano
 import stdano_kernels
-from stdano.neurons import NEURONS as NODES
-from stdano.neurons import PARAMETRIC
+from stdano.nodes.neurons import NEURONS as NODES
+from stdano.nodes.neurons import PARAMETRIC
 
 SHAPE = (9, 2, 4, 3, 5)
 CHANNELS = SHAPE[2]

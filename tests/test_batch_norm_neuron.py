@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 import stdano
 from stdano import BatchNormNeuron, LIFNode, LLIFNode, SynchronisedBatchNorm2d
 from stdano.models import merged
-from stdano.neurons import NEURONS
+from stdano.nodes.neurons import NEURONS
 
 T, B, C = 4, 3, 5
 by_neuron = pytest.mark.parametrize("neuron", NEURONS)

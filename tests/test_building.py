@@ -8,7 +8,7 @@ import torch
 
 import stdano
 from stdano.models import create_model
-from stdano.neurons import NEURONS
+from stdano.nodes.neurons import NEURONS
 from stdano.settings import ModelSettings
 
 

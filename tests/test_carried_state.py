@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import stdano_kernels
 from stdano import BatchNormNeuron, LIFNode, LLIFNode, SLIFNode, SuperNeuron
-from stdano.neurons import NEURONS
+from stdano.nodes.neurons import NEURONS
 
 
 def test_a_state_from_inference_mode_can_be_trained_on():

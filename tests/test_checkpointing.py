@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import stdano
 from stdano import BatchNormNeuron, SuperNeuron
-from stdano.neurons import NEURONS
+from stdano.nodes.neurons import NEURONS
 
 CHUNKS = 4
 

@@ -13,7 +13,7 @@ from cli_common import needs_the_extra, note_calls, raising
 from processes import HANG_SECONDS
 
 import stdano
-from stdano import cli
+from stdano.app import cli
 from stdano.settings import SearchSettings, TrainSettings, to_json
 
 
@@ -59,7 +59,7 @@ def test_what_needs_nothing_but_the_base():
         "import sys\n"
         "for name in ('tyro', 'rich', 'lightning_fabric', 'matplotlib', 'sklearn', 'torchvision'):\n"
         "    sys.modules[name] = None\n"
-        "from stdano import cli\n"
+        "from stdano.app import cli\n"
         "assert cli.main(['info']) == 0 == cli.main(['presets'])\n"
         "for command in ('demo', 'search', 'train', 'evaluate', 'ablate'):\n"
         "    assert cli.main([command]) == 2\n"
@@ -167,7 +167,7 @@ def test_exceptions_become_lines_and_statuses(calls, capsys, monkeypatch):
 def test_ctrl_c_in_what_makes_several_runs(command, calls, capsys, monkeypatch):
     from stdano.training import Interrupted
 
-    monkeypatch.setattr(getattr(stdano, command), command, raising(Interrupted(Path("f/LIF-seed0"), "train")))
+    monkeypatch.setattr(getattr(stdano.app, command), command, raising(Interrupted(Path("f/LIF-seed0"), "train")))
     assert cli.main([command, "--out", "f"]) == 130
     assert capsys.readouterr().err == f"stdano {command}: interrupted; go on with the same options and --out f\n"
 

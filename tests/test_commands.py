@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from cli_common import architecture, needs_the_extra, note_calls
 
-from stdano import cli
+from stdano.app import cli
 from stdano.presets import get_preset
 from stdano.settings import SearchSettings, TrainSettings, replace, to_json
 

@@ -10,14 +10,14 @@ import pytest
 pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 pytest.importorskip("sklearn", reason="needs the extra [app]")
 
-from stdano import ablate as ablation
-from stdano import demo as demonstration
-from stdano import runs
-from stdano.ablate import ablate
-from stdano.demo import demo
-from stdano.neurons import NEURONS
+from stdano.app import ablate as ablation
+from stdano.app import demo as demonstration
+from stdano.app import runs
+from stdano.app.ablate import ablate
+from stdano.app.demo import demo
+from stdano.app.runs import complete, complete_search, read_metrics
+from stdano.nodes.neurons import NEURONS
 from stdano.presets import Preset
-from stdano.runs import complete, complete_search, read_metrics
 from stdano.search import Architecture
 from stdano.settings import SearchSettings, TrainSettings, replace
 from stdano.training import Diverged, Interrupted, train

@@ -1,6 +1,7 @@
 """fuse() and unfuse(): what is fused, what is left and why, and that nothing changes but the speed."""
 
 import copy
+import io
 import pickle
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import stdano
-from stdano import LIFNode
+from stdano import BatchNormNeuron, LIFNode, SuperNeuron
 from stdano.models import create_model, merged
 
 
@@ -179,6 +180,21 @@ def test_copies_are_fused_and_independent(twin_of):
     twin.load_state_dict(plain.state_dict())
     assert_equal(everything(twin, xs), everything(plain, xs))
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+class Earlier(pickle.Unpickler):
+    """Looks for modules where they lay before there was stdano.nodes."""
+
+    def find_class(self, module, name):
+        return super().find_class(module.replace("stdano.nodes.", "stdano."), name)
+
+
+def test_networks_that_were_pickled_before_modules_moved():
+    net = nn.Sequential(BatchNormNeuron(4, sync=True), SuperNeuron(4))
+    twin = Earlier(io.BytesIO(pickle.dumps(net))).load()
+    x = torch.randn(T, B, 4, 5, 5)
+    assert str(twin) == str(net) and torch.equal(twin(x), net(x))
+    assert twin[0][1]._link.norm is twin[0][0]
 
 
 @pytest.mark.parametrize("use_reentrant", (False, True))

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import stdano
 from stdano import BatchNormNeuron, LIFNode
-from stdano.link import reads_output_alone
+from stdano.nodes.link import reads_output_alone
 
 
 def block():

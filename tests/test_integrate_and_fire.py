@@ -9,7 +9,7 @@ from torch import nn
 import stdano
 import stdano_kernels
 from stdano import LIFNode, LLIFNode, SuperNeuron
-from stdano.neurons import NEURONS
+from stdano.nodes.neurons import NEURONS
 
 T, N = 6, 64
 

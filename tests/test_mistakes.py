@@ -12,7 +12,8 @@ from torch import nn
 pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 pytest.importorskip("sklearn", reason="needs the extra [app]")
 
-from stdano import LIFNode, cli, terminal
+from stdano import LIFNode, terminal
+from stdano.app import cli
 from stdano.models import create_model
 from stdano.search import Architecture
 from stdano.settings import SearchSettings, TrainSettings, read_settings, replace, to_json

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from tolerances import TOLERANCES
 from torch import nn
 
-from stdano.convert import spiking_layers
 from stdano.models import create_model, merged, num_spiking_layers
+from stdano.rewrite.convert import spiking_layers
 from stdano_kernels import lif
 
 T, B = 3, 2

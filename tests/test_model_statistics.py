@@ -12,7 +12,7 @@ from torch import nn
 
 import stdano
 from stdano.models import create_model
-from stdano.norms import SynchronisedBatchNorm2d
+from stdano.nodes.norms import SynchronisedBatchNorm2d
 
 SHARES = (2, 3)
 T, C = 2, 3

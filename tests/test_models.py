@@ -8,10 +8,10 @@ from torch import nn
 
 import stdano
 from stdano import LIFNode, LLIFNode, SLIFNode, SuperNeuron, convert, fuse, reset_net
-from stdano.convert import DIGITS, execution_order, spiking_layers
 from stdano.models import MODELS, ablations, create_model, neuron_string, num_spiking_layers
 from stdano.models.blocks import SharedDropout
-from stdano.neurons import NEURONS
+from stdano.nodes.neurons import NEURONS
+from stdano.rewrite.convert import DIGITS, execution_order, spiking_layers
 
 LAYERS = {"vgg-small": 4, "vgg11": 8, "vgg13": 10, "vgg16": 13, "resnet18": 17}
 KINDS = {digit: NEURONS[name] for digit, name in DIGITS.items()}

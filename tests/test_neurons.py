@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 import stdano
 import stdano_kernels
 from stdano import LIFNode, LLIFNode, SLIFNode
-from stdano.neurons import NEURONS
+from stdano.nodes.neurons import NEURONS
 
 NODES = list(NEURONS.values())
 nodes = pytest.mark.parametrize("Node", NODES)

@@ -10,7 +10,7 @@ from torch import nn
 
 import stdano
 from stdano import LIFNode, LLIFNode, ParametricLIFNode, SLIFNode
-from stdano.neurons import PARAMETRIC
+from stdano.nodes.neurons import PARAMETRIC
 
 kinds = pytest.mark.parametrize("kind", PARAMETRIC)
 

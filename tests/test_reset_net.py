@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import stdano
-from stdano.neurons import NEURONS
+from stdano.nodes.neurons import NEURONS
 
 
 class Metric(nn.Module):

@@ -13,7 +13,7 @@ from stdano import LIFNode, LLIFNode, SLIFNode, SuperNeuron
 
 pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 
-from stdano.convert import execution_order
+from stdano.rewrite.convert import execution_order
 from stdano.search import Architect, to_super
 from stdano.search.architect import alphas, super_neurons, weights
 from stdano.search.architecture import chosen

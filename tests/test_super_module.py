@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import stdano
 from stdano import LIFNode, LLIFNode, SLIFNode, SuperNeuron
 from stdano.models import merged
-from stdano.neurons import NEURONS
+from stdano.nodes.neurons import NEURONS
 
 T, B, C = 4, 3, 5
 SETTINGS = dict(tau=1.4, v_threshold=0.8, decay_input=True, surrogate_function="atan", surrogate_alpha=1.5, gamma=0.3)

@@ -36,6 +36,9 @@ inline int64_t count_slabs(const Geometry& g, bool by_channel) {
   return by_channel && blocks > kSlabs ? kSlabs : blocks;
 }
 
+// Compiled once, however often it is called.
+#define STDANO_APART __attribute__((noinline))
+
 // A piece of memory that grows by rows; freed with its thread's work.
 template <class real>
 class Workspace {
@@ -110,7 +113,7 @@ struct Memory {
   static void store(void* base, const Block& b, int64_t t, const real* buffer) { write(base, b, t, buffer); }
 
   // The same, with a row that never is the memory itself.
-  static void copy(const void* base, const Block& b, int64_t t, real* buffer) {
+  static STDANO_APART void copy(const void* base, const Block& b, int64_t t, real* buffer) {
     const scalar* from = static_cast<const scalar*>(base);
     b.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
       const scalar* __restrict in = from + offset;
@@ -119,7 +122,7 @@ struct Memory {
       for (int64_t i = 0; i < count; ++i) out[i] = convert(in[i], real());
     });
   }
-  static void write(void* base, const Block& b, int64_t t, const real* buffer) {
+  static STDANO_APART void write(void* base, const Block& b, int64_t t, const real* buffer) {
     scalar* to = static_cast<scalar*>(base);
     b.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
       const real* __restrict in = buffer + first;
@@ -143,13 +146,13 @@ struct Memory<real, real> {
   static void store(void* base, const Block& b, int64_t t, const real* buffer) {
     if (!b.contiguous()) write(base, b, t, buffer);  // else target() was the memory itself
   }
-  static void copy(const void* base, const Block& b, int64_t t, real* buffer) {
+  static STDANO_APART void copy(const void* base, const Block& b, int64_t t, real* buffer) {
     const real* from = static_cast<const real*>(base);
     b.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
       std::memcpy(buffer + first, from + offset, count * sizeof(real));
     });
   }
-  static void write(void* base, const Block& b, int64_t t, const real* buffer) {
+  static STDANO_APART void write(void* base, const Block& b, int64_t t, const real* buffer) {
     real* to = static_cast<real*>(base);
     b.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
       std::memcpy(to + offset, buffer + first, count * sizeof(real));

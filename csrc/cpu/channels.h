@@ -31,7 +31,7 @@ STDANO_INLINE void runs(const Block& b, F f) {
 
 // A row for the block's neurons from one number for each channel.
 template <class real>
-void expand(const Block& b, const real* per_channel, real* row) {
+STDANO_APART void expand(const Block& b, const real* per_channel, real* row) {
   const bool innermost = channels_innermost(b.g);
   runs(b, [&](int64_t first, int64_t count, int64_t channel) {
     if (innermost) {

@@ -100,13 +100,13 @@ void forward(const ForwardCall<NeuronKernels>& call, int64_t begin, int64_t end)
         for (int64_t t = 0; t < count; ++t) {
           const bool ends = last && t == count - 1;
           walk.advance({x.data + t * x.stride, x.stride}, {spikes.data + t * spikes.stride, spikes.stride}, 1,
-                       ends ? final_state : nullptr, false);
+                       ends ? final_state : nullptr, false, true);
           for (size_t q = 0; q < call.sequences.size(); ++q) {
             Memory<scalar, real>::write(call.sequences[q], block, first + t, walk.state()[call.which[q]]);
           }
         }
       } else {
-        walk.advance(x, spikes, count, final_state, false);
+        walk.advance(x, spikes, count, final_state, last, false);
       }
       store_rows<scalar, real>(call.spikes, block, first, count, spikes, s_buffer);
     }
@@ -158,7 +158,7 @@ void backward(const BackwardCall<NeuronKernels>& call, int64_t begin, int64_t en
         const auto x = input_rows<scalar, real>(call.x, map, block, first, count, x_buffer, columns);
         const auto gs = step_rows<scalar, real>(call.grad_spikes, block, first, count, s_buffer, columns);
         const auto gx = target_rows<scalar, real>(call.grad_x, block, first, gx_buffer, columns);
-        walk.keep(x, gx, count, extra);
+        walk.keep(x, gx, count, call.grad_state.empty() && first + count == g.T, extra);
         walk.retreat(x, gs, gx, extra, [&](int64_t t, real* const* gradient) {
           for (size_t q = 0; q < call.which.size(); ++q) {
             if (!call.grad_sequences[q]) continue;

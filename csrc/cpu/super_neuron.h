@@ -2,27 +2,10 @@
 // pass for the gradient of x. One neuron after the other runs over a block while its rows are in the first-level cache.
 #pragma once
 
-#include <type_traits>
-
 #include "scan.h"
 
 namespace stdano {
 namespace STDANO_ISA {
-
-// Calls f with the number of neurons as a constant, so that loops over them are unrolled.
-template <class F>
-STDANO_INLINE void with_count(int members, F f) {
-  switch (members) {
-    case 1: return f(std::integral_constant<int, 1>());
-    case 2: return f(std::integral_constant<int, 2>());
-    case 3: return f(std::integral_constant<int, 3>());
-    case 4: return f(std::integral_constant<int, 4>());
-    case 5: return f(std::integral_constant<int, 5>());
-    case 6: return f(std::integral_constant<int, 6>());
-    case 7: return f(std::integral_constant<int, 7>());
-    default: return f(std::integral_constant<int, kMostMembers>());
-  }
-}
 
 // A neuron's walks over blocks that all begin at rest.
 template <class real>
@@ -91,7 +74,7 @@ void encode(const EncodeCall<NeuronKernels>& call, int64_t begin, int64_t end) {
       const auto x = step_rows<scalar, real>(call.x, block, first, count, x_buffer, columns);
       std::memset(codes, 0, count * columns);
       for (int k = 0; k < members; ++k) {
-        walks[k].advance(x, {spikes, columns}, count, nullptr, false);
+        walks[k].advance(x, {spikes, columns}, count, nullptr, first + count == g.T, false);
         for (int64_t t = 0; t < count; ++t) set_bits(spikes + t * columns, codes + t * columns, 1 << k, block.size);
       }
       for (int64_t t = 0; t < count; ++t) {
@@ -102,17 +85,24 @@ void encode(const EncodeCall<NeuronKernels>& call, int64_t begin, int64_t end) {
   });
 }
 
-template <int members, class real>
-STDANO_LOOP void decode_loop(const uint8_t* __restrict codes, const real* __restrict table, int64_t columns,
-                             real* __restrict y, int64_t n) {
+// Three neurons, as the paper's search has, are added in one loop; others one after the other, which gives the same.
+template <class real>
+STDANO_LOOP void decode_three(const uint8_t* __restrict codes, const real* __restrict table, int64_t columns,
+                              real* __restrict y, int64_t n) {
   STDANO_VECTORIZE
   for (int64_t i = 0; i < n; ++i) {
     const int32_t code = codes[i];
-    real sum = table[i];
-#pragma GCC unroll 8
-    for (int k = 0; k < members; ++k) sum += (code >> k & 1) != 0 ? table[(1 + k) * columns + i] : real(0);
-    y[i] = sum;
+    const real first = (code & 1) != 0 ? table[columns + i] : real(0);
+    const real second = (code & 2) != 0 ? table[2 * columns + i] : real(0);
+    const real third = (code & 4) != 0 ? table[3 * columns + i] : real(0);
+    y[i] = ((table[i] + first) + second) + third;
   }
+}
+template <class real>
+STDANO_LOOP void decode_one(const uint8_t* __restrict codes, int32_t bit, const real* __restrict table,
+                            real* __restrict y, int64_t n) {
+  STDANO_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) y[i] += (codes[i] & bit) != 0 ? table[i] : real(0);
 }
 
 template <class scalar, class real>
@@ -126,31 +116,29 @@ void decode(const DecodeCall& call, int64_t begin, int64_t end) {
     for (int64_t t = 0; t < call.g.T; ++t) {
       real* y = Memory<scalar, real>::target(call.y, block, t, buffer);
       block.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
-        with_count(call.members, [&](auto members) {
-          decode_loop<decltype(members)::value>(call.codes + offset, table + first, columns, y + first, count);
-        });
+        const uint8_t* codes = call.codes + offset;
+        if (call.members == 3) return decode_three(codes, table + first, columns, y + first, count);
+        std::memcpy(y + first, table + first, count * sizeof(real));
+        for (int k = 0; k < call.members; ++k) {
+          decode_one(codes, 1 << k, table + (1 + k) * columns + first, y + first, count);
+        }
       });
       Memory<scalar, real>::store(call.y, block, t, y);
     }
   }
 }
 
-// Sums over a run in a fixed number of partial ones: in float there are at most 32 terms to one.
-template <int members, class real>
-STDANO_LOOP void sum_by_code(const uint8_t* __restrict codes, const real* __restrict g, int64_t n, double* sums) {
-  real lane[1 + members][kLanes] = {};
+// The sum over a run of what the neuron of a bit fired at, all of it for 0, in a fixed number of partial sums: in float
+// there are at most 32 terms to one.
+template <class real>
+STDANO_LOOP double sum_by_bit(const uint8_t* __restrict codes, int32_t bit, const real* __restrict g, int64_t n) {
+  real lane[kLanes] = {};
   for (int64_t i = 0; i < n; i += kLanes) {
     const int count = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
     STDANO_VECTORIZE
-    for (int j = 0; j < count; ++j) {
-      const int32_t code = codes[i + j];
-      const real gy = g[i + j];
-      lane[0][j] += gy;
-#pragma GCC unroll 8
-      for (int k = 0; k < members; ++k) lane[1 + k][j] += (code >> k & 1) != 0 ? gy : real(0);
-    }
+    for (int j = 0; j < count; ++j) lane[j] += bit == 0 || (codes[i + j] & bit) != 0 ? g[i + j] : real(0);
   }
-  for (int k = 0; k <= members; ++k) sums[k] += sum_lanes(lane[k]);
+  return sum_lanes(lane);
 }
 
 template <class scalar, class real>
@@ -174,11 +162,9 @@ void super_sums(const SuperSumsCall& call, int64_t begin, int64_t end) {
         continue;
       }
       runs(block, [&](int64_t first, int64_t count, int64_t channel) {
-        double of_run[1 + kMostMembers] = {};
-        with_count(call.members, [&](auto members) {
-          sum_by_code<decltype(members)::value>(codes + first, g + first, count, of_run);
-        });
-        for (int k = 0; k <= call.members; ++k) sums[k * channels + channel] += of_run[k];
+        for (int k = 0; k <= call.members; ++k) {
+          sums[k * channels + channel] += sum_by_bit(codes + first, k == 0 ? 0 : 1 << (k - 1), g + first, count);
+        }
       });
     }
   });
@@ -239,7 +225,7 @@ void super_backward(const SuperBackwardCall<NeuronKernels>& call, int64_t begin,
       walk.prepare(block);
       walk.start_back(nothing.data());
       walk.start_at_rest();
-      walk.keep(x, out, T, false);
+      walk.keep(x, out, T, true, false);
       walk.retreat(x, {gs_rows, columns}, out, false, [](int64_t, real* const*) {});
       for (int64_t t = 0; k > 0 && t < T; ++t) add_to(gx.data + t * gx.stride, own_rows + t * columns, n);
     }

@@ -32,11 +32,13 @@ class Walk {
  public:
   // Most rows that a walk of `steps` steps takes of a workspace.
   static int64_t rows(const NeuronKernels& k, int64_t steps) {
-    return 2 * k.constants + 2 * k.derived + 4 * k.states + k.kept + steps * (k.states + k.kept);
+    return 2 * k.constants + 2 * k.derived + 4 * k.states + k.kept + steps * k.states + kept_steps(steps) * k.kept;
   }
 
+  static int64_t kept_steps(int64_t steps) { return steps < kUnit ? kUnit : steps; }
+
   // `tables`: constants of neurons may differ, and sums for them are taken. `steps` may be kept.
-  Walk(const Member<NeuronKernels>& neuron, bool tables, int64_t steps, int64_t columns, Workspace<real>& workspace)
+  STDANO_APART Walk(const Member<NeuronKernels>& neuron, bool tables, int64_t steps, int64_t columns, Workspace<real>& workspace)
       : neuron_(neuron), k_(*neuron.kernels), loops_(loops_of<real>(k_)), tables_(tables), columns_(columns) {
     constants_ = take_rows(workspace, k_.constants);
     grad_constants_ = take_rows(workspace, k_.constants);
@@ -48,8 +50,8 @@ class Walk {
     zero_ = take_rows(workspace, k_.states);
     rest_kept_ = take_rows(workspace, k_.kept);
     kept_states_ = take_rows(workspace, steps * k_.states);
-    kept_ = take_rows(workspace, steps * k_.kept);
-    units_.reserve(steps);
+    kept_ = take_rows(workspace, kept_steps(steps) * k_.kept);
+    units_.resize(steps);
     for (real* row : zero_) fill(row, real(0), columns);
     r_ = {};
     r_.alpha = real(neuron.alpha);
@@ -86,14 +88,17 @@ class Walk {
     resting_ = resting && !tables_;
   }
 
-  // Steps from here on. The last state goes to `final_state` where that is given.
-  void advance(StepRows<const real> x, StepRows<real> out, int64_t steps, real* const* final_state, bool single) {
-    walk(x, out, steps, final_state, false, single);
+  // Steps from here on. The last state goes to `final_state` where that is given; `closed`: it is not wanted at all.
+  // `single`: the state is wanted after every step.
+  void advance(StepRows<const real> x, StepRows<real> out, int64_t steps, real* const* final_state, bool closed,
+               bool single) {
+    walk(x, out, steps, final_state, false, closed && !final_state, single);
   }
 
   // The same as retreat() needs it, which does not need what the last steps make of the state. `out` is written to.
-  void keep(StepRows<const real> x, StepRows<real> out, int64_t steps, bool single) {
-    walk(x, out, steps, nullptr, true, single);
+  // `closed`: no gradient comes from behind them.
+  void keep(StepRows<const real> x, StepRows<real> out, int64_t steps, bool closed, bool single) {
+    walk(x, out, steps, nullptr, true, closed, single);
   }
 
   // The gradient behind the last step: tensors, each of which may be missing.
@@ -108,27 +113,27 @@ class Walk {
   // step t, where `extra` is set.
   template <class F>
   void retreat(StepRows<const real> x, StepRows<const real> gs, StepRows<real> out, bool extra, F add) {
-    for (int64_t index = static_cast<int64_t>(units_.size()) - 1; index >= 0; --index) {
-      const Unit& unit = units_[index];
+    for (int64_t index = count_ - 1; index >= 0; --index) {
+      const Unit& now = units_[index];
       if (extra) {
         for (int j = 0; j < k_.states; ++j) {
           if (after_[j] != gradient_[j]) std::memcpy(gradient_[j], after_[j], r_.n * sizeof(real));
           after_[j] = gradient_[j];
         }
-        add(unit.first, gradient_.data());
+        add(now.first, gradient_.data());
       }
-      r_.before = unit.before.data();
-      r_.kept = unit.kept;
-      r_.x = x.data + unit.first * x.stride;
+      r_.before = now.before;
+      r_.kept = now.kept;
+      r_.x = x.data + now.first * x.stride;
       r_.x_stride = x.stride;
-      r_.gs = gs.data + unit.first * gs.stride;
+      r_.gs = gs.data + now.first * gs.stride;
       r_.gs_stride = gs.stride;
-      r_.out = out.data + unit.first * out.stride;
+      r_.out = out.data + now.first * out.stride;
       r_.out_stride = out.stride;
       r_.grad_after = after_.data();
       r_.grad_before = gradient_.data();
-      (tables_ ? loops_.backward_tables : loops_.backward)[unit.size > 1](r_);
-      after_.assign(gradient_.begin(), gradient_.end());
+      (tables_ ? loops_.backward_tables : loops_.backward[now.kind])(r_);
+      for (int j = 0; j < k_.states; ++j) after_[j] = gradient_[j];
     }
   }
 
@@ -146,38 +151,50 @@ class Walk {
   }
 
  private:
-  void walk(StepRows<const real> x, StepRows<real> out, int64_t steps, real* const* final_state, bool keep,
-            bool single) {
-    units_.clear();
+  STDANO_APART void walk(StepRows<const real> x, StepRows<real> out, int64_t steps, real* const* final_state, bool keep,
+            bool closed_end, bool single) {
+    count_ = 0;
     for (int64_t t = 0; t < steps;) {
-      const bool several = !single && !tables_ && loops_.forward[1] && steps - t >= kUnit;
-      const int64_t size = several ? kUnit : 1, index = static_cast<int64_t>(units_.size());
+      const bool several = !single && !tables_ && loops_.forward[unit] && steps - t >= kUnit;
+      const int64_t size = several ? kUnit : 1;
       const bool last = t + size >= steps;
-      Unit unit{t, size, before_, rest_kept_.data()};
-      r_.before = before_.data();
-      if (k_.kept > 0 && !resting_) {
-        unit.kept = kept_.data() + (keep ? index * k_.kept : 0);
-        r_.kept = unit.kept;
-        (tables_ ? loops_.early_tables : loops_.early)(r_);
+      const bool ends = last && closed_end && !tables_ && !single && (several || !loops_.forward[unit]);
+      Unit& now = units_[count_];
+      now.first = t;
+      now.kind = ends ? closed : several ? unit : one;
+      for (int j = 0; j < k_.states; ++j) now.before[j] = before_[j];
+      now.kept = rest_kept_.data();
+      r_.before = now.before;
+      if (k_.kept > 0 && !(resting_ && !loops_.early_takes_x)) {
+        now.kept = kept_.data() + (keep ? t * k_.kept : 0);
+        for (int64_t i = 0; i < size - (ends && !loops_.last_needs_early); ++i) {
+          r_.x = x.data + (t + i) * x.stride;
+          r_.kept = now.kept + i * k_.kept;
+          (tables_ ? loops_.early_tables : loops_.early)(r_);
+        }
       }
       resting_ = false;
-      r_.kept = unit.kept;
+      r_.kept = now.kept;
       r_.x = x.data + t * x.stride;
       r_.x_stride = x.stride;
       r_.out = out.data + t * out.stride;
       r_.out_stride = out.stride;
-      if (keep) units_.push_back(std::move(unit));
-      if (keep && last) break;
-      r_.after = last && final_state ? final_state : keep ? kept_states_.data() + index * k_.states : state_.data();
-      (tables_ ? loops_.forward_tables : loops_.forward)[several](r_);
-      before_.assign(r_.after, r_.after + k_.states);
+      if (keep && last) {
+        ++count_;
+        break;
+      }
+      r_.after = last && final_state ? final_state : keep ? kept_states_.data() + count_ * k_.states : state_.data();
+      (tables_ ? loops_.forward_tables : loops_.forward[now.kind])(r_);
+      for (int j = 0; j < k_.states; ++j) before_[j] = r_.after[j];
+      count_ += keep;
       t += size;
     }
   }
 
   struct Unit {
-    int64_t first, size;
-    std::vector<const real*> before;
+    int64_t first;
+    LoopKind kind;
+    const real* before[kMostStates];
     real* const* kept;
   };
 
@@ -187,7 +204,7 @@ class Walk {
 
   // What constants make for the first n neurons: `derived`, and where the states begin. Without tables the first
   // neuron speaks for all.
-  void derive(int64_t n) {
+  STDANO_APART void derive(int64_t n) {
     const int64_t block = r_.n;
     r_.n = tables_ ? n : 1;
     loops_.derive(r_);
@@ -199,7 +216,7 @@ class Walk {
         std::memcpy(rest_[j], constants_[rest.constant], n * sizeof(real));
       }
     }
-    if (k_.kept > 0 && !tables_) {
+    if (k_.kept > 0 && !tables_ && !loops_.early_takes_x) {
       r_.before = rest_.data();
       r_.kept = rest_kept_.data();
       loops_.early(r_);
@@ -219,6 +236,7 @@ class Walk {
   std::vector<real*> kept_states_, kept_;
   std::vector<const real*> before_, after_;
   std::vector<Unit> units_;
+  int64_t count_ = 0;  // of them
 };
 
 }  // namespace STDANO_ISA

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from ..convert import DIGITS
-from ..neurons import NEURONS
-from ..norms import SynchronisedBatchNorm2d
-from ..super_neuron import SuperNeuron
+from ..nodes.neurons import NEURONS
+from ..nodes.norms import SynchronisedBatchNorm2d
+from ..nodes.super_neuron import SuperNeuron
+from ..rewrite.convert import DIGITS
 
 Neurons = str | Callable[[int], nn.Module]
 

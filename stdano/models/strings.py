@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..convert import DIGITS
+from ..rewrite.convert import DIGITS
 from .resnet import BLOCKS, WIDTHS
 from .vgg import VGGS
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from ..convert import execution_order
-from ..super_neuron import SuperNeuron
+from ..nodes.super_neuron import SuperNeuron
+from ..rewrite.convert import execution_order
 
 Loss = Callable[[], Tensor]
 Reduce = Callable[[list[Tensor]], None]

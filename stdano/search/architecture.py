@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from ..convert import DIGITS
+from ..rewrite.convert import DIGITS
 from ..settings import SearchSettings, to_json
 from ..training.checkpoint import write_atomically
 from .architect import alphas, super_neurons

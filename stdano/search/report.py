@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..convert import DIGITS
+from ..rewrite.convert import DIGITS
 from ..training.checkpoint import write_atomically
 from .architecture import entropy, softmax
 

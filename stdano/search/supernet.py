@@ -8,9 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..convert import convert, run_layers
-from ..inherit import called, inherited, learns_tau, lost, require_layers, require_tau, spiking_layers, step_mode_of
-from ..super_neuron import SuperNeuron
+from ..nodes.super_neuron import SuperNeuron
+from ..rewrite.convert import convert, run_layers
+from ..rewrite.inherit import (
+    called,
+    inherited,
+    learns_tau,
+    lost,
+    require_layers,
+    require_tau,
+    spiking_layers,
+    step_mode_of,
+)
 
 
 def to_super(

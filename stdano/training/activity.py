@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..inherit import spiking_layers
-from ..link import reads_output_alone
-from ..super_neuron import SuperNeuron
+from ..nodes.link import reads_output_alone
+from ..nodes.super_neuron import SuperNeuron
+from ..rewrite.inherit import spiking_layers
 
 
 class SpikeCounter:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Augmentation, Batch, Batches, Encoding, load_data
-from ..fusion import fuse
 from ..memory import keep_freed_memory
 from ..models import create_model
 from ..models.blocks import FEW_CHANNELS
-from ..neurons import reset_net
+from ..nodes.neurons import reset_net
+from ..rewrite.fusion import fuse
 from ..settings import TrainSettings, replace
 from .devices import check_backend, make_fabric
 from .evaluation import Evaluation, test

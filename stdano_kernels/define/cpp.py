@@ -114,18 +114,19 @@ class _Loop:
 
 
 def _early(plan: Plan, tables: bool, suffix: str) -> list[str]:
-    """The early loops, and a function that runs them one after the other."""
+    """The early loops of one step, and a function that runs them one after the other."""
     texts, calls, known = [], [], list[Node]()
     for k, nodes in enumerate(plan.early):
         loop = _Loop(f"early{k}{suffix}", plan, tables)
         loop.constants()
         loop.read(list(plan.step.states.values()), "before")
-        first = len(known)
-        names = loop.rows("kept", len(plan.kept), constant=False)
-        for node, element in zip(known, names, strict=False):
-            loop.names[id(node)] = element
+        if plan.early_x:
+            loop.head.append("const real* x = r.x;")
+            loop.names[id(plan.step.x)] = "x[i]"
+        elements = loop.rows("kept", len(plan.kept), constant=False)
+        loop.names |= {id(node): element for node, element in zip(known, elements, strict=False)}
         values = loop.compute(nodes)
-        loop.body += [f"{names[first + j]} = {v};" for j, v in enumerate(values)]
+        loop.body += [f"{e} = {v};" for e, v in zip(elements[len(known) :], values, strict=False)]
         known += nodes
         texts.append(loop.text())
         calls.append(f"early{k}{suffix}(r);")
@@ -133,57 +134,85 @@ def _early(plan: Plan, tables: bool, suffix: str) -> list[str]:
     return texts
 
 
-def _forward(plan: Plan, unit: int, tables: bool, suffix: str) -> str:
-    step = plan.step
-    loop = _Loop(f"forward{unit}{suffix}", plan, tables)
-    loop.head += ["const real* x = r.x;", "real* out = r.out;"]
-    loop.head += ["const int64_t xs = r.x_stride, os = r.out_stride;"] if unit > 1 else []
-    loop.head.append("const real alpha = r.alpha;")
-    loop.constants()
-    loop.read(list(step.states.values()), "before")
-    loop.read(plan.kept, "kept")
-    fixed = dict(loop.names)
-    states = [loop.names[id(a)] for a in step.states.values()]
+class _Steps(_Loop):
+    """A loop over the neurons of a block that takes some steps of each.
+
+    Args:
+        stem: forward or backward.
+        unit: how many steps.
+        closed: behind the last of them nothing is wanted.
+    """
+
+    def __init__(self, stem: str, plan: Plan, unit: int, tables: bool, closed: bool) -> None:
+        super().__init__(f"{stem}{unit}{'_closed' if closed else ''}{'_tables' if tables else ''}", plan, tables)
+        self.unit, self.closed = unit, closed
+        self.head += ["const real* x = r.x;", "real* out = r.out;", "const real alpha = r.alpha;"]
+        self.head += ["const int64_t xs = r.x_stride, os = r.out_stride;"] if unit > 1 else []
+        self.constants()
+        self.read(list(plan.step.states.values()), "before")
+        self.states = [self.names[id(a)] for a in plan.step.states.values()]
+
+    def at(self, array: str, stride: str, t: int) -> str:
+        return f"{array}[{f'{t}*{stride} + ' if t else ''}i]"
+
+    def begin(self, t: int) -> dict[int, str]:
+        """The names that step t starts with."""
+        plan = self.plan
+        names = dict(self.names) | {
+            id(a): s for a, s in zip(plan.step.states.values(), self.states, strict=True)
+        }
+        self.body.append(f"const real x_{t} = {self.at('x', 'xs', t)};")
+        names[id(plan.step.x)] = f"x_{t}"
+        if not self.closed or t < self.unit - 1 or plan.last_needs_early:
+            for k, node in enumerate(plan.kept):
+                row = f"kept{t * len(plan.kept) + k}"
+                self.head.append(f"const real* {row} = r.kept[{t * len(plan.kept) + k}];")
+                self.body.append(f"const real {row}_ = {row}[i];")
+                names[id(node)] = f"{row}_"
+        return names
+
+
+def _forward(plan: Plan, unit: int, tables: bool, closed: bool) -> str:
+    loop = _Steps("forward", plan, unit, tables, closed)
+    outputs = plan.step.outputs
     for t in range(unit):
-        loop.body.append(f"const real x_{t} = x[{f'{t}*xs + ' if t else ''}i];")
-        names = fixed | {id(step.x): f"x_{t}"} | {id(a): s for a, s in zip(step.states.values(), states, strict=True)}
-        spike, *states = loop.compute(step.outputs, names)
-        loop.body.append(f"out[{f'{t}*os + ' if t else ''}i] = {_spike_value(step.spike, spike)};")
-    loop.write("after", states)
+        names = loop.begin(t)
+        wanted = outputs[:1] if closed and t == unit - 1 else outputs
+        spike, *loop.states = loop.compute(wanted, names)
+        loop.body.append(f"{loop.at('out', 'os', t)} = {_spike_value(plan.step.spike, spike)};")
+    if not closed:
+        loop.write("after", loop.states)
     return loop.text()
 
 
-def _backward(plan: Plan, unit: int, tables: bool, suffix: str) -> str:
+def _backward(plan: Plan, unit: int, tables: bool, closed: bool) -> str:
+    loop = _Steps("backward", plan, unit, tables, closed)
     step = plan.step
-    loop = _Loop(f"backward{unit}{suffix}", plan, tables)
-    loop.head += ["const real *x = r.x, *gs = r.gs;", "real* out = r.out;"]
-    loop.head += ["const int64_t xs = r.x_stride, ss = r.gs_stride, os = r.out_stride;"] if unit > 1 else []
-    loop.head.append("const real alpha = r.alpha;")
-    loop.constants()
-    loop.read(list(step.states.values()), "before")
-    loop.read(plan.kept, "kept")
-    fixed = dict(loop.names)
-    states = [loop.names[id(a)] for a in step.states.values()]
+    loop.head.append("const real* gs = r.gs;")
+    loop.head += ["const int64_t ss = r.gs_stride;"] if unit > 1 else []
     walked: list[dict[int, str]] = []
     for t in range(unit):
-        loop.body.append(f"const real x_{t} = x[{f'{t}*xs + ' if t else ''}i];")
-        names = fixed | {id(step.x): f"x_{t}"} | {id(a): s for a, s in zip(step.states.values(), states, strict=True)}
+        walked.append(loop.begin(t))
         if t < unit - 1:
-            states = loop.compute(step.outputs[1:], names)
-        walked.append(names)
-    loop.read([plan.seeds[name] for name in step.states], "grad_after")
-    gradients = [loop.names[id(plan.seeds[name])] for name in step.states]
+            loop.states = loop.compute(step.outputs[1:], walked[t])
+    seeds = [plan.seeds[name] for name in step.states]
+    gradients: list[str] = []
+    if not closed:
+        loop.read(seeds, "grad_after")
+        gradients = [loop.names[id(seed)] for seed in seeds]
     sums: list[list[str]] = []
     for t in reversed(range(unit)):
-        names = walked[t]
-        loop.body.append(f"const real gs_{t} = gs[{f'{t}*ss + ' if t else ''}i];")
+        names, adjoint = walked[t], plan.gradients
+        loop.body.append(f"const real gs_{t} = {loop.at('gs', 'ss', t)};")
         names[id(plan.seeds["gs"])] = f"gs_{t}"
-        names |= {id(plan.seeds[s]): g for s, g in zip(step.states, gradients, strict=True)}
-        wanted = [plan.grad_x, *plan.grad_states, *(plan.grad_derived if tables else [])]
-        gx, *others = loop.compute(wanted, names)
-        loop.body.append(f"out[{f'{t}*os + ' if t else ''}i] = {gx};")
-        gradients = others[: len(step.states)]
-        sums.append(others[len(step.states) :])
+        if closed and t == unit - 1:
+            adjoint = plan.last
+        else:
+            names |= {id(seed): g for seed, g in zip(seeds, gradients, strict=True)}
+        gx, *others = loop.compute(adjoint.all if tables else [adjoint.x, *adjoint.states], names)
+        loop.body.append(f"{loop.at('out', 'os', t)} = {gx};")
+        gradients = others[: len(seeds)]
+        sums.append(others[len(seeds) :])
     loop.write("grad_before", gradients)
     if tables:
         loop.write("sums", [" + ".join(parts) for parts in zip(*sums, strict=True)], add=True)
@@ -207,22 +236,23 @@ def rows_source(plan: Plan) -> str:
         _once("derive", plan, [("constants", constants)], "derived", step.makers),
         _once("finish", plan, [("constants", constants), ("sums", plan.sums)], "grad_constants", plan.grad_constants),
     ]
-    units = (1,) if plan.early else (1, UNIT)
+    unit = 1 if plan.early_state else UNIT
     for tables in (False, True):
-        suffix = "_tables" if tables else ""
         if plan.early:
-            texts += _early(plan, tables, suffix)
-        for unit in units if not tables else (1,):
-            texts += [_forward(plan, unit, tables, suffix), _backward(plan, unit, tables, suffix)]
+            texts += _early(plan, tables, "_tables" if tables else "")
+        kinds = [(1, False)] if tables else [(1, False), *([(unit, False)] if unit > 1 else []), (unit, True)]
+        for size, closed in kinds:
+            texts += [_forward(plan, size, tables, closed), _backward(plan, size, tables, closed)]
 
-    def table(stem: str, suffix: str) -> str:
-        second = f"{stem}{UNIT}{suffix}<real>" if not plan.early and not suffix else "nullptr"
-        return f"{{{stem}1{suffix}<real>, {second}}}"
+    def table(stem: str) -> str:
+        several = f"{stem}{unit}<real>" if unit > 1 else "nullptr"
+        return f"{{{stem}1<real>, {several}, {stem}{unit}_closed<real>}}"
 
     early = "early<real>, early_tables<real>" if plan.early else "nullptr, nullptr"
+    flags = ", ".join(str(flag).lower() for flag in (plan.early_x, plan.last_needs_early))
     texts.append(
-        "template <class real>\nconstexpr Loops<real> loops{derive<real>, finish<real>, "
-        f"{early}, {table('forward', '')}, {table('forward', '_tables')}, {table('backward', '')}, {table('backward', '_tables')}}};\n"
+        f"template <class real>\nconstexpr Loops<real> loops{{derive<real>, finish<real>, {early}, {flags}, "
+        f"forward1_tables<real>, backward1_tables<real>, {table('forward')}, {table('backward')}}};\n"
     )
     return "\n".join(texts)
 

@@ -29,13 +29,18 @@ struct Rows {
 template <class real>
 using Loop = void (*)(const Rows<real>&);
 
-// The loops of a neuron. [1] takes kUnit steps at once, or is null; `tables`: `derived` are rows and sums are taken.
+// The loops of a neuron. Those with `tables` have rows for `derived` and take sums. Of the others [one] takes one step,
+// [unit] kUnit at once (null where a step must wait for the early part of the one before), [closed] as many as [unit], or
+// one, behind which nothing is wanted and no gradient comes from. kept[t*kept + k] is what the early part of step t left.
 constexpr int kUnit = 4;
+enum LoopKind { one, unit, closed, loop_kinds };
 template <class real>
 struct Loops {
-  Loop<real> derive, finish;  // constants -> derived; sums -> grad_constants
-  Loop<real> early, early_tables;  // null where a step has no early part
-  Loop<real> forward[2], forward_tables[2], backward[2], backward_tables[2];
+  Loop<real> derive, finish;       // constants -> derived; sums -> grad_constants
+  Loop<real> early, early_tables;  // of one step; null where a step has no early part
+  bool early_takes_x;
+  bool last_needs_early;  // whether [closed] takes that of the last step
+  Loop<real> forward_tables, backward_tables, forward[loop_kinds], backward[loop_kinds];
 };
 
 // Where a state begins.

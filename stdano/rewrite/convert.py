@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .base import BaseNode
+from ..nodes.base import BaseNode
+from ..nodes.link import is_patched
+from ..nodes.neurons import NEURONS, OWN, reset_net
+from ..nodes.normalised import hand_on
 from .containers import held_aside
 from .dataflow import first_argument, graph_of
 from .inherit import called, check_known, is_spiking, kind_of, move_hooks, require_layers, spiking_layers, successor
-from .link import is_patched
-from .neurons import NEURONS, OWN, reset_net
-from .normalised import hand_on
 
 DIGITS = {"0": "LIF", "1": "LLIF", "2": "SLIF"}  # the paper's configuration strings
 

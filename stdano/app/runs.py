@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..search import Architecture, search
+from ..search import resume as resume_search
+from ..search.loop import ARCHITECTURE
+from ..settings import SETTINGS, SearchSettings, Settings, TrainSettings, replace, run_settings
+from ..terminal import quoted
+from ..training import Result, resume, train
+from ..training.engine import METRICS
 from .processes import processes
-from .search import Architecture, search
-from .search import resume as resume_search
-from .search.loop import ARCHITECTURE
-from .settings import SETTINGS, SearchSettings, Settings, TrainSettings, replace, run_settings
-from .terminal import quoted
-from .training import Result, resume, train
-from .training.engine import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

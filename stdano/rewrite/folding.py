@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ..nodes.link import has_hooks, is_patched, link_of
+from ..nodes.normalised import BatchNormNeuron, unlink
 from .containers import held_aside
 from .dataflow import traced
 from .fusion import described, is_norm
 from .inherit import is_spiking
-from .link import has_hooks, is_patched, link_of
-from .normalised import BatchNormNeuron, unlink
 
 # Layers that use their weight as it is. SpikingJelly's of the same names do so too, its WSConv2d and others do not.
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)

@@ -11,15 +11,15 @@ from rich.table import Table
 
 import stdano_kernels
 
-from .convert import DIGITS
-from .models import neuron_string
-from .presets import get_preset
+from ..models import neuron_string
+from ..presets import get_preset
+from ..rewrite.convert import DIGITS
+from ..search import Architecture
+from ..settings import SearchSettings, TrainSettings, replace
+from ..terminal import console
+from ..training import Evaluation, Result, evaluate
+from ..training.checkpoint import write_atomically
 from .runs import check_one_process, complete, complete_search, plot_accuracy
-from .search import Architecture
-from .settings import SearchSettings, TrainSettings, replace
-from .terminal import console
-from .training import Evaluation, Result, evaluate
-from .training.checkpoint import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

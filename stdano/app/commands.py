@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .convert import DIGITS
+from ..rewrite.convert import DIGITS
+from ..settings import DataSettings, ModelSettings, SearchSettings, TrainSettings, replace, run_settings
+from ..terminal import console, quoted
 from .processes import is_main_process
-from .settings import DataSettings, ModelSettings, SearchSettings, TrainSettings, replace, run_settings
-from .terminal import console, quoted
 
 if TYPE_CHECKING:
-    from .training import Evaluation
+    from ..training import Evaluation
 
 
 def demo(arguments: Sequence[str]) -> None:
@@ -31,9 +31,9 @@ def demo(arguments: Sequence[str]) -> None:
 
 def search(arguments: Sequence[str]) -> None:
     """``stdano search``."""
+    from ..search import resume
+    from ..search import search as run
     from . import options
-    from .search import resume
-    from .search import search as run
 
     given, settings = options.parse_settings("search", options.Search, arguments, SearchSettings)
     if given.resume is not None:
@@ -55,10 +55,10 @@ def search(arguments: Sequence[str]) -> None:
 
 def train(arguments: Sequence[str]) -> None:
     """``stdano train``."""
+    from ..presets import get_preset
+    from ..training import resume
+    from ..training import train as run
     from . import options
-    from .presets import get_preset
-    from .training import resume
-    from .training import train as run
 
     given, settings = options.parse_settings("train", options.Train, arguments, TrainSettings)
     if given.resume is not None:
@@ -72,8 +72,8 @@ def train(arguments: Sequence[str]) -> None:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """``stdano evaluate``."""
+    from ..training import evaluate as run
     from . import options
-    from .training import evaluate as run
 
     given = options.parse("evaluate", options.Evaluate, arguments)
     settings = run_settings(given.folder, TrainSettings)
@@ -98,8 +98,8 @@ def ablate(arguments: Sequence[str]) -> None:
 
 def presets(arguments: Sequence[str]) -> None:
     """``stdano presets``."""
-    from .presets import details, get_preset, overview
-    from .presets import presets as all_presets
+    from ..presets import details, get_preset, overview
+    from ..presets import presets as all_presets
 
     text = "Named settings: the experiments of the paper (tables 3, 6 and 8), and small ones that run on a CPU."
     parser = argparse.ArgumentParser(prog="stdano presets", description=text)
@@ -125,7 +125,7 @@ def _name(command: str, preset: str | None) -> str:
 @contextmanager
 def _told_how_to_go_on(folder: Path) -> Iterator[None]:
     """Ctrl-C in a command that makes several runs."""
-    from .training import Interrupted
+    from ..training import Interrupted
 
     try:
         yield
@@ -136,7 +136,7 @@ def _told_how_to_go_on(folder: Path) -> Iterator[None]:
 def _show(result: Evaluation, model: ModelSettings, title: str) -> None:
     from rich.table import Table
 
-    from .models import neuron_string
+    from ..models import neuron_string
 
     table = Table("", "", "neuron", "firing rate", title=title)
     table.add_row("test accuracy", f"{result.accuracy:.2%}", "", "")

@@ -12,12 +12,12 @@ from typing import Any
 
 from rich.table import Table
 
-from .models import neuron_string
+from ..models import neuron_string
+from ..settings import TrainSettings, replace
+from ..terminal import console
+from ..training import Diverged, Result
+from ..training.checkpoint import write_atomically
 from .runs import check_one_process, complete, plot_accuracy
-from .settings import TrainSettings, replace
-from .terminal import console
-from .training import Diverged, Result
-from .training.checkpoint import write_atomically
 
 RUNS, SUMMARY, PICTURE = "runs.csv", "summary.csv", "accuracy.png"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from .settings import RunSettings
+from ..settings import RunSettings
 
 
 def processes(run: RunSettings) -> int:

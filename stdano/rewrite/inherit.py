@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from .base import BaseNode
-from .neurons import NEURONS, OWN, PARAMETRIC, SPIKINGJELLY_NEURONS, LearnedTau, SLIFNode, is_spikingjellys
-from .super_neuron import SuperNeuron
+from ..nodes.base import BaseNode
+from ..nodes.neurons import NEURONS, OWN, PARAMETRIC, SPIKINGJELLY_NEURONS, LearnedTau, SLIFNode, is_spikingjellys
+from ..nodes.super_neuron import SuperNeuron
 
 _INHERITED = (
     "tau",

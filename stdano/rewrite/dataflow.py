@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
-from .neurons import reset_net
+from ..nodes.neurons import reset_net
 
 Place = nn.Module | str  # a module of interest, or in words
 

@@ -9,13 +9,13 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .base import BaseNode
+from ..nodes.base import BaseNode
+from ..nodes.link import channel_dimension, has_hooks, is_patched, kernel_shape, link_of
+from ..nodes.neurons import OWN
+from ..nodes.normalised import BatchNormNeuron, link, unlink
+from ..nodes.norms import SynchronisedBatchNorm2d
 from .dataflow import Flow, traced, watched
 from .inherit import is_spiking
-from .link import channel_dimension, has_hooks, is_patched, kernel_shape, link_of
-from .neurons import OWN
-from .normalised import BatchNormNeuron, link, unlink
-from .norms import SynchronisedBatchNorm2d
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, SynchronisedBatchNorm2d)
 
@@ -69,7 +69,7 @@ def fuse(model: nn.Module, example_input: Any = None) -> FusionReport:
     A fused pair computes the two apart, with the values of before, in calls in which fusing could be noticed: while one
     of them has hooks that were set later, global ones included, or another ``forward`` around its own; in
     ``torch.inference_mode``, where torch does not tell of changes in place; for an empty batch in training. (A forward
-    hook of a neuron that reads its output alone may be marked by :func:`stdano.link.reads_output_alone`.) Under
+    hook of a neuron that reads its output alone may be marked by :func:`stdano.nodes.link.reads_output_alone`.) Under
     ``torch.compile`` and ``torch.export`` the norm passes a copy on, which Inductor removes again.
 
     It raises an error where the neuron runs without its norm, where the shape shows that something other

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import tyro
 
-from .presets import get_preset
-from .processes import processes
-from .settings import (
+from ..presets import get_preset
+from ..settings import (
     DataSettings,
     ModelSettings,
     OptimiserSettings,
@@ -30,6 +29,7 @@ from .settings import (
     read_settings,
     replace,
 )
+from .processes import processes
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -206,8 +206,8 @@ def _start(kind: type[Settings], preset: str | None, config: Path | None, archit
     elif config is not None:
         settings = read_settings(config, kind)
     if architecture is not None:
-        from .models import MODELS
-        from .search import Architecture
+        from ..models import MODELS
+        from ..search import Architecture
 
         found = Architecture.load(architecture / "architecture.json" if architecture.is_dir() else architecture)
         if found.model not in MODELS:

@@ -1,0 +1,1 @@
+"""The command line, and the studies of several runs that only it has."""
