@@ -106,7 +106,7 @@ def neuron_source(plan: Plan, keep: Sequence[Node] = ()) -> str:
     of_derived = _elements("derived", step.derived)
     rests = [f"constants[{list(step.constants).index(r)}]" if isinstance(r, str) else _number(r) for r in step.rest_names()]
     before = {id(step.x): "x", **_elements("state", states), **of_derived}
-    gradients = [plan.grad_x, *plan.grad_states, *plan.grad_derived]
+    gradients = plan.gradients.all
     texts = [
         "import triton\nimport triton.language as tl\n\n"
         "from stdano_kernels.triton.math import atan, exp, exp_negative, exp_or_zero, limited, reciprocal, sigmoid, spread, tanh\n",
@@ -122,7 +122,7 @@ def neuron_source(plan: Plan, keep: Sequence[Node] = ()) -> str:
         )
         names = {**before, id(plan.seeds["gs"]): "gs", **_elements("grads", seeds)}
         texts.append(
-            _function("adjoint(gs, grads, x, state, derived, alpha)", "The gradients.", names, [[plan.grad_x], plan.grad_states, plan.grad_derived], varied, 1)
+            _function("adjoint(gs, grads, x, state, derived, alpha)", "The gradients.", names, [[plan.gradients.x], plan.gradients.states, plan.gradients.derived], varied, 1)
         )
     else:
         texts.append(_function("charge(x, state, derived, alpha)", "What is kept.", dict(before), [keep], outputs))
@@ -132,8 +132,10 @@ def neuron_source(plan: Plan, keep: Sequence[Node] = ()) -> str:
         )
         names = {**before, **after, id(plan.seeds["gs"]): "gs", **_elements("grads", seeds)}
         texts.append(
-            _function("adjoint(gs, grads, x, kept, state, derived, alpha)", "The gradients.", names, [[plan.grad_x], plan.grad_states, plan.grad_derived], varied, 1)
+            _function("adjoint(gs, grads, x, kept, state, derived, alpha)", "The gradients.", names, [[plan.gradients.x], plan.gradients.states, plan.gradients.derived], varied, 1)
         )
+    lasts = _varying(plan.last.all, [step.x, *states, *plan.seeds.values()])
+    texts.append(_function("last_adjoint(gs, x, state, derived, alpha)", "The gradients where nothing comes from behind.", {**before, id(plan.seeds["gs"]): "gs"}, [[plan.last.x], plan.last.states, plan.last.derived], lasts, 1))
     names = {**_elements("constants", constants), **_elements("sums", plan.sums)}
     texts.append(_function("finish(constants, sums)", "The gradients of constants from those of what derive() gives.", names, [plan.grad_constants]))
     return "\n\n".join(texts)
