@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import compiler, fakes, reference, registration
+from . import compiler, reference, registration
 from .backends import NAMES, constant_when_traced, select
 from .checks import check_affine, check_constant, check_input, check_state
 from .define.neuron import Neuron
 from .define.trace import Variant
 from .neurons import NEURONS
 from .settings import choice, flag
-from .spec import Settled, Spec, spec_of, traced
+from .spec import KERNELS, Settled, Spec, spec_of, traced
 
 _DOC = """{doc}
 
@@ -208,7 +208,7 @@ def kernel_for(neuron: type[Neuron], plain: tuple, backend: str, is_double: bool
     """The name of a compiled kernel, and why there is none; ``plain``: of a variant."""
     variant = Variant(*plain)
     name = compiler.name_of(neuron, variant)
-    fakes.STATES[name] = len(neuron.states)
+    KERNELS[name] = neuron, variant
     return name, compiler.ensure(neuron, variant, is_double) if backend == "cpu" else None
 
 
