@@ -1,38 +1,36 @@
 // The second stage of all sums for channels: the threads' partial sums, added up channel by channel.
+#include <cuda_runtime_api.h>
 #define STDANO_ISA cuda
 #include "device.h"
-#include "grid.h"
+#include "layout.h"
 
 namespace stdano::cuda {
 namespace {
 
 constexpr int kThreads = 512;
+constexpr int kMostSums = 16, kMostParts = 64;
 
-struct Sums {
+// Of [.][slabs][columns] a channel has the columns [c*width, (c + 1)*width); `which` says at what index its sums are.
+struct Arguments {
+  const double* partial;
+  int64_t slabs, columns, width;
+  Divisor width_divisor;
   int which[kMostSums];
-  void* out[kMostSums];
-  bool is_double[kMostSums], one[kMostSums];
+  double* out;  // [sums][parts][channels] of what is still to be added up; or null
+  Sum sums[kMostSums];
 };
 
-// One of them by selection: an index that is known at run time alone would copy them all to local memory.
-template <class T>
-__device__ __forceinline__ T pick(const T (&values)[kMostSums], unsigned i) {
-  const T low = i == 0 ? values[0] : values[1], high = i == 2 ? values[2] : values[3];
-  return i < 2 ? low : high;
-}
-
-// Block (channel, sum): thread i adds entries i, i + kThreads, ...; then pairs are added. The order never depends on
-// the device.
-__global__ void __launch_bounds__(kThreads)
-    sums_kernel(const double* __restrict__ partial, Slices slices, int64_t channel_stride, Sums all) {
-  const bool one = pick(all.one, blockIdx.y);
-  if (one && blockIdx.x > 0) return;
-  const int64_t width = one ? slices.columns : channel_stride;  // columns of this channel, from `start` on
-  const int64_t start = one ? 0 : blockIdx.x * channel_stride;
-  partial += pick(all.which, blockIdx.y) * slices.slabs * slices.columns + start;
+// Block (channel, sum, part), of which each part has its share: thread i adds entries i, i + kThreads, ...; then pairs are added. The order never depends
+// on the device.
+__global__ void __launch_bounds__(kThreads) sums_kernel(const __grid_constant__ Arguments a) {
+  const int64_t entries = a.slabs * a.width, share = (entries + gridDim.z - 1) / gridDim.z;
+  const int64_t begin = blockIdx.z * share, end = begin + share < entries ? begin + share : entries;
+  const double* partial = a.partial + a.which[blockIdx.y] * a.slabs * a.columns + blockIdx.x * a.width;
   double own = 0;
-  for (int64_t i = threadIdx.x; i < slices.slabs * width; i += kThreads) {
-    own += partial[i / width * slices.columns + i % width];
+#pragma unroll 4
+  for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
+    const int64_t slab = divide(i, a.width_divisor);
+    own += partial[slab * (a.columns - a.width) + i];
   }
   __shared__ double sums[kThreads];
   sums[threadIdx.x] = own;
@@ -43,12 +41,22 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();
   }
   if (threadIdx.x > 0) return;
-  void* out = pick(all.out, blockIdx.y);
-  if (pick(all.is_double, blockIdx.y)) {
-    static_cast<double*>(out)[blockIdx.x] = sums[0];
-  } else {
-    static_cast<float*>(out)[blockIdx.x] = static_cast<float>(sums[0]);
+  if (a.out) {
+    a.out[(static_cast<int64_t>(blockIdx.y) * gridDim.z + blockIdx.z) * gridDim.x + blockIdx.x] = sums[0];
+    return;
   }
+  const Sum& sum = a.sums[blockIdx.y];
+  if (sum.is_double) {
+    static_cast<double*>(sum.out)[blockIdx.x] = sums[0];
+  } else {
+    static_cast<float*>(sum.out)[blockIdx.x] = static_cast<float>(sums[0]);
+  }
+}
+
+// Blocks that share the entries of one channel's sum.
+unsigned count_parts(int64_t entries) {
+  const int64_t wanted = (entries + 8 * kThreads - 1) / (8 * kThreads);
+  return static_cast<unsigned>(wanted < kMostParts ? wanted : kMostParts);
 }
 
 }  // namespace
@@ -76,24 +84,51 @@ const char* code_error() {
   }
 }
 
-int64_t partial_size(const Geometry& g) {
-  if (g.N == 0) return 0;
-  const Slices slices = make_slices(g);
-  return slices.slabs * slices.columns;
+int64_t partial_size(const Geometry& g, int64_t count) {
+  const Slices s = make_slices(g);
+  const int64_t parts = g.channels * count_parts(s.slabs * s.columns / g.channels);
+  return count * (s.slabs * s.columns + (parts > kMostParts ? parts : kMostParts));
 }
 
-void launch_sums(const SumsCall& call, cudaStream_t stream) {
-  Sums all{};
-  bool one = true;
-  for (int k = 0; k < call.count; ++k) {
-    all.which[k] = call.sums[k].which;
-    all.out[k] = call.sums[k].out;
-    all.is_double[k] = call.sums[k].is_double;
-    all.one[k] = call.sums[k].one || call.g.channels == 1;  // whose columns are not its channel_stride
-    one = one && all.one[k];
+namespace {
+
+// The sums that `a` names, kMostSums at most.
+void launch(Arguments a, int count, unsigned blocks, double* scratch, cudaStream_t stream) {
+  const unsigned parts = count_parts(a.slabs * a.width);
+  a.width_divisor = make_divisor(a.width);
+  a.out = parts > 1 ? scratch : nullptr;
+  sums_kernel<<<dim3(blocks, count, parts), kThreads, 0, stream>>>(a);
+  if (parts == 1) return;
+  a.partial = scratch;
+  a.slabs = parts;
+  a.columns = blocks;
+  a.width = 1;
+  for (int k = 0; k < count; ++k) a.which[k] = k;
+  launch(a, count, blocks, nullptr, stream);
+}
+
+}  // namespace
+
+void launch_sums(const Geometry& g, double* partial, const std::vector<Sum>& sums, cudaStream_t stream) {
+  const Slices slices = make_slices(g);
+  for (const bool one : {false, true}) {
+    Arguments a{};
+    int count = 0;
+    for (size_t k = 0; k < sums.size(); ++k) {
+      if ((sums[k].one || g.channels == 1) == one) {
+        a.which[count] = static_cast<int>(k);
+        a.sums[count++] = sums[k];
+      }
+      if (count == 0 || (count < kMostSums && k + 1 < sums.size())) continue;
+      a.partial = partial;
+      a.slabs = slices.slabs;
+      a.columns = slices.columns;
+      a.width = one ? slices.columns : g.channel_stride;
+      launch(a, count, one ? 1 : static_cast<unsigned>(g.channels),
+             partial + static_cast<int64_t>(sums.size()) * slices.slabs * slices.columns, stream);
+      count = 0;
+    }
   }
-  const dim3 grid(one ? 1 : static_cast<unsigned>(call.g.channels), call.count);
-  sums_kernel<<<grid, kThreads, 0, stream>>>(call.partial, make_slices(call.g), call.g.channel_stride, all);
 }
 
 }  // namespace stdano::cuda
