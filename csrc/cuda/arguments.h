@@ -61,12 +61,13 @@ struct ForwardArguments : Arguments<real> {
 template <class real>
 struct BackwardArguments : Arguments<real> {
   int has_grad_state;  // a bit for each
+  int closes;          // behind the last step nothing is wanted
   const void* grad_spikes;
   const real *checkpoints, *grad_state[kDeviceStates];
   const void* grad_sequence[kMostSequences];
   void* grad_x;
   real *grad_state0[kDeviceStates], *grad_constants[kDeviceConstants];
-  Columns columns;
+  int64_t threads;  // of which one takes the neurons that lie as many apart
   double *partial[kDeviceConstants], *partial_shift, *partial_scale;  // [slabs][columns] each
   const uint8_t* codes;
   int bit;
@@ -94,12 +95,10 @@ struct FastKernels {
   int width;
 };
 
-using cuda::Coded;
-using cuda::NeuronInfo;
-
 // As NeuronKernels of rows.h.
 struct DeviceNeuron : NeuronInfo {
   int surrogate;
+  bool is_long;  // what comes back from a step to the next takes long to compute
   void (*derive)(const float* constants, float* derived, float* rest);
   void (*derive_double)(const double* constants, double* derived, double* rest);  // null: no kernels
   GeneralKernels<float> general;

@@ -2,6 +2,8 @@
 // a super neuron over its codes. Free of torch, so that a host compiler can build them too.
 #pragma once
 
+#include <type_traits>
+
 #include "layout.h"
 
 namespace stdano {
@@ -11,7 +13,7 @@ constexpr int kChannelThreads = 256;
 constexpr int channel_blocks = 4;  // 64 registers for each thread, of which ptxas by itself may take 40 and spill
 
 struct SumArguments : Layout {
-  Columns columns;
+  int64_t threads;
   int count;
   double* partial;  // [count][slabs][columns]
 };
@@ -19,36 +21,35 @@ struct SumArguments : Layout {
 inline SumArguments sum_arguments(const Geometry& g, int count, double* partial) {
   SumArguments a;
   fill_layout(a, g);
-  a.columns = make_columns(g, true);
+  a.threads = make_slices(g).threads();
   a.count = count;
   a.partial = partial;
   return a;
 }
 
-// Calls f with the first offset of each neuron of this thread's column; false where the thread has none.
+STDANO_INLINE int64_t this_thread() { return static_cast<int64_t>(blockIdx.x) * kChannelThreads + threadIdx.x; }
+
+// Calls f with the first offset of each neuron of a thread.
 template <class F>
-STDANO_INLINE bool walk_offsets(const SumArguments& a, int64_t thread, F f) {
-  if (thread >= a.columns.threads) return false;
-  walk_column(a.columns, a.g, thread, [&](int64_t m) { f(offset(a, m)); });
-  return true;
+STDANO_INLINE void walk(const SumArguments& a, F f) {
+  for (int64_t m = this_thread(); m < a.g.N; m += a.threads) f(offset(a, m));
 }
 
 template <class T, int most>
-STDANO_INLINE void store_sums(const SumArguments& a, int64_t thread, const T (&sums)[most]) {
+STDANO_INLINE void store_sums(const SumArguments& a, const T (&sums)[most]) {
 #pragma unroll
   for (int k = 0; k < most; ++k) {
-    if (k < a.count) a.partial[k * a.columns.threads + thread] = static_cast<double>(sums[k]);
+    if (k < a.count) a.partial[k * a.threads + this_thread()] = static_cast<double>(sums[k]);
   }
 }
-
-STDANO_INLINE int64_t this_thread() { return static_cast<int64_t>(blockIdx.x) * kChannelThreads + threadIdx.x; }
 
 // The square of a float is exact in double, so no fma is needed here.
 template <class scalar, class real>
 __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     channel_sums_kernel(const scalar* __restrict__ x, const __grid_constant__ SumArguments a) {
+  if (this_thread() >= a.threads) return;
   double sums[kChannelSums] = {};
-  const bool any = walk_offsets(a, this_thread(), [&](int64_t at) {
+  walk(a, [&](int64_t at) {
 #pragma unroll 4
     for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
       const double value = convert(x[at], real());
@@ -56,12 +57,13 @@ __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
       sums[1] += value * value;
     }
   });
-  if (any) store_sums(a, this_thread(), sums);
+  store_sums(a, sums);
 }
 
 // The spikes of each neuron in codes. Four are counted at once, in the bytes of a number, up to 255 each.
 __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     count_kernel(const uint8_t* __restrict__ codes, const __grid_constant__ SumArguments a) {
+  if (this_thread() >= a.threads) return;
   int64_t counts[kMostMembers] = {};
   uint32_t low = 0, high = 0;
   int counted = 0;
@@ -71,7 +73,7 @@ __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     low = high = 0;
     counted = 0;
   };
-  const bool any = walk_offsets(a, this_thread(), [&](int64_t at) {
+  walk(a, [&](int64_t at) {
     for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
       const uint32_t code = codes[at];
       low += (code & 15) * 0x00204081u & 0x01010101u;
@@ -80,15 +82,16 @@ __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     }
   });
   flush();
-  if (any) store_sums(a, this_thread(), counts);
+  store_sums(a, counts);
 }
 
 template <class scalar, class real, int most>
 __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     super_sums_kernel(const uint8_t* __restrict__ codes, const scalar* __restrict__ grad,
                       const __grid_constant__ SumArguments a) {
+  if (this_thread() >= a.threads) return;
   double sums[1 + most] = {};
-  const bool any = walk_offsets(a, this_thread(), [&](int64_t at) {
+  walk(a, [&](int64_t at) {
     real of_neuron[1 + most] = {};
 #pragma unroll 4
     for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
@@ -101,12 +104,13 @@ __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
 #pragma unroll
     for (int k = 0; k <= most; ++k) sums[k] += of_neuron[k];
   });
-  if (any) store_sums(a, this_thread(), sums);
+  store_sums(a, sums);
 }
 
-// What is read for each channel, for `width` neighbouring neurons at a time.
+// What is read for each channel, for `width` neighbouring neurons at a time, or AnyFloat for one.
 template <class real>
 struct TableArguments : Layout {
+  Dtype dtype;
   const real* table;
   int rows;
   int one_channel;  // for all neighbours
@@ -124,8 +128,8 @@ STDANO_INLINE void load_table(const TableArguments<real>& a, int64_t m, real (&o
 
 template <class scalar, class real, int width>
 __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
-    channel_affine_kernel(const scalar* grad, const scalar* __restrict__ x, scalar* out,  // out may be grad
-                          const __grid_constant__ TableArguments<real> a) {
+    channel_affine_kernel(const void* grad, const void* x, void* out, const __grid_constant__ TableArguments<real> a) {
+  using Neighbours = Few<scalar, real, width>;
   const int64_t m = this_thread() * width;
   if (m >= a.g.N) return;
   real table[3][width];  // centre, slope, offset
@@ -133,21 +137,19 @@ __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
   int64_t at = offset(a, m);
 #pragma unroll 2
   for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
-    const Pack<scalar, width> in = load<width>(x + at), g = load<width>(grad + at);
-    Pack<scalar, width> sum;
+    const auto x_raw = Neighbours::load(x, at, a.dtype), grad_raw = Neighbours::load(grad, at, a.dtype);
+    real in[width], sum[width];
+    Neighbours::read(x_raw, a.dtype, in);
+    Neighbours::read(grad_raw, a.dtype, sum);
 #pragma unroll
-    for (int i = 0; i < width; ++i) {
-      const real added = fma_(table[1][i], convert(in.items[i], real()) - table[0][i], table[2][i]);
-      sum.items[i] = convert(convert(g.items[i], real()) + added, scalar());
-    }
-    store(out + at, sum);
+    for (int i = 0; i < width; ++i) sum[i] += fma_(table[1][i], in[i] - table[0][i], table[2][i]);
+    Neighbours::store(out, at, a.dtype, sum);
   }
 }
 
 template <class scalar, class real, int width, int most>
 __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
-    decode_kernel(const uint8_t* __restrict__ codes, scalar* __restrict__ y,
-                  const __grid_constant__ TableArguments<real> a) {
+    decode_kernel(const uint8_t* __restrict__ codes, void* y, const __grid_constant__ TableArguments<real> a) {
   const int64_t m = this_thread() * width;
   if (m >= a.g.N) return;
   real table[1 + most][width];
@@ -156,45 +158,54 @@ __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
 #pragma unroll 4
   for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
     const Pack<uint8_t, width> code = load<width>(codes + at);
-    Pack<scalar, width> out;
+    real out[width];
 #pragma unroll
     for (int i = 0; i < width; ++i) {
-      real value = table[0][i];
+      out[i] = table[0][i];
 #pragma unroll
-      for (int k = 0; k < most; ++k) value += (code.items[i] >> k & 1) != 0 ? table[1 + k][i] : real(0);
-      out.items[i] = convert(value, scalar());
+      for (int k = 0; k < most; ++k) out[i] += (code.items[i] >> k & 1) != 0 ? table[1 + k][i] : real(0);
     }
-    store(y + at, out);
+    Few<scalar, real, width>::store(y, at, a.dtype, out);
   }
 }
 
-// Neighbours that a thread takes where memory allows.
-template <class real>
-constexpr int table_width = sizeof(real) == 4 ? 4 : 1;
+// Calls f with what the kernels that a thread takes four neighbours with are compiled for, or with AnyFloat or double for
+// one neighbour where memory does not allow that.
+template <class F, class... Pointers>
+void choose_width(Dtype dtype, const Geometry& g, bool may_be_wide, F f, Pointers... pointers) {
+  if (dtype == Dtype::float64) return f(Numbers<double, double>(), std::integral_constant<int, 1>());
+  const int bytes = dtype == Dtype::float32 ? 16 : 8;
+  if (!may_be_wide || g.inner % 4 != 0 || !is_aligned(bytes, pointers...)) {
+    return f(Numbers<AnyFloat, float>(), std::integral_constant<int, 1>());
+  }
+  const auto wide = [&](auto scalar) { f(Numbers<decltype(scalar), float>(), std::integral_constant<int, 4>()); };
+  if (dtype == Dtype::float32) return wide(float());
+  dtype == Dtype::bfloat16 ? wide(bfloat16()) : wide(float16());
+}
 
-// Calls start with the kernel for several neighbours or the one for a single one, the number of its threads, arguments.
-template <class real, class Start, class Kernel, class... Pointers>
-void start_widest(const Geometry& g, const void* table, int rows, Start start, Kernel wide, Kernel narrow,
-                  Pointers... pointers) {
-  constexpr int width = table_width<real>;
+template <class real>
+TableArguments<real> table_arguments(const Geometry& g, Dtype dtype, const void* table, int rows) {
   TableArguments<real> a;
   fill_layout(a, g);
+  a.dtype = dtype;
   a.table = static_cast<const real*>(table);
   a.rows = rows;
-  a.one_channel = g.channel_stride % width == 0;
-  const bool is_wide = g.inner % width == 0 && (is_aligned(width * sizeof(*pointers), pointers) && ...);
-  start(is_wide ? wide : narrow, is_wide ? g.N / width : g.N, a);
+  a.one_channel = g.channel_stride % 4 == 0;
+  return a;
 }
 
 template <class Stream, class Kernel, class... Pointers>
 void start_sums(Kernel kernel, const SumArguments& a, Stream stream, Pointers... pointers) {
-  STDANO_LAUNCH(kernel, count_blocks(a.columns.threads, kChannelThreads), kChannelThreads, stream, pointers..., a);
+  STDANO_LAUNCH(kernel, count_blocks(a.threads, kChannelThreads), kChannelThreads, stream, pointers..., a);
 }
 
-template <class scalar, class real, class Stream>
+template <class Stream>
 void channel_sums(const ChannelSumsCall& call, Stream stream) {
-  start_sums(channel_sums_kernel<scalar, real>, sum_arguments(call.g, kChannelSums, call.sums), stream,
-             static_cast<const scalar*>(call.x));
+  choose_numbers(call.dtype, [&](auto n) {
+    using scalar = typename decltype(n)::scalar;
+    start_sums(channel_sums_kernel<scalar, typename decltype(n)::real>,
+               sum_arguments(call.g, kChannelSums, call.sums), stream, static_cast<const scalar*>(call.x));
+  });
 }
 
 template <class Stream>
@@ -202,38 +213,40 @@ void count(const Geometry& g, int members, const uint8_t* codes, double* sums, S
   start_sums(count_kernel, sum_arguments(g, members, sums), stream, codes);
 }
 
-template <class scalar, class real, class Stream>
+template <class Stream>
 void super_sums(const SuperSumsCall& call, Stream stream) {
-  const auto kernel = call.members <= 4 ? super_sums_kernel<scalar, real, 4> : super_sums_kernel<scalar, real, 8>;
-  start_sums(kernel, sum_arguments(call.g, 1 + call.members, call.sums), stream, call.codes,
-             static_cast<const scalar*>(call.grad));
+  choose_numbers(call.dtype, [&](auto n) {
+    using scalar = typename decltype(n)::scalar;
+    using real = typename decltype(n)::real;
+    const auto kernel = call.members <= 4 ? super_sums_kernel<scalar, real, 4> : super_sums_kernel<scalar, real, 8>;
+    start_sums(kernel, sum_arguments(call.g, 1 + call.members, call.sums), stream, call.codes,
+               static_cast<const scalar*>(call.grad));
+  });
 }
 
-template <class scalar, class real, class Stream>
+template <class Stream>
 void channel_affine(const ChannelAffineCall& call, Stream stream) {
-  const scalar *grad = static_cast<const scalar*>(call.grad), *x = static_cast<const scalar*>(call.x);
-  scalar* out = static_cast<scalar*>(call.out);
-  const auto start = [&](auto kernel, int64_t threads, const TableArguments<real>& a) {
-    STDANO_LAUNCH(kernel, count_blocks(threads, kChannelThreads), kChannelThreads, stream, grad, x, out, a);
+  const auto start = [&](auto n, auto width) {
+    using real = typename decltype(n)::real;
+    const auto a = table_arguments<real>(call.g, call.dtype, call.table, 3);
+    STDANO_LAUNCH((channel_affine_kernel<typename decltype(n)::scalar, real, decltype(width)::value>),
+                  count_blocks(call.g.N / decltype(width)::value, kChannelThreads), kChannelThreads, stream, call.grad,
+                  call.x, call.out, a);
   };
-  start_widest<real>(call.g, call.table, 3, start, channel_affine_kernel<scalar, real, table_width<real>>,
-                     channel_affine_kernel<scalar, real, 1>, grad, x, out);
+  choose_width(call.dtype, call.g, true, start, call.grad, call.x, call.out);
 }
 
-template <class scalar, class real, class Stream>
+template <class Stream>
 void decode(const DecodeCall& call, Stream stream) {
-  scalar* y = static_cast<scalar*>(call.y);
-  constexpr int width = table_width<real>;
-  const auto start = [&](auto kernel, int64_t threads, const TableArguments<real>& a) {
-    STDANO_LAUNCH(kernel, count_blocks(threads, kChannelThreads), kChannelThreads, stream, call.codes, y, a);
+  const auto start = [&](auto n, auto width) {
+    using real = typename decltype(n)::real;
+    constexpr int most = decltype(width)::value == 1 ? kMostMembers : 4;
+    const auto a = table_arguments<real>(call.g, call.dtype, call.table, 1 + call.members);
+    STDANO_LAUNCH((decode_kernel<typename decltype(n)::scalar, real, decltype(width)::value, most>),
+                  count_blocks(call.g.N / decltype(width)::value, kChannelThreads), kChannelThreads, stream,
+                  call.codes, call.y, a);
   };
-  if (call.members <= 4) {
-    start_widest<real>(call.g, call.table, 1 + call.members, start, decode_kernel<scalar, real, width, 4>,
-                       decode_kernel<scalar, real, 1, 4>, call.codes, y);
-  } else {
-    start_widest<real>(call.g, call.table, 1 + call.members, start, decode_kernel<scalar, real, 1, 8>,
-                       decode_kernel<scalar, real, 1, 8>, call.codes, y);
-  }
+  choose_width(call.dtype, call.g, call.members <= 4, start, call.codes, call.y);
 }
 
 }  // namespace STDANO_ISA

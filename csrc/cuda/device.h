@@ -8,16 +8,12 @@
 typedef struct CUstream_st* cudaStream_t;  // as CUDA has it
 
 namespace stdano {
-namespace cuda {
 
 // A neuron that has kernels; the rest of it is DeviceNeuron of arguments.h.
 struct NeuronInfo {
   const char* name;
   int states, constants;
 };
-
-// By its name, null where there are no kernels.
-const NeuronInfo* find(const std::string& name, bool is_double);
 
 // What holds for one neuron of several: `bit` of the codes is its. Backward, see BackwardArguments of arguments.h.
 struct Coded {
@@ -26,6 +22,11 @@ struct Coded {
   const void *table, *sum;
   void* new_sum;
 };
+
+namespace cuda {
+
+// By its name, null where there are no kernels.
+const NeuronInfo* find(const std::string& name, bool is_double);
 
 // The sums that a call wants, by their numbers (see BackwardCall), in the order in which its partial sums lie.
 std::vector<int> wanted_sums(const BackwardCall<NeuronInfo>&);

@@ -3,6 +3,7 @@
 #include "launch.h"
 
 #include "channels.h"
+#include "sums.h"
 
 namespace stdano::cuda {
 
@@ -33,15 +34,9 @@ void launch(const SuperBackwardCall<NeuronInfo>& call, void* scratch, cudaStream
   super_backward(call, scratch, stream);
 }
 
-#define STDANO_CHANNEL_LAUNCH(Call, function)                                       \
-  void launch(const Call& call, cudaStream_t stream) {                              \
-    choose_numbers(call.dtype, [&](auto n) {                                        \
-      function<typename decltype(n)::scalar, typename decltype(n)::real>(call, stream); \
-    });                                                                             \
-  }
-STDANO_CHANNEL_LAUNCH(DecodeCall, decode)
-STDANO_CHANNEL_LAUNCH(SuperSumsCall, super_sums)
-STDANO_CHANNEL_LAUNCH(ChannelSumsCall, channel_sums)
-STDANO_CHANNEL_LAUNCH(ChannelAffineCall, channel_affine)
+void launch(const DecodeCall& call, cudaStream_t stream) { decode(call, stream); }
+void launch(const SuperSumsCall& call, cudaStream_t stream) { super_sums(call, stream); }
+void launch(const ChannelSumsCall& call, cudaStream_t stream) { channel_sums(call, stream); }
+void launch(const ChannelAffineCall& call, cudaStream_t stream) { channel_affine(call, stream); }
 
 }  // namespace stdano::cuda

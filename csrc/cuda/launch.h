@@ -115,17 +115,19 @@ void backward(const BackwardCall<NeuronInfo>& call, Coded coded, Stream stream) 
     a.grad_state[j] = static_cast<const real*>(call.grad_state[j]);
     a.has_grad_state |= a.grad_state[j] ? 1 << j : 0;
   }
+  // Where the CPU leaves out what is 0 there, so that the signs of zeros agree.
+  a.closes = call.grad_state.empty() && !a.has_tables && a.sequences == 0 && (k.is_long || call.g.T % 4 == 0);
   for (int q = 0; q < a.sequences; ++q) a.grad_sequence[q] = call.grad_sequences[q];
   a.grad_x = call.grad_x;
   for (size_t j = 0; j < call.grad_state0.size(); ++j) a.grad_state0[j] = static_cast<real*>(call.grad_state0[j]);
   for (size_t j = 0; j < call.grad_constants.size(); ++j) {
     a.grad_constants[j] = static_cast<real*>(call.grad_constants[j]);
   }
-  a.columns = make_columns(call.g, call.sums != nullptr);
+  a.threads = call.sums ? make_slices(call.g).threads() : call.g.N;
   double* partial = call.sums;
   for (int number : list_sums(call)) {
     (number < k.constants ? a.partial[number] : number == k.constants ? a.partial_shift : a.partial_scale) = partial;
-    partial += a.columns.threads;
+    partial += a.threads;
   }
   a.has_codes = coded.codes != nullptr;
   a.codes = coded.codes;
@@ -134,7 +136,7 @@ void backward(const BackwardCall<NeuronInfo>& call, Coded coded, Stream stream) 
   a.sum = static_cast<const real*>(coded.sum);
   a.new_sum = static_cast<real*>(coded.new_sum);
   const auto start = [&](auto kernel) {
-    STDANO_LAUNCH(kernel, count_blocks(a.columns.threads, kBackwardThreads), kBackwardThreads, stream, a);
+    STDANO_LAUNCH(kernel, count_blocks(a.threads, kBackwardThreads), kBackwardThreads, stream, a);
   };
   if constexpr (sizeof(real) == 4) {
     const FastKernels& fast = fast_kernels(k, call.dtype);

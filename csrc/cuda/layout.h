@@ -94,11 +94,11 @@ STDANO_INLINE Index channel_of(const Layout& a, Index m) {
   return remainder(divide(m, a.channel_stride), a.channels);
 }
 
-// How sums for each channel are divided among threads: neuron (slab*rows + i)*columns + column goes to thread
+// How sums for each channel are divided among threads: neuron (row*slabs + slab)*columns + column goes to thread
 // slab*columns + column, which stays within a channel.
 struct Slices {
   int64_t columns, slabs;
-  int rows;
+  int64_t threads() const { return slabs * columns; }
 };
 
 // Threads that a device is kept busy with where sums are taken: more work than these go through is done in sequence.
@@ -109,32 +109,7 @@ inline Slices make_slices(const Geometry& g) {
   const int64_t columns = g.channels > 1 ? g.channels * g.channel_stride : (g.N < kSumColumns ? g.N : kSumColumns);
   const int64_t rows = (g.N + columns - 1) / columns;
   const int64_t wanted = kSumThreads / columns < 1 ? 1 : kSumThreads / columns;
-  const int64_t slabs = wanted < rows ? wanted : rows;
-  return {columns, slabs, static_cast<int>((rows + slabs - 1) / slabs)};
-}
-
-// Neurons in the order in which threads take them; without sums one each.
-struct Columns {
-  Slices slices;
-  Divisor columns;
-  int64_t threads;
-};
-
-inline Columns make_columns(const Geometry& g, bool sums) {
-  const Slices slices = sums ? make_slices(g) : Slices{g.N, 1, 1};
-  return {slices, make_divisor(slices.columns), slices.slabs * slices.columns};
-}
-
-// Calls f with each neuron of a thread's column, those of one row after the other.
-template <class Index, class F>
-STDANO_INLINE void walk_column(const Columns& c, const Geometry& g, Index thread, F f) {
-  const Index columns = static_cast<Index>(c.slices.columns);
-  Index m = thread;
-  if (c.slices.rows > 1) {
-    stay_here();
-    m += divide(thread, c.columns) * static_cast<Index>(c.slices.rows - 1) * columns;  // slab*rows*columns + column
-  }
-  for (int row = 0; row < c.slices.rows && m < static_cast<Index>(g.N); ++row, m += columns) f(m);
+  return {columns, wanted < rows ? wanted : rows};
 }
 
 // Neighbouring values that one instruction loads or stores.
@@ -151,6 +126,87 @@ template <int width, class scalar>
 STDANO_INLINE void store(scalar* to, const Pack<scalar, width>& values) {
   *reinterpret_cast<Pack<scalar, width>*>(to) = values;
 }
+
+// x and what is like it, one value at a time, in a dtype that is known here or, AnyFloat, to the call alone.
+template <class scalar>
+struct Memory {
+  using Bits = scalar;
+  template <class Index>
+  static STDANO_INLINE Bits load(const void* base, Index at, Dtype) {
+    return static_cast<const scalar*>(base)[at];
+  }
+  template <class real>
+  static STDANO_INLINE real value(Bits bits, Dtype, real) {
+    return convert(bits, real());
+  }
+  template <class Index, class real>
+  static STDANO_INLINE void store(void* base, Index at, Dtype, real value) {
+    static_cast<scalar*>(base)[at] = convert(value, scalar());
+  }
+};
+
+struct AnyFloat {};
+
+template <>
+struct Memory<AnyFloat> {
+  using Bits = uint32_t;
+  template <class Index>
+  static STDANO_INLINE Bits load(const void* base, Index at, Dtype dtype) {
+    return dtype == Dtype::float32 ? static_cast<const uint32_t*>(base)[at] : static_cast<const uint16_t*>(base)[at];
+  }
+  static STDANO_INLINE float value(Bits bits, Dtype dtype, float) {
+    if (dtype == Dtype::float32) return bit_cast<float>(bits);
+    const uint16_t half = static_cast<uint16_t>(bits);
+    return dtype == Dtype::bfloat16 ? convert(bfloat16{half}, float()) : convert(float16{half}, float());
+  }
+  template <class Index>
+  static STDANO_INLINE void store(void* base, Index at, Dtype dtype, float value) {
+    if (dtype == Dtype::float32) {
+      static_cast<float*>(base)[at] = value;
+    } else {
+      const uint16_t half =
+          dtype == Dtype::bfloat16 ? convert(value, bfloat16()).bits : convert(value, float16()).bits;
+      static_cast<uint16_t*>(base)[at] = half;
+    }
+  }
+};
+
+// `width` neighbours of such memory; what is loaded is apart from what it means, so that nobody waits for it too early.
+template <class scalar, class real, int width>
+struct Few {
+  using Raw = Pack<scalar, width>;
+  template <class Index>
+  static STDANO_INLINE Raw load(const void* base, Index at, Dtype) {
+    return STDANO_ISA::load<width>(static_cast<const scalar*>(base) + at);
+  }
+  static STDANO_INLINE void read(const Raw& raw, Dtype, real (&values)[width]) {
+#pragma unroll
+    for (int i = 0; i < width; ++i) values[i] = convert(raw.items[i], real());
+  }
+  template <class Index>
+  static STDANO_INLINE void store(void* base, Index at, Dtype, const real (&values)[width]) {
+    Raw raw;
+#pragma unroll
+    for (int i = 0; i < width; ++i) raw.items[i] = convert(values[i], scalar());
+    STDANO_ISA::store(static_cast<scalar*>(base) + at, raw);
+  }
+};
+
+template <class scalar, class real>
+struct Few<scalar, real, 1> {
+  using Raw = typename Memory<scalar>::Bits;
+  template <class Index>
+  static STDANO_INLINE Raw load(const void* base, Index at, Dtype dtype) {
+    return Memory<scalar>::load(base, at, dtype);
+  }
+  static STDANO_INLINE void read(Raw raw, Dtype dtype, real (&values)[1]) {
+    values[0] = Memory<scalar>::value(raw, dtype, real());
+  }
+  template <class Index>
+  static STDANO_INLINE void store(void* base, Index at, Dtype dtype, const real (&values)[1]) {
+    Memory<scalar>::store(base, at, dtype, values[0]);
+  }
+};
 
 template <class... Pointers>
 bool is_aligned(int bytes, Pointers... pointers) {

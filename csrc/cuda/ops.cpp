@@ -27,8 +27,6 @@ void check_size(const Geometry& g) {
   STD_TORCH_CHECK(g.N <= (int64_t(1) << 37), "stdano: at most 2^37 neurons on a CUDA device, got ", g.N);
 }
 
-using cuda::NeuronInfo;
-
 template <class Call, class... Scratch>
 void launch(const Call& call, cudaStream_t stream, Scratch... scratch) {
   check_size(call.g);

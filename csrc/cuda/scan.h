@@ -13,50 +13,6 @@
 namespace stdano {
 namespace STDANO_ISA {
 
-// x and what is like it, one value at a time, in a dtype that is known here or, AnyFloat, to the call alone.
-template <class scalar>
-struct Memory {
-  using Bits = scalar;
-  template <class Index>
-  static STDANO_INLINE Bits load(const void* base, Index at, Dtype) {
-    return static_cast<const scalar*>(base)[at];
-  }
-  template <class real>
-  static STDANO_INLINE real value(Bits bits, Dtype, real) {
-    return convert(bits, real());
-  }
-  template <class Index, class real>
-  static STDANO_INLINE void store(void* base, Index at, Dtype, real value) {
-    static_cast<scalar*>(base)[at] = convert(value, scalar());
-  }
-};
-
-struct AnyFloat {};
-
-template <>
-struct Memory<AnyFloat> {
-  using Bits = uint32_t;
-  template <class Index>
-  static STDANO_INLINE Bits load(const void* base, Index at, Dtype dtype) {
-    return dtype == Dtype::float32 ? static_cast<const uint32_t*>(base)[at] : static_cast<const uint16_t*>(base)[at];
-  }
-  static STDANO_INLINE float value(Bits bits, Dtype dtype, float) {
-    if (dtype == Dtype::float32) return bit_cast<float>(bits);
-    const uint16_t half = static_cast<uint16_t>(bits);
-    return dtype == Dtype::bfloat16 ? convert(bfloat16{half}, float()) : convert(float16{half}, float());
-  }
-  template <class Index>
-  static STDANO_INLINE void store(void* base, Index at, Dtype dtype, float value) {
-    if (dtype == Dtype::float32) {
-      static_cast<float*>(base)[at] = value;
-    } else {
-      const uint16_t half =
-          dtype == Dtype::bfloat16 ? convert(value, bfloat16()).bits : convert(value, float16()).bits;
-      static_cast<uint16_t*>(base)[at] = half;
-    }
-  }
-};
-
 template <bool general>
 using IndexOf = std::conditional_t<general, int64_t, uint32_t>;
 
@@ -111,6 +67,7 @@ __global__ void __launch_bounds__(kForwardThreads, sizeof(real) == 4 ? 4 : 2)
   constexpr int K = checkpoint_steps<real>;
   static_assert(width == 1 || !general, "constants of one neuron a thread");
   using Index = IndexOf<general>;
+  using Neighbours = Few<scalar, real, width>;
   const Index m = (static_cast<Index>(blockIdx.x) * kForwardThreads + threadIdx.x) * width;
   if (m >= static_cast<Index>(a.g.N)) return;
   const NeuronConstants<C, real> c(a, m);
@@ -134,29 +91,16 @@ __global__ void __launch_bounds__(kForwardThreads, sizeof(real) == 4 ? 4 : 2)
     store(to, values);
   };
 
-  const auto fetch = [&](Index at) {
-    if constexpr (general) {
-      return Memory<scalar>::load(a.x, at, a.dtype);
-    } else {
-      return load<width>(static_cast<const scalar*>(a.x) + at);
-    }
-  };
   Index at = offset(a, m);
-  decltype(fetch(at)) next{};
-  if (a.steps > 0) next = fetch(at);
+  typename Neighbours::Raw next{};
+  if (a.steps > 0) next = Neighbours::load(a.x, at, a.dtype);
   for (int t = 0; t < a.steps; ++t, at += static_cast<Index>(a.g.inner)) {
-    const auto fetched = next;
-    if (t + 1 < a.steps) next = fetch(at + static_cast<Index>(a.g.inner));
+    real in[width], spikes[width];
+    Neighbours::read(next, a.dtype, in);
+    if (t + 1 < a.steps) next = Neighbours::load(a.x, at + static_cast<Index>(a.g.inner), a.dtype);
     if (a.has_checkpoints && t > 0 && t % K == 0) {
 #pragma unroll
       for (int j = 0; j < S::states; ++j) save(a.checkpoints + checkpoint<S>(a, t / K - 1, j, m), j);
-    }
-    real in[width], spikes[width];
-    if constexpr (general) {
-      in[0] = Memory<scalar>::value(fetched, a.dtype, real());
-    } else {
-#pragma unroll
-      for (int i = 0; i < width; ++i) in[i] = convert(fetched.items[i], real());
     }
 #pragma unroll
     for (int i = 0; i < width; ++i) {
@@ -171,14 +115,7 @@ __global__ void __launch_bounds__(kForwardThreads, sizeof(real) == 4 ? 4 : 2)
       for (int i = 0; i < width; ++i) codes.items[i] |= static_cast<uint8_t>((spikes[i] != 0 ? 1 : 0) << a.bit);
       store(a.codes + at, codes);
     } else if (a.has_spikes) {
-      if constexpr (general) {
-        Memory<scalar>::store(a.spikes, at, a.dtype, spikes[0]);
-      } else {
-        Pack<scalar, width> packed;
-#pragma unroll
-        for (int i = 0; i < width; ++i) packed.items[i] = convert(spikes[i], scalar());
-        store(static_cast<scalar*>(a.spikes) + at, packed);
-      }
+      Neighbours::store(a.spikes, at, a.dtype, spikes);
     }
     if constexpr (general) {
 #pragma unroll 1
@@ -276,7 +213,11 @@ struct WayBack {
     });
     each<true>(start, count, [&](int k, Index at) {
       if constexpr (general) add_sequences(at);
-      g[k] = A::template adjoint<general>(slopes[k], in[k], g[k], before[k], c.derived, a.alpha, gradient, sums);
+      if (k == (general ? count : K) - 1 && first + count == a.steps && a.closes) {
+        g[k] = A::last_adjoint(slopes[k], in[k], g[k], before[k], c.derived, a.alpha, gradient);
+      } else {
+        g[k] = A::template adjoint<general>(slopes[k], in[k], g[k], before[k], c.derived, a.alpha, gradient, sums);
+      }
     });
 
     forget_origin(start);  // or the places of all steps stay in registers from the loads on
@@ -327,7 +268,7 @@ __global__ void __launch_bounds__(kBackwardThreads, sizeof(real) == 8 || !std::i
   constexpr bool general = !std::is_void<C>::value;
   using Index = IndexOf<general>;
   const Index thread = static_cast<Index>(blockIdx.x) * kBackwardThreads + threadIdx.x;
-  if (thread >= static_cast<Index>(a.columns.threads)) return;
+  if (thread >= static_cast<Index>(a.threads)) return;
   // Each thread uses its own elements alone: this is memory for what registers have no room for.
   __shared__ double of_shift[kBackwardThreads], of_scale[kBackwardThreads];
   __shared__ double of_constants[general ? kDeviceConstants : 1][kBackwardThreads];
@@ -337,10 +278,10 @@ __global__ void __launch_bounds__(kBackwardThreads, sizeof(real) == 8 || !std::i
 #pragma unroll
     for (int j = 0; j < C::constants; ++j) of_constants[j][own] = 0;
   }
-  walk_column(a.columns, a.g, thread, [&](Index m) {
+  for (Index m = thread; m < static_cast<Index>(a.g.N); m += static_cast<Index>(a.threads)) {
     const WayBack<S, A, C, scalar, real, steps> way(a, m, of_shift[own], of_scale[own]);
     if constexpr (general) {
-      if (!a.has_tables) return;
+      if (!a.has_tables) continue;
       real gradients[C::constants > 0 ? C::constants : 1];
       C::finish(way.c.constants, way.sums, gradients);
       if (!a.has_state0) C::add_rest(way.gradient, gradients);
@@ -350,7 +291,7 @@ __global__ void __launch_bounds__(kBackwardThreads, sizeof(real) == 8 || !std::i
         of_constants[j][own] += gradients[j];
       }
     }
-  });
+  }
   if (a.has_affine) {
     a.partial_shift[thread] = of_shift[own];
     a.partial_scale[thread] = of_scale[own];
@@ -377,6 +318,7 @@ DeviceNeuron make_neuron(const char* name, int surrogate) {
   out.states = S::states;
   out.constants = C::constants;
   out.surrogate = surrogate;
+  out.is_long = S::is_long;
   out.derive = C::template derive<float>;
   out.general = {forward_kernel<S, C, AnyFloat, float, 1>, backward_kernel<S, A, C, AnyFloat, float, 0>};
   if constexpr (doubles) {  // for checks

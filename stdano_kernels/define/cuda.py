@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .cpp import _spike_value, _statements, kernel_name, rows_source
 from .graph import Node, in_order, rebuilt, symbol
-from .plan import Plan
+from .plan import Gradients, Plan
 from .surrogates import SHAPES
 
 
@@ -59,30 +59,42 @@ def _step(plan: Plan) -> str:
     return (
         f"  using slopes = {step.neuron.__name__}_slopes;\n"
         f"  static constexpr int states = {len(step.states)}, spikes = {len(_spikes(plan))};\n"
-        f"  static constexpr bool is_long = {str(bool(plan.early)).lower()};\n{f.text()}"
+        f"  static constexpr bool is_long = {str(plan.early_state).lower()};\n{f.text()}"
     )
 
 
 def _adjoint(plan: Plan) -> str:
-    """The gradient of a step's input; ``gradient``, of the states behind it, becomes that of those in front of it."""
+    """The gradient of a step's input; ``gradient``, of the states behind it, becomes that of those in front of it. Or of
+    a step behind which nothing is wanted: ``gradient`` is then only written."""
+    f, others = _begin_adjoint(plan, "adjoint", "bool with_sums, class real", plan.gradients)
+    count = len(plan.step.states)
+    gx, *gradients = f.compute(others[: 1 + count])
+    f.body.append("if constexpr (with_sums) {")
+    f.write("sums", f.compute(others[1 + count :]), "+=")
+    f.body.append("}")
+    f.write("gradient", gradients)
+    f.body.append(f"return {gx};")
+    last, others = _begin_adjoint(plan, "last_adjoint", "class real", plan.last)
+    gx, *gradients = last.compute(others[: 1 + count])
+    last.write("gradient", gradients)
+    last.body.append(f"return {gx};")
+    return f.text() + last.text()
+
+
+def _begin_adjoint(plan: Plan, name: str, template: str, gradients: Gradients) -> tuple[_Function, list[Node]]:
+    """A function that has read all its arguments, and the gradients that it may give, with the slopes among them."""
     step = plan.step
-    arguments = ("const real* slopes", "real x", "real gs", *_BEFORE, "real* gradient", "real* sums")
-    f = _of("real", "adjoint", *arguments, template="bool with_sums, class real")
+    arguments = ("const real* slopes", "real x", "real gs", *_BEFORE, "real* gradient")
+    arguments += ("real* sums",) if gradients is plan.gradients else ()
+    f = _of("real", name, *arguments, template=template)
     f.names[id(step.x)], f.names[id(plan.seeds["gs"])] = "x", "gs"
     f.read(list(step.states.values()), "before")
     f.read(step.derived, "derived")
-    f.read([plan.seeds[name] for name in step.states], "gradient")
+    if gradients is plan.gradients:
+        f.read([plan.seeds[name] for name in step.states], "gradient")
     slopes = {id(a.args[1]): symbol(f"slope{k}") for k, a in enumerate(_spikes(plan))}
     f.read(list(slopes.values()), "slopes")
-    gx, *others = rebuilt([plan.grad_x, *plan.grad_states, *plan.grad_derived], slopes)
-    count = len(step.states)
-    gx_value, *gradients = f.compute([gx, *others[:count]])
-    f.body.append("if constexpr (with_sums) {")
-    f.write("sums", f.compute(others[count:]), "+=")
-    f.body.append("}")
-    f.write("gradient", gradients)
-    f.body.append(f"return {gx_value};")
-    return f.text()
+    return f, rebuilt(gradients.all, slopes)
 
 
 def _spikes(plan: Plan) -> list[Node]:

@@ -1,6 +1,8 @@
 // The second stage of all sums for channels: the threads' partial sums, added up channel by channel.
+#pragma once
+
 #include <cuda_runtime_api.h>
-#define STDANO_ISA cuda
+
 #include "device.h"
 #include "layout.h"
 
@@ -11,7 +13,7 @@ constexpr int kThreads = 512;
 constexpr int kMostSums = 16, kMostParts = 64;
 
 // Of [.][slabs][columns] a channel has the columns [c*width, (c + 1)*width); `which` says at what index its sums are.
-struct Arguments {
+struct SumsArguments {
   const double* partial;
   int64_t slabs, columns, width;
   Divisor width_divisor;
@@ -22,7 +24,7 @@ struct Arguments {
 
 // Block (channel, sum, part), of which each part has its share: thread i adds entries i, i + kThreads, ...; then pairs are added. The order never depends
 // on the device.
-__global__ void __launch_bounds__(kThreads) sums_kernel(const __grid_constant__ Arguments a) {
+__global__ void __launch_bounds__(kThreads) sums_kernel(const __grid_constant__ SumsArguments a) {
   const int64_t entries = a.slabs * a.width, share = (entries + gridDim.z - 1) / gridDim.z;
   const int64_t begin = blockIdx.z * share, end = begin + share < entries ? begin + share : entries;
   const double* partial = a.partial + a.which[blockIdx.y] * a.slabs * a.columns + blockIdx.x * a.width;
@@ -87,13 +89,13 @@ const char* code_error() {
 int64_t partial_size(const Geometry& g, int64_t count) {
   const Slices s = make_slices(g);
   const int64_t parts = g.channels * count_parts(s.slabs * s.columns / g.channels);
-  return count * (s.slabs * s.columns + (parts > kMostParts ? parts : kMostParts));
+  return count * (s.threads() + (parts > kMostParts ? parts : kMostParts));
 }
 
 namespace {
 
 // The sums that `a` names, kMostSums at most.
-void launch(Arguments a, int count, unsigned blocks, double* scratch, cudaStream_t stream) {
+void launch(SumsArguments a, int count, unsigned blocks, double* scratch, cudaStream_t stream) {
   const unsigned parts = count_parts(a.slabs * a.width);
   a.width_divisor = make_divisor(a.width);
   a.out = parts > 1 ? scratch : nullptr;
@@ -112,7 +114,7 @@ void launch(Arguments a, int count, unsigned blocks, double* scratch, cudaStream
 void launch_sums(const Geometry& g, double* partial, const std::vector<Sum>& sums, cudaStream_t stream) {
   const Slices slices = make_slices(g);
   for (const bool one : {false, true}) {
-    Arguments a{};
+    SumsArguments a{};
     int count = 0;
     for (size_t k = 0; k < sums.size(); ++k) {
       if ((sums[k].one || g.channels == 1) == one) {
@@ -125,7 +127,7 @@ void launch_sums(const Geometry& g, double* partial, const std::vector<Sum>& sum
       a.columns = slices.columns;
       a.width = one ? slices.columns : g.channel_stride;
       launch(a, count, one ? 1 : static_cast<unsigned>(g.channels),
-             partial + static_cast<int64_t>(sums.size()) * slices.slabs * slices.columns, stream);
+             partial + static_cast<int64_t>(sums.size()) * slices.threads(), stream);
       count = 0;
     }
   }
