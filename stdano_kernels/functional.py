@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import compiler, fakes, reference, registration
-from .backends import NAMES, constant_when_traced, select
+from .backends import NAMES, constant_when_traced, select, serves
 from .checks import check_affine, check_constant, check_input, check_state
 from .define.neuron import Neuron
 from .define.trace import Variant
@@ -201,7 +201,23 @@ def kernel_for(neuron: type[Neuron], variant: Variant, backend: str, is_double: 
     """The name of a compiled kernel, and why there is none."""
     name = compiler.name_of(neuron, variant)
     fakes.STATES[name] = len(neuron.states)
-    return name, compiler.ensure(neuron, variant, is_double) if backend == "cpu" else None
+    if backend == "cpu":
+        return name, compiler.ensure(neuron, variant, is_double)
+    return name, compiler.not_on_device(name, is_double) if backend == "cuda" else None
+
+
+def kernels_for(members: Sequence[Settled], backend: str, explicit: bool, x: Tensor) -> tuple[str, list[str], str | None]:
+    """The backend that runs neurons, the names of their kernels, and why there are none: where CUDA has none, and was not
+    asked for, that is Triton."""
+    names = []
+    for member in members:
+        name, missing = kernel_for(member.neuron, member.variant, backend, x.dtype == torch.float64)
+        if missing is not None:
+            if backend == "cuda" and not explicit and serves("triton", x):
+                return kernels_for(members, "triton", explicit, x)
+            return backend, [], missing
+        names.append(name)
+    return backend, names, None
 
 
 def run_settled(
@@ -217,15 +233,15 @@ def run_settled(
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
     """Runs a neuron whose arguments have been checked; ``explicit``: no other backend may stand in."""
     if backend != "reference":
-        key = (settled, backend, x.dtype == torch.float64)
+        key = (settled, backend, explicit, x.dtype)
         found = None if torch.compiler.is_compiling() else compiler.ready.get(key)
         if found is None:
-            found = compiler.ready[key] = kernel_for(settled.neuron, settled.variant, *key[1:])
-        kernel, missing = found
+            found = compiler.ready[key] = kernels_for([settled], backend, explicit, x)
+        backend, kernels, missing = found
         if missing is None:
             return registration.call(
                 registration.NAMESPACES[backend],
-                kernel,
+                kernels[0],
                 x,
                 states,
                 constants,
@@ -236,7 +252,7 @@ def run_settled(
             )
         if explicit:
             raise RuntimeError(f'backend="{backend}" is not available for {settled.neuron.__name__}: {missing}')
-        warn_uncompiled(settled.neuron.__name__, missing)
+        warn_uncompiled(f"{settled.neuron.__name__} on {x.device.type}", missing)
     printed = printed_reference(settled.neuron, settled.variant)
     spikes, final, values = reference.neuron(printed, x, states, constants, affine, settled.alpha)
     return spikes, final, [values[j] for j in sequences]
@@ -247,7 +263,7 @@ def warn_uncompiled(name: str, reason: str) -> None:
     """Says once why a neuron runs slowly."""
     from .backends import warn_once
 
-    warn_once(f"{name} on cpu", reason)
+    warn_once(name, reason)
 
 
 lif, llif, slif = (function(NEURONS[name], name) for name in ("lif", "llif", "slif"))

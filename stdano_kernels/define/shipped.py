@@ -33,9 +33,10 @@ def header() -> str:
 
 
 def device_plans(name: str) -> list[Plan]:
-    """The settings of a neuron that have CUDA kernels; Triton serves the others."""
-    variants = [Variant(reset=reset, surrogate=surrogate) for reset in ("zero", "soft") for surrogate in SHAPES]
-    return [plan(trace(NEURONS[name], variant)) for variant in variants]
+    """The settings of a neuron that have CUDA kernels; Triton serves the others. Surrogates cost little here: they share
+    the kernels."""
+    settings = [Variant(reset=reset, surrogate=surrogate) for reset in ("zero", "soft") for surrogate in SHAPES]
+    return [plan(trace(NEURONS[name], variant)) for variant in settings]
 
 
 def device_files() -> dict[str, str]:
