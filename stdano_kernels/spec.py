@@ -22,6 +22,9 @@ from .settings import LARGEST, SMALLEST, choice, flag, number, python_value
 _ARGUMENTS = {"decay_mode": "decay"}
 _lock = threading.RLock()  # tracing has one graph at a time
 
+# What the names mean by which operators know neurons, of all that were asked for.
+KERNELS: dict[str, tuple[type[Neuron], Variant]] = {}
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -201,4 +204,4 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-__all__ = ["Settled", "Spec", "planned", "spec_of", "torch", "traced"]
+__all__ = ["KERNELS", "Settled", "Spec", "planned", "spec_of", "torch", "traced"]

@@ -9,8 +9,8 @@ from kernels_common import PAPER as NEURONS
 from tolerances import REDUCTION, SPIKE_BAND
 from torch import nn
 
-from stdano_kernels import SURROGATES, bn_neuron, compiler, super_neuron
-from stdano_kernels.functional import settle
+from stdano_kernels import SURROGATES, bn_neuron, super_neuron
+from stdano_kernels.functional import kernel_for, settle
 from stdano_kernels.spec import spec_of
 
 # Every choice and order of the paper's neurons, 3 + 6 + 6, and some with others among them.
@@ -35,9 +35,9 @@ def members(neurons, x, **settings):
     kernels, values = [], []
     for name in neurons:
         settled, constants = settle(spec_of(DECLARED[name]), own_settings(name, **settings), x)
-        missing = compiler.ensure(settled.neuron, settled.variant, x.dtype == torch.float64)
+        kernel, missing = kernel_for(settled.neuron, settled.variant.plain, "cpu", x.dtype == torch.float64)
         assert missing is None, missing
-        kernels.append(compiler.name_of(settled.neuron, settled.variant))
+        kernels.append(kernel)
         values += constants
     return kernels, values, float(settings.get("alpha", 1.0))
 
