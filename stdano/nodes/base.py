@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from stdano_kernels import Neuron
 from stdano_kernels.backends import NAMES
-from stdano_kernels.functional import settle
 from stdano_kernels.settings import choice, flag, python_value
-from stdano_kernels.spec import spec_of
 
 from .arguments import Arguments, declare
 from .link import Link, run_all
@@ -53,7 +51,8 @@ class BaseNode(nn.Module):
     """
 
     neuron: ClassVar[type[Neuron]]
-    store_v_seq = False
+    backend: str
+    store_v_seq: bool = False
     _arguments: ClassVar[Arguments]
     _made_by: ClassVar[tuple[Callable, Any] | None] = None  # of a class that no module has under its name
     _state: State
@@ -69,7 +68,9 @@ class BaseNode(nn.Module):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__()
         if not hasattr(type(self), "neuron"):
-            raise TypeError(f"{type(self).__name__} must have a class attribute neuron, a subclass of stdano_kernels.Neuron")
+            raise TypeError(
+                f"{type(self).__name__} must have a subclass of stdano_kernels.Neuron as its attribute neuron"
+            )
         given = self._arguments.bind(self, arguments, settings)
         if "alpha" in given:
             named = resolve_surrogate(given["surrogate_function"], given["alpha"])
@@ -87,18 +88,12 @@ class BaseNode(nn.Module):
         self._check_settings()
 
     def _check_settings(self) -> None:
-        """The function's own checks, of each tensor by itself: how their shapes fit is known with an input."""
         settings = self._settings()
         for name, attribute in self._arguments.settings:
             if python_value(settings[name]) is not settings[name]:
                 settings[name] = python_value(settings[name])
                 setattr(self, attribute, settings[name])
-        tensors = {name: t for name, t in settings.items() if isinstance(t, Tensor) and name in self._arguments.constants}
-        numbers = {name: value for name, value in settings.items() if name not in tensors}
-        spec = spec_of(self.neuron)
-        settle(spec, numbers, torch.empty(0, 1))
-        for name, t in tensors.items():
-            settle(spec, {**numbers, name: t.flatten()}, torch.empty(0, 0, t.numel(), device=t.device))
+        self._arguments.check(settings)
         choice("backend", self.backend, ("auto", *NAMES))
 
     def _settings(self) -> dict[str, Any]:
