@@ -11,11 +11,23 @@ from .plan import plan
 from .trace import Variant, trace
 
 
+# Besides each neuron's own reset with the triangle. SpikingJelly's users know the sigmoid and the arctangent.
+_MORE: dict[str, list[Variant]] = {
+    "lif": [
+        Variant("soft"),
+        Variant(surrogate="sigmoid"),
+        Variant(surrogate="atan"),
+        Variant(options=(("detach_reset", True),)),
+    ],
+    "llif": [Variant("soft")],
+    "slif": [Variant("zero")],
+}
+
+
 def variants(name: str) -> list[Variant]:
-    """The settings of a neuron that have kernels from the start."""
-    neuron = NEURONS[name]
-    own = "soft" if neuron.constants["v_reset"].default is None else "zero"
-    return [Variant(reset=own)]
+    """The settings of a neuron that have kernels from the start; others are compiled at their first use."""
+    own = "soft" if NEURONS[name].constants["v_reset"].default is None else "zero"
+    return [Variant(own), *_MORE.get(name, [])]
 
 
 def header() -> str:
