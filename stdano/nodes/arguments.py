@@ -11,8 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from stdano_kernels import DeclarationError, Neuron
+from stdano_kernels.backends import NAMES
 from stdano_kernels.functional import settle
+from stdano_kernels.settings import choice, flag, python_value
 from stdano_kernels.spec import spec_of
+
+from .surrogates import resolve_surrogate
 
 # Settings of all neurons: SpikingJelly's in its order, and among them those that it does not have, by keyword alone.
 _SHARED = (
@@ -79,10 +83,10 @@ class Arguments:
         )
 
     def bind(self, module: nn.Module, arguments: tuple, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Every argument's value in a call of the constructor.
+        """Every argument's value in a call of the constructor, as a module keeps it.
 
         Raises:
-            TypeError: one that there is not, or too many.
+            TypeError, ValueError: one that there is not, or too many; a wrong one of those that no kernel sees.
         """
         try:
             bound = self.signature.bind(module, *arguments, **settings)
@@ -90,10 +94,18 @@ class Arguments:
             raise TypeError(
                 f"{type(module).__name__}() {error}; its arguments are {', '.join(self.defaults)}"
             ) from None
-        return {**self.defaults, **{name: value for name, value in bound.arguments.items() if name != "self"}}
+        given = {**self.defaults, **{name: python_value(value) for name, value in bound.arguments.items()}}
+        del given["self"]
+        if "alpha" in given:
+            resolved = resolve_surrogate(given["surrogate_function"], given["alpha"])
+            given["surrogate_function"], given["alpha"] = resolved
+        if "store_v_seq" in given:
+            flag("store_v_seq", given["store_v_seq"])
+        choice("backend", given["backend"], ("auto", *NAMES))
+        return given
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """The checks of the neuron's function, of each tensor by itself: how their shapes fit is known with an input."""
+        """The checks of the neuron's function, of each tensor by itself: their shapes are an input's to fit."""
         tensors = {k: v for k, v in settings.items() if isinstance(v, Tensor) and k in self.constants}
         others = {k: v for k, v in settings.items() if k not in tensors}
         settle(self.spec, others, torch.empty(0, 1))

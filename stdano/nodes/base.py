@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from stdano_kernels import Neuron
 from stdano_kernels.backends import NAMES
-from stdano_kernels.settings import choice, flag, python_value
+from stdano_kernels.settings import choice
 
 from .arguments import Arguments, declare
 from .link import Link, run_all
 from .recomputation import Segments, State, checkpointed, uncompiled
-from .surrogates import resolve_surrogate
 
 
 class BaseNode(nn.Module):
@@ -71,13 +70,7 @@ class BaseNode(nn.Module):
             raise TypeError(
                 f"{type(self).__name__} must have a subclass of stdano_kernels.Neuron as its attribute neuron"
             )
-        given = self._arguments.bind(self, arguments, settings)
-        if "alpha" in given:
-            named = resolve_surrogate(given["surrogate_function"], given["alpha"])
-            given["surrogate_function"], given["alpha"] = named
-        if "store_v_seq" in given:
-            given["store_v_seq"] = flag("store_v_seq", given["store_v_seq"])
-        for name, value in given.items():
+        for name, value in self._arguments.bind(self, arguments, settings).items():
             if name in self._arguments.constants and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
                 self.register_buffer(name, value)
             else:
@@ -85,16 +78,7 @@ class BaseNode(nn.Module):
         self._state = None
         self._v_seq = []
         self._segments = Segments()
-        self._check_settings()
-
-    def _check_settings(self) -> None:
-        settings = self._settings()
-        for name, attribute in self._arguments.settings:
-            if python_value(settings[name]) is not settings[name]:
-                settings[name] = python_value(settings[name])
-                setattr(self, attribute, settings[name])
-        self._arguments.check(settings)
-        choice("backend", self.backend, ("auto", *NAMES))
+        self._arguments.check(self._settings())
 
     def _settings(self) -> dict[str, Any]:
         """The keyword arguments of the neuron's function, less those that concern a single call."""
