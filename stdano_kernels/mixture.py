@@ -115,8 +115,8 @@ def super_neuron(
         beta=beta,
         tau_min=tau_min,
     )
-    for name, value in given.items():
-        if isinstance(value, Tensor):
+    for name in ("tau", "v_threshold", "v_reset", "gamma", "beta", "tau_min"):
+        if isinstance(value := given[name], Tensor):
             raise TypeError(f"{name} must be a number in a super neuron, got a tensor of shape {list(value.shape)}")
     if slif_v_reset is not None:
         number("slif_v_reset", slif_v_reset)
