@@ -15,7 +15,7 @@ using Tensors = std::vector<Tensor>;
 inline std::vector<const void*> states_with_layout(Tensors& states, const Tensor& layout, const char* name) {
   std::vector<const void*> data;
   for (Tensor& t : states) {
-    if (t.numel() == 0 && layout.numel() > 0) {  // an empty tensor stands for none
+    if (t.numel() == 0) {  // which stands for none
       data.push_back(nullptr);
       continue;
     }
@@ -129,7 +129,7 @@ struct Operators {
                     "stdano: ", kernel, " has ", states, " states");
     grad_spikes = with_layout_of(grad_spikes, x, "grad_spikes");
     for (Tensor& t : grad_sequences) {
-      const bool none = t.numel() == 0 && x.numel() > 0;
+      const bool none = t.numel() == 0;
       if (!none) t = with_layout_of(t, x, "grad_sequences");
       call.grad_sequences.push_back(none ? nullptr : t.const_data_ptr());
     }

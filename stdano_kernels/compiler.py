@@ -14,14 +14,16 @@ from pathlib import Path
 
 import torch
 
-from .define.cpp import kernel_name, namespace_source, rows_source
+from .define.cpp import kernel_name, namespace_source
 from .define.neuron import Neuron
 from .define.trace import Variant
 from .spec import _lock, planned
 
 INCLUDE = Path(__file__).parent / "include"
 # As setup.py compiles what is shipped; see there for the reasons.
-FLAGS = ["-O3", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS = ["-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+# float64 serves checks, for which a fast compiler counts more.
+FAST, QUICK = ["-O3"], ["-O2", "-ftree-vectorize"]
 LEVELS = {
     "generic": [],
     "x86-64-v3": ["-mavx2", "-mfma", "-mbmi", "-mbmi2"],
@@ -65,13 +67,12 @@ def _headers() -> str:
 def name_of(neuron: type[Neuron], variant: Variant) -> str:
     """The name under which the kernels of a neuron are known."""
     with _lock:
-        p = planned(neuron, variant)
-        return kernel_name(p, rows_source(p))
+        return kernel_name(planned(neuron, variant))
 
 
 _errors: dict[tuple, str] = {}
 # Kernels that were asked for before, by neuron and kind of call; for functional.py.
-ready: dict[tuple, tuple[str, str | None]] = {}
+ready: dict[tuple, tuple[str, list[str], str | None]] = {}
 
 
 def use_level(level: str) -> str:
@@ -101,6 +102,17 @@ def ensure(neuron: type[Neuron], variant: Variant, is_double: bool) -> str | Non
     return None
 
 
+def not_on_device(name: str, is_double: bool) -> str | None:
+    """Why the CUDA kernels do not serve a neuron; None where they do."""
+    with torch._C._DisableTorchDispatch():
+        if torch.ops.stdano.has_cuda_kernel(name, is_double):
+            return None
+    return (
+        "the CUDA kernels are compiled for the usual settings, of which these are none; Triton compiles others at their "
+        'first use: backend="triton", or "auto", which takes what there is'
+    )
+
+
 def _built(neuron: type[Neuron], variant: Variant, name: str, is_double: bool, level: str) -> Path:
     """The compiled library, from disk where it is there and whole."""
     text, entry = namespace_source(planned(neuron, variant), "own", floats=not is_double, doubles=is_double)
@@ -110,9 +122,9 @@ def _built(neuron: type[Neuron], variant: Variant, name: str, is_double: bool, l
         '}\n}\nextern "C" __attribute__((visibility("default"))) const void* stdano_neuron() { return &stdano::generic::neuron; }\n'
     )
     compiler, version = _compiler()
-    flags = [*FLAGS, *LEVELS.get(level, [])]
+    flags = [*(QUICK if is_double else FAST), *FLAGS, *LEVELS.get(level, [])]
     if "Free Software Foundation" in version:
-        flags += ["-fno-thread-jumps"] + (["-mprefer-vector-width=512"] if level == "x86-64-v4" else [])
+        flags += ["-fno-thread-jumps", "-fvect-cost-model=dynamic"] + (["-mprefer-vector-width=512"] if level == "x86-64-v4" else [])
     if level == "generic" and platform.machine() in ("x86_64", "AMD64"):
         flags.append("-DSTDANO_EMULATE_FMA")
     digest = hashlib.sha256("\0".join([source, _headers(), compiler, version, *flags]).encode()).hexdigest()[:32]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import compiler, reference, registration
-from .backends import NAMES, constant_when_traced, select
+from .backends import NAMES, constant_when_traced, select, serves
 from .checks import check_affine, check_constant, check_input, check_state
 from .define.neuron import Neuron
 from .define.trace import Variant
@@ -56,8 +56,12 @@ _CONSTANTS = (
 )
 
 
+_functions: dict[type[Neuron], Callable[..., Any]] = {}
+
+
 def function(neuron: type[Neuron], name: str | None = None) -> Callable[..., Any]:
-    """A declared neuron as a function of ``x [T, ...]`` with its constants and options as keyword arguments.
+    """A declared neuron as a function of ``x [T, ...]`` with its constants and options as keyword arguments; the same
+    function each time.
 
     Args:
         neuron: a subclass of :class:`stdano_kernels.Neuron`.
@@ -68,6 +72,8 @@ def function(neuron: type[Neuron], name: str | None = None) -> Callable[..., Any
     """
     if not isinstance(neuron, type) or not issubclass(neuron, Neuron):
         raise TypeError(f"neuron must be a subclass of stdano_kernels.Neuron, got {neuron!r}")
+    if neuron in _functions:
+        return _functions[neuron]
     spec = spec_of(neuron, name)
 
     def run(
@@ -88,6 +94,7 @@ def function(neuron: type[Neuron], name: str | None = None) -> Callable[..., Any
     run.__doc__ = _docstring(spec)
     run.__signature__ = spec.signature()  # type: ignore[attr-defined]
     run.neuron = neuron  # type: ignore[attr-defined]
+    _functions[neuron] = run
     return run
 
 
@@ -185,11 +192,11 @@ def _sequences(spec: Spec, return_v_seq: bool, names: Sequence[str]) -> list[int
 
 
 @constant_when_traced
-def printed_reference(neuron: type[Neuron], variant: Variant) -> reference.Printed:
-    """A step as Python, made once."""
-    key = (neuron, variant)
+def printed_reference(neuron: type[Neuron], plain: tuple) -> reference.Printed:
+    """A step as Python, made once; ``plain``: of a variant."""
+    key = (neuron, plain)
     if key not in _printed:
-        _printed[key] = reference.Printed(traced(neuron, variant))
+        _printed[key] = reference.Printed(traced(neuron, Variant(*plain)))
     return _printed[key]
 
 
@@ -197,11 +204,37 @@ _printed: dict[tuple, reference.Printed] = {}
 
 
 @constant_when_traced
-def kernel_for(neuron: type[Neuron], variant: Variant, backend: str, is_double: bool) -> tuple[str, str | None]:
-    """The name of a compiled kernel, and why there is none."""
+def kernel_for(neuron: type[Neuron], plain: tuple, backend: str, is_double: bool) -> tuple[str, str | None]:
+    """The name of a compiled kernel, and why there is none; ``plain``: of a variant."""
+    variant = Variant(*plain)
     name = compiler.name_of(neuron, variant)
     KERNELS[name] = neuron, variant
-    return name, compiler.ensure(neuron, variant, is_double) if backend == "cpu" else None
+    if backend == "cpu":
+        return name, compiler.ensure(neuron, variant, is_double)
+    return name, compiler.not_on_device(name, is_double) if backend == "cuda" else None
+
+
+def _known_kernel(member: Settled, backend: str, is_double: bool) -> tuple[str, str | None]:
+    key = (member.neuron, member.variant.plain, backend, is_double)
+    if torch.compiler.is_compiling():
+        return kernel_for(*key)
+    if key not in compiler.ready:
+        compiler.ready[key] = kernel_for(*key)
+    return compiler.ready[key]
+
+
+def kernels_for(members: Sequence[Settled], backend: str, explicit: bool, x: Tensor) -> tuple[str, list[str], str | None]:
+    """The backend that runs neurons, the names of their kernels, and why there are none: where CUDA has none, and was not
+    asked for, that is Triton."""
+    names = []
+    for member in members:
+        name, missing = _known_kernel(member, backend, x.dtype == torch.float64)
+        if missing is not None:
+            if backend == "cuda" and not explicit and serves("triton", x):
+                return kernels_for(members, "triton", explicit, x)
+            return backend, [], missing
+        names.append(name)
+    return backend, names, None
 
 
 def run_settled(
@@ -217,15 +250,11 @@ def run_settled(
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
     """Runs a neuron whose arguments have been checked; ``explicit``: no other backend may stand in."""
     if backend != "reference":
-        key = (settled, backend, x.dtype == torch.float64)
-        found = None if torch.compiler.is_compiling() else compiler.ready.get(key)
-        if found is None:
-            found = compiler.ready[key] = kernel_for(settled.neuron, settled.variant, *key[1:])
-        kernel, missing = found
+        backend, kernels, missing = kernels_for([settled], backend, explicit, x)
         if missing is None:
             return registration.call(
                 registration.NAMESPACES[backend],
-                kernel,
+                kernels[0],
                 x,
                 states,
                 constants,
@@ -236,8 +265,8 @@ def run_settled(
             )
         if explicit:
             raise RuntimeError(f'backend="{backend}" is not available for {settled.neuron.__name__}: {missing}')
-        warn_uncompiled(settled.neuron.__name__, missing)
-    printed = printed_reference(settled.neuron, settled.variant)
+        warn_uncompiled(f"{settled.neuron.__name__} on {x.device.type}", missing)
+    printed = printed_reference(settled.neuron, settled.variant.plain)
     spikes, final, values = reference.neuron(printed, x, states, constants, affine, settled.alpha)
     return spikes, final, [values[j] for j in sequences]
 
@@ -247,7 +276,7 @@ def warn_uncompiled(name: str, reason: str) -> None:
     """Says once why a neuron runs slowly."""
     from .backends import warn_once
 
-    warn_once(f"{name} on cpu", reason)
+    warn_once(name, reason)
 
 
 lif, llif, slif = (function(NEURONS[name], name) for name in ("lif", "llif", "slif"))

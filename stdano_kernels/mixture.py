@@ -19,7 +19,7 @@ from torch import Tensor
 from . import registration
 from .backends import NAMES, select
 from .checks import check_channels, check_input, check_tensor
-from .functional import FUNCTIONS, kernel_for, settle
+from .functional import FUNCTIONS, kernels_for, settle
 from .moments import (
     Moments,
     check_statistics,
@@ -131,11 +131,7 @@ def super_neuron(
 
     kernels, missing = [], None
     if chosen != "reference" and spike == "hard":
-        for member, _ in settled:
-            name, missing = kernel_for(member.neuron, member.variant, chosen, x.dtype == torch.float64)
-            kernels.append(name)
-            if missing is not None:
-                break
+        chosen, kernels, missing = kernels_for([member for member, _ in settled], chosen, backend != "auto", x)
     if chosen == "reference" or spike == "soft" or missing is not None:
         if process_group is not None:
             raise ValueError('process_group must be None with soft spikes and with backend="reference"')

@@ -72,6 +72,11 @@ def _of(name: str) -> Callable:
     return lambda a: of_tensor(a) if isinstance(a, Tensor) else of_number(a)
 
 
+def _tanh(a: Any) -> Any:
+    """Beyond 20 it is 1 in any precision; the limit keeps an infinite a from a derivative of 0*inf."""
+    return torch.tanh(a.clamp(-20, 20)) if isinstance(a, Tensor) else math.tanh(a)
+
+
 def _sigmoid(a: Any) -> Any:
     return torch.sigmoid(a) if isinstance(a, Tensor) else 1 / (1 + math.exp(-a))
 
@@ -102,7 +107,7 @@ _APPLY: dict[str, Callable] = {
     "exp_or_zero": _of("exp"),
     "log": _of("log"),
     "sqrt": _of("sqrt"),
-    "tanh": _of("tanh"),
+    "tanh": _tanh,
     "atan": _of("atan"),
     "sigmoid": _sigmoid,
     "reciprocal": lambda a: 1 / a,

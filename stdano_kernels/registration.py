@@ -171,7 +171,9 @@ def _backward_of_operator(
     _: Tensor | None,
 ) -> tuple:
     of_x, of_affine, *others = _backward(ctx, namespace, ctx.counts, ctx.own, grad, of_state, of_sequences)
-    return of_x, others[: ctx.counts[0]], others[ctx.counts[0] :], of_affine, *[None] * 7
+    # An empty list is one of tensors to torch, which wants a list back for it.
+    plain = [[] if value == [] else None for value in (*ctx.own[:4], None, None, ctx.own.sequences)]
+    return of_x, others[: ctx.counts[0]], others[ctx.counts[0] :], of_affine, *plain
 
 
 def _backward(

@@ -6,7 +6,7 @@ import inspect
 import threading
 from collections import namedtuple
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import torch
@@ -99,6 +99,7 @@ class Spec:
         self.defaults["spike"] = "hard"
         self.defaults |= {c: neuron.constants[c].default for c in own}
         self.defaults |= {o: neuron.options[o].default for o in self.options if o not in vars(Neuron)}
+        self.time_constants = frozenset().union(*[traced(neuron, Variant(reset=r)).times for r in ("hard", "soft")])
         self.known: dict[tuple, Any] = {}  # of calls without tensors among their settings, see functional.py
 
     def _used(self) -> set[str]:
@@ -111,10 +112,6 @@ class Spec:
         for variant in variants:
             used |= traced(neuron, variant).used
         return used
-
-    @cached_property
-    def time_constants(self) -> frozenset[str]:
-        return frozenset().union(*[traced(self.neuron, Variant(reset=r)).times for r in ("hard", "soft")])
 
     def settings(self, given: dict[str, Any]) -> dict[str, Any]:
         """All arguments of a call; the first that there is not is named."""
@@ -195,6 +192,8 @@ _specs: dict[type[Neuron], Spec] = {}
 
 def spec_of(neuron: type[Neuron], name: str | None = None) -> Spec:
     """The arguments of a declaration; the same for each call."""
+    if neuron in _specs:  # torch.compile traces this, but no lock
+        return _specs[neuron]
     with _lock:
         if neuron not in _specs:
             _specs[neuron] = Spec(neuron, name or neuron.__name__)

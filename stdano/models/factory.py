@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from ..nodes.neurons import NEURONS
+from stdano_kernels import Neuron
+
+from ..nodes.base import BaseNode
+from ..nodes.neurons import CANDIDATES, class_of, names_neuron
 from ..nodes.norms import SynchronisedBatchNorm2d
 from ..nodes.super_neuron import SuperNeuron
 from ..rewrite.convert import DIGITS
 
-Neurons = str | Callable[[int], nn.Module]
+Neurons = str | type[Neuron] | type[BaseNode] | Callable[[int], nn.Module]
 
 
 class Factory:
     """Makes the norms and the neurons of a network.
 
     Args:
-        neurons: a digit a layer, ``"super"``, or a function from a number of channels to a layer.
+        neurons: a digit a layer; the name, declaration or class of a neuron for all layers; ``"super"``; or a function
+            from a number of channels to a layer.
         sync_statistics: whether norms and super neurons have statistics over all processes.
         settings: arguments of the neurons; each kind takes those that it has.
 
@@ -31,11 +36,11 @@ class Factory:
     def __init__(self, neurons: Neurons, sync_statistics: bool, settings: dict[str, Any]) -> None:
         self.sync = sync_statistics
         self.settings = settings
-        if isinstance(neurons, str) and neurons != "super":
-            kinds = [NEURONS[DIGITS[digit]] for digit in neurons]
-            self._check(set().union(*(_arguments(kind) for kind in NEURONS.values())))
-            makers = iter([self._maker(kind) for kind in kinds])
-            self.neuron: Callable[[int], nn.Module] = lambda channels: next(makers)()
+        if names_neuron(neurons) or (isinstance(neurons, str) and neurons != "super"):
+            kinds = [class_of(neurons)] if names_neuron(neurons) else [CANDIDATES[DIGITS[digit]] for digit in neurons]
+            self._check(set().union(*(_arguments(kind) for kind in (*CANDIDATES.values(), *kinds))))
+            turns = itertools.cycle([self._maker(kind) for kind in kinds])
+            self.neuron: Callable[[int], nn.Module] = lambda channels: next(turns)()
         elif isinstance(neurons, str):
             self._check(_arguments(SuperNeuron) - {"surrogate_alpha", "sync", "num_channels"} | {"alpha"})
             self.neuron = self._super

@@ -85,9 +85,9 @@ def _propagate(a: Node, g: Node, add, times) -> None:  # noqa: ANN001 (two closu
     elif a.op == "sqrt":
         add(x[0], g / (2 * a))
     elif a.op == "tanh":
-        add(x[0], g * (1 - a * a))
+        add(x[0], weighted(1 - a * a, g))
     elif a.op == "sigmoid":
-        add(x[0], g * (a * (1 - a)))
+        add(x[0], weighted(a * (1 - a), g))
     elif a.op == "abs":
         add(x[0], make("where", x[0] > 0, g, make("where", x[0] < 0, -g, 0.0)))
     elif a.op == "where":

@@ -118,6 +118,7 @@ def _early(plan: Plan, tables: bool, suffix: str) -> list[str]:
     texts, calls, known = [], [], list[Node]()
     for k, nodes in enumerate(plan.early):
         loop = _Loop(f"early{k}{suffix}", plan, tables)
+        loop.head.append("const real alpha = r.alpha;")
         loop.constants()
         loop.read(list(plan.step.states.values()), "before")
         if plan.early_x:
@@ -228,15 +229,15 @@ def _once(name: str, plan: Plan, inputs: Sequence[tuple[str, Sequence[Node]]], m
     return loop.text()
 
 
-def rows_source(plan: Plan) -> str:
-    """The neuron's loops over rows, templates of ``real``."""
+def rows_source(plan: Plan, several: bool = True) -> str:
+    """The neuron's loops over rows, templates of ``real``; ``several``: also those that take several steps at once."""
     step = plan.step
     constants = list(step.constants.values())
     texts = [
         _once("derive", plan, [("constants", constants)], "derived", step.makers),
         _once("finish", plan, [("constants", constants), ("sums", plan.sums)], "grad_constants", plan.grad_constants),
     ]
-    unit = 1 if plan.early_state else UNIT
+    unit = 1 if plan.early_state or not several else UNIT
     for tables in (False, True):
         if plan.early:
             texts += _early(plan, tables, "_tables" if tables else "")
@@ -264,22 +265,22 @@ def rest_source(plan: Plan) -> str:
     return "{" + ", ".join(f"{{{names.index(r)}, 0}}" if isinstance(r, str) else f"{{-1, {r!r}}}" for r in rests) + "}"
 
 
-def kernel_name(plan: Plan, source: str) -> str:
+def kernel_name(plan: Plan) -> str:
     """The neuron's name with a hash of what is compiled, so that nothing older is ever taken for it."""
-    digest = hashlib.sha256((source + rest_source(plan)).encode()).hexdigest()[:16]
+    digest = hashlib.sha256((rows_source(plan) + rest_source(plan)).encode()).hexdigest()[:16]
     return f"{plan.step.neuron.__name__}-{digest}"
 
 
 def namespace_source(plan: Plan, number: int | str, floats: bool, doubles: bool) -> tuple[str, str]:
     """A neuron in a namespace of its own, and its entry in a table of NeuronKernels."""
-    source = rows_source(plan)
+    source = rows_source(plan, floats)
     step = plan.step
     space = f"n{number}"
     text = f"namespace {space} {{\n{source}}}  // namespace {space}\n"
     of_float = f"&{space}::loops<float>" if floats else "nullptr"
     of_double = f"&{space}::loops<double>" if doubles else "nullptr"
     entry = (
-        f'{{"{kernel_name(plan, source)}", {len(step.states)}, {len(step.constants)}, {len(step.derived)}, {len(plan.kept)}, '
+        f'{{"{kernel_name(plan)}", {len(step.states)}, {len(step.constants)}, {len(step.derived)}, {len(plan.kept)}, '
         f"{rest_source(plan)}, {of_float}, {of_double}}}"
     )
     return text, entry

@@ -97,7 +97,9 @@ def forward_order(roots: Iterable[Node]) -> list[Node]:
 
 
 def _early(step: Step) -> list[list[Node]]:
-    """The expensive operations of a step, in loops."""
+    """The expensive operations of a step, in loops. None where spikes are soft, which serves checks."""
+    if step.variant.soft:
+        return []
     order = forward_order(step.outputs)
     varying = depends(order, [step.x, *step.states.values()])
     expensive = [a for a in order if a.op in EXPENSIVE and id(a) in varying]

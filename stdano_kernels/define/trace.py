@@ -30,6 +30,11 @@ class Variant:
     surrogate: str = "triangle"
     soft: bool = False
 
+    @property
+    def plain(self) -> tuple:
+        """Its values: what torch.compile hands on to functions that it does not trace."""
+        return self.reset, self.options, self.surrogate, self.soft
+
 
 @dataclass
 class Step:

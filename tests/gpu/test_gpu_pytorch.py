@@ -50,10 +50,10 @@ def without(monkeypatch):
             monkeypatch.setattr(backends, "CUDA_EXTENSION_ERROR", "the CUDA kernels were left out")
         if "triton" in names:
             monkeypatch.setattr(backends, "_load_triton", lambda: "Triton was left out")
-        backends._warn_once.cache_clear()
+        backends.warn_once.cache_clear()
 
     yield remove
-    backends._warn_once.cache_clear()
+    backends.warn_once.cache_clear()
 
 
 def test_backends_are_there_and_described():
@@ -112,7 +112,7 @@ def answers(monkeypatch):
         forget()
 
     def forget():
-        for asked in (backends._device_error, backends._code_error, backends._warn_once):
+        for asked in (backends._device_error, backends._code_error, backends.warn_once):
             asked.cache_clear()
 
     yield change
