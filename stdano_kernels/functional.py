@@ -287,7 +287,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 LIFState, LLIFState, SLIFState = (spec_of(NEURONS[name]).state_type for name in ("lif", "llif", "slif"))
 for _name, _neuron in NEURONS.items():
     _state = spec_of(_neuron).state_type
-    _state.__module__ = __name__
+    _state.__module__, _state.__qualname__ = __name__, _state.__name__
     globals()[_state.__name__] = _state
     torch.serialization.add_safe_globals([_state])  # for torch.load(weights_only=True)
 Output = Any

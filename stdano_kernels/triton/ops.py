@@ -87,7 +87,7 @@ def _constants(x: Tensor, tensors: list[Tensor], which: list[int], values: list[
 
 def _tensors_there(tensors: list[Tensor], like: Tensor, name: str) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     """Those that are there, in the layout of ``like``, and their numbers; an empty one stands for none."""
-    there = [j for j, t in enumerate(tensors) if t.numel() > 0 or like.numel() == 0]
+    there = [j for j, t in enumerate(tensors) if t.numel() > 0]
     return tuple(with_layout_of(tensors[j], like, name) for j in there), tuple(there)
 
 
