@@ -157,7 +157,7 @@ def _outputs(neuron: type[Neuron], tracer: _Tracer, returned: Any) -> list[Node]
     where = f"{code.co_filename}:{code.co_firstlineno}: {neuron.__name__}.step"
     count = len(neuron.states)
     if not isinstance(returned, tuple) or len(returned) != count + 1:
-        got = f"{len(returned)} values" if isinstance(returned, tuple) else f"{type(returned).__name__}"
+        got = f"{len(returned)} values" if isinstance(returned, tuple) else "no tuple"
         names = ", ".join(neuron.states)
         raise DeclarationError(
             f"{where} must return a tuple of the spike and the states after the step ({names}), got {got}"
