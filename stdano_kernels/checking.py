@@ -111,7 +111,9 @@ def _input(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, device: s
 class _On:
     """The checks of one backend."""
 
-    def __init__(self, run: Callable, neuron: type[Neuron], settings: dict[str, Any], backend: str, device: str) -> None:
+    def __init__(
+        self, run: Callable, neuron: type[Neuron], settings: dict[str, Any], backend: str, device: str
+    ) -> None:
         self.run, self.neuron, self.settings, self.backend, self.device = run, neuron, settings, backend, device
 
     def results(self, x: Tensor, backend: str | None = None, **settings: Any) -> list[Tensor]:
@@ -119,7 +121,9 @@ class _On:
         x = x.detach().requires_grad_()
         own = {**self.settings, "backend": backend or self.backend, **settings}
         spikes, final, sequences = self.run(x, return_state=True, return_sequences=tuple(self.neuron.states), **own)
-        loss = (spikes.double() * torch.arange(1, x.shape[0] + 1, device=x.device).reshape(-1, *[1] * (x.dim() - 1))).sum()
+        loss = (
+            spikes.double() * torch.arange(1, x.shape[0] + 1, device=x.device).reshape(-1, *[1] * (x.dim() - 1))
+        ).sum()
         loss = loss + sum(t.double().sum() for t in (*final, *sequences))
         (grad,) = torch.autograd.grad(loss, x)
         return [t.detach() for t in (spikes, *final, *sequences, grad)]
@@ -131,7 +135,10 @@ class _On:
         share = equal.float().mean().item()
         worst = max(((a.double() - b).abs() * equal).max().item() for a, b in zip(ours[1:], wide[1:], strict=True))
         scale = max(1.0, *(t.abs().max().item() for t in wide))
-        return f"{share:.1%} of neurons agree in every spike; off by {worst:.1e}", share > 0.99 and worst < _TOLERANCE * scale
+        return (
+            f"{share:.1%} of neurons agree in every spike; off by {worst:.1e}",
+            share > 0.99 and worst < _TOLERANCE * scale,
+        )
 
     def in_chunks(self) -> tuple[str, bool | None]:
         x = _input((23, 3, 5), device=self.device)
@@ -147,7 +154,9 @@ class _On:
         for dtype in (torch.float16, torch.bfloat16):
             x = _input((9, 3, 50), dtype, self.device)
             half = self.run(x, backend=self.backend, **self.settings)
-            if half.dtype != dtype or not torch.equal(half.float(), self.run(x.float(), backend=self.backend, **self.settings)):
+            if half.dtype != dtype or not torch.equal(
+                half.float(), self.run(x.float(), backend=self.backend, **self.settings)
+            ):
                 return f"{dtype} differs", False
         return "float16, bfloat16", True
 
@@ -178,4 +187,3 @@ class _On:
         x = _input((9, 3, 91))
         ours, theirs = self.results(x.to(self.device)), self.results(x, "cpu")
         return "spikes and states", all(torch.equal(a.cpu(), b) for a, b in zip(ours[:-1], theirs[:-1], strict=True))
-

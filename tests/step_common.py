@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 import stdano
 import stdano_kernels
-from stdano.nodes.neurons import NEURONS as NODES
+from stdano.nodes.neurons import CANDIDATES as NODES
 from stdano.nodes.neurons import PARAMETRIC
 
 SHAPE = (9, 2, 4, 3, 5)

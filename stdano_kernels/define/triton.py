@@ -81,7 +81,9 @@ def _function(
 ) -> str:
     """A function that returns tuples of nodes; the first ``single`` of them as values."""
     statements = _statements()
-    groups = [[finish(a, name) for a, name in zip(nodes, statements.add(nodes, names), strict=True)] for nodes in returns]
+    groups = [
+        [finish(a, name) for a, name in zip(nodes, statements.add(nodes, names), strict=True)] for nodes in returns
+    ]
     texts = [values[0] if k < single else _tuple(values) for k, values in enumerate(groups)]
     body = [f'"""{doc}"""', *statements.lines, f"return {', '.join(texts)}"]
     return f"@triton.jit\ndef {signature}:\n" + "".join(f"    {line}\n" for line in body)
@@ -104,38 +106,85 @@ def neuron_source(plan: Plan, keep: Sequence[Node] = ()) -> str:
     constants, states = list(step.constants.values()), list(step.states.values())
     seeds = [plan.seeds[name] for name in step.states]
     of_derived = _elements("derived", step.derived)
-    rests = [f"constants[{list(step.constants).index(r)}]" if isinstance(r, str) else _number(r) for r in step.rest_names()]
+    rests = [
+        f"constants[{list(step.constants).index(r)}]" if isinstance(r, str) else _number(r) for r in step.rest_names()
+    ]
     before = {id(step.x): "x", **_elements("state", states), **of_derived}
     gradients = plan.gradients.all
     texts = [
         "import triton\nimport triton.language as tl\n\n"
         "from stdano_kernels.triton.math import atan, exp, exp_negative, exp_or_zero, limited, reciprocal, sigmoid, spread, tanh\n",
-        _function("derive(constants)", "What depends on constants alone.", _elements("constants", constants), [step.makers]),
-        "@triton.jit\ndef rest(constants):\n"
-        f'    """Where each state begins."""\n    return {_tuple(rests)}\n',
+        _function(
+            "derive(constants)", "What depends on constants alone.", _elements("constants", constants), [step.makers]
+        ),
+        f'@triton.jit\ndef rest(constants):\n    """Where each state begins."""\n    return {_tuple(rests)}\n',
     ]
     outputs = _varying(step.outputs, [step.x, *states])
     varied = _varying(gradients, [step.x, *states, *plan.seeds.values()])
     if not keep:
         texts.append(
-            _function("step(x, state, derived, alpha)", "The spike, and the states after the step.", dict(before), [step.outputs[:1], step.outputs[1:]], lambda a, n: n if a is step.spike else outputs(a, n), 1)
+            _function(
+                "step(x, state, derived, alpha)",
+                "The spike, and the states after the step.",
+                dict(before),
+                [step.outputs[:1], step.outputs[1:]],
+                lambda a, n: n if a is step.spike else outputs(a, n),
+                1,
+            )
         )
         names = {**before, id(plan.seeds["gs"]): "gs", **_elements("grads", seeds)}
         texts.append(
-            _function("adjoint(gs, grads, x, state, derived, alpha)", "The gradients.", names, [[plan.gradients.x], plan.gradients.states, plan.gradients.derived], varied, 1)
+            _function(
+                "adjoint(gs, grads, x, state, derived, alpha)",
+                "The gradients.",
+                names,
+                [[plan.gradients.x], plan.gradients.states, plan.gradients.derived],
+                varied,
+                1,
+            )
         )
     else:
         texts.append(_function("charge(x, state, derived, alpha)", "What is kept.", dict(before), [keep], outputs))
         after = {id(step.x): "x", **of_derived, **_elements("kept", keep)}
         texts.append(
-            _function("update(x, kept, derived, alpha)", "The spike, and the states after the step.", dict(after), [step.outputs[:1], step.outputs[1:]], lambda a, n: n if a is step.spike else outputs(a, n), 1)
+            _function(
+                "update(x, kept, derived, alpha)",
+                "The spike, and the states after the step.",
+                dict(after),
+                [step.outputs[:1], step.outputs[1:]],
+                lambda a, n: n if a is step.spike else outputs(a, n),
+                1,
+            )
         )
         names = {**before, **after, id(plan.seeds["gs"]): "gs", **_elements("grads", seeds)}
         texts.append(
-            _function("adjoint(gs, grads, x, kept, state, derived, alpha)", "The gradients.", names, [[plan.gradients.x], plan.gradients.states, plan.gradients.derived], varied, 1)
+            _function(
+                "adjoint(gs, grads, x, kept, state, derived, alpha)",
+                "The gradients.",
+                names,
+                [[plan.gradients.x], plan.gradients.states, plan.gradients.derived],
+                varied,
+                1,
+            )
         )
     lasts = _varying(plan.last.all, [step.x, *states, *plan.seeds.values()])
-    texts.append(_function("last_adjoint(gs, x, state, derived, alpha)", "The gradients where nothing comes from behind.", {**before, id(plan.seeds["gs"]): "gs"}, [[plan.last.x], plan.last.states, plan.last.derived], lasts, 1))
+    texts.append(
+        _function(
+            "last_adjoint(gs, x, state, derived, alpha)",
+            "The gradients where nothing comes from behind.",
+            {**before, id(plan.seeds["gs"]): "gs"},
+            [[plan.last.x], plan.last.states, plan.last.derived],
+            lasts,
+            1,
+        )
+    )
     names = {**_elements("constants", constants), **_elements("sums", plan.sums)}
-    texts.append(_function("finish(constants, sums)", "The gradients of constants from those of what derive() gives.", names, [plan.grad_constants]))
+    texts.append(
+        _function(
+            "finish(constants, sums)",
+            "The gradients of constants from those of what derive() gives.",
+            names,
+            [plan.grad_constants],
+        )
+    )
     return "\n\n".join(texts)

@@ -61,7 +61,9 @@ def _channels(x: Tensor, constants: Sequence[Tensor], affine: Tensor | None) -> 
         channels = x.shape[2]
     for t in constants:
         if t.dtype != torch.float32 or t.device != x.device:
-            raise ValueError(f"stdano: constants must be float32, on x's device, {x.device}, got {t.dtype} on {t.device}")
+            raise ValueError(
+                f"stdano: constants must be float32, on x's device, {x.device}, got {t.dtype} on {t.device}"
+            )
         if _is_per_neuron(t, x):
             continue
         if not t.is_contiguous() or (t.numel() != 1 and (x.dim() < 3 or t.numel() != x.shape[2])):
@@ -87,7 +89,7 @@ def _constants(x: Tensor, tensors: list[Tensor], which: list[int], values: list[
 
 def _tensors_there(tensors: list[Tensor], like: Tensor, name: str) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     """Those that are there, in the layout of ``like``, and their numbers; an empty one stands for none."""
-    there = [j for j, t in enumerate(tensors) if t.numel() > 0 or like.numel() == 0]
+    there = [j for j, t in enumerate(tensors) if t.numel() > 0]
     return tuple(with_layout_of(tensors[j], like, name) for j in there), tuple(there)
 
 
@@ -177,7 +179,9 @@ def backward(
 
     grad_x = torch.empty_like(x)
     grad_state0 = [torch.empty_like(layout) for _ in state]
-    of_constant = {j: torch.empty_like(own.given[j] if own.kinds[j] == _NEURON else t) for j, t in zip(which, constants)}
+    of_constant = {
+        j: torch.empty_like(own.given[j] if own.kinds[j] == _NEURON else t) for j, t in zip(which, constants)
+    }
     grad_constants = [of_constant[j] for j in which]
     affine_sums = x.new_empty((0, 1) if affine is None else (2, affine.shape[1]), dtype=torch.float64)
     if g.N == 0:
