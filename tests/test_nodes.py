@@ -51,14 +51,16 @@ def test_arguments_and_defaults_are_the_declarations(Node):
         if p.name not in ("step_mode", "backend", "store_v_seq", "alpha"):
             assert p.default == function[spelled.get(p.name, p.name)].default
         assert f"    {p.name}: " in Node.__doc__
-    missing = {*function} - {*map(lambda p: spelled.get(p.name, p.name), names)}
+    missing = {*function} - {spelled.get(p.name, p.name) for p in names}
     assert missing == {"x", "affine", "state", "return_state", "return_v_seq", "return_sequences"}
     assert stdano.node(Node.neuron) is Node and class_of(Node.neuron.__name__) is Node
 
 
 @nodes
 def test_wrong_arguments_are_named(Node):
-    with pytest.raises(TypeError, match=rf"{Node.__name__}\(\) got an unexpected keyword argument 'gama'; its arguments"):
+    with pytest.raises(
+        TypeError, match=rf"{Node.__name__}\(\) got an unexpected keyword argument 'gama'; its arguments"
+    ):
         Node(gama=1)
     with pytest.raises(TypeError, match=rf"{Node.__name__}\(\) too many positional arguments; its arguments are"):
         Node(*[None] * 10)
