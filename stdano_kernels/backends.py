@@ -222,6 +222,12 @@ def _best(device: str, index: int | None, float64: bool) -> str:
     return "reference"
 
 
+def serves(backend: str, x: Tensor) -> bool:
+    """Whether a backend runs on x's device, and in its dtype."""
+    device, index, float64 = x.device.type, x.device.index, x.dtype == torch.float64
+    return _DEVICES[backend] == device and _missing(backend, index, float64) is None
+
+
 @cache
 def warn_once(device: str, reason: str) -> None:
     """Says that the reference runs, which is slow, and why; ``device``: for what."""

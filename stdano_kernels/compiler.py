@@ -72,7 +72,7 @@ def name_of(neuron: type[Neuron], variant: Variant) -> str:
 
 _errors: dict[tuple, str] = {}
 # Kernels that were asked for before, by neuron and kind of call; for functional.py.
-ready: dict[tuple, tuple[str, str | None]] = {}
+ready: dict[tuple, tuple[str, list[str], str | None]] = {}
 
 
 def use_level(level: str) -> str:
@@ -100,6 +100,17 @@ def ensure(neuron: type[Neuron], variant: Variant, is_double: bool) -> str | Non
                 _errors[key] = str(error)
                 return _errors[key]
     return None
+
+
+def not_on_device(name: str, is_double: bool) -> str | None:
+    """Why the CUDA kernels do not serve a neuron; None where they do."""
+    with torch._C._DisableTorchDispatch():
+        if torch.ops.stdano.has_cuda_kernel(name, is_double):
+            return None
+    return (
+        "the CUDA kernels are compiled for the usual settings, of which these are none; Triton compiles others at their "
+        'first use: backend="triton", or "auto", which takes what there is'
+    )
 
 
 def _built(neuron: type[Neuron], variant: Variant, name: str, is_double: bool, level: str) -> Path:

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from .settings import compute_dtype
+from .spec import KERNELS
 
 # Time steps between two saved states, as csrc/call.h has them: on the CPU, and on a device for float32 and float64.
 CHECKPOINT_STEPS = 16
 DEVICE_CHECKPOINT_STEPS = {torch.float32: 8, torch.float64: 4}
-
-# The number of states of each kernel that was asked for, by its name.
-STATES: dict[str, int] = {}
 
 
 def _empty_state(like: Tensor, dtype: torch.dtype) -> Tensor:
@@ -37,7 +35,7 @@ def forward(
     return_state: bool,
     sequences: list[int],
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
-    states = STATES[kernel]
+    states = len(KERNELS[kernel][0].states)
     dtype = compute_dtype(x)
     spikes = torch.empty_like(x)
     final = [_empty_state(spikes, dtype) for _ in range(states)] if return_state else []

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import compiler, fakes, reference, registration
-from .backends import NAMES, constant_when_traced, select
+from . import compiler, reference, registration
+from .backends import NAMES, constant_when_traced, select, serves
 from .checks import check_affine, check_constant, check_input, check_state
 from .define.neuron import Neuron
 from .define.trace import Variant
 from .neurons import NEURONS
 from .settings import choice, flag
-from .spec import Settled, Spec, spec_of, traced
+from .spec import KERNELS, Settled, Spec, spec_of, traced
 
 _DOC = """{doc}
 
@@ -208,8 +208,33 @@ def kernel_for(neuron: type[Neuron], plain: tuple, backend: str, is_double: bool
     """The name of a compiled kernel, and why there is none; ``plain``: of a variant."""
     variant = Variant(*plain)
     name = compiler.name_of(neuron, variant)
-    fakes.STATES[name] = len(neuron.states)
-    return name, compiler.ensure(neuron, variant, is_double) if backend == "cpu" else None
+    KERNELS[name] = neuron, variant
+    if backend == "cpu":
+        return name, compiler.ensure(neuron, variant, is_double)
+    return name, compiler.not_on_device(name, is_double) if backend == "cuda" else None
+
+
+def _known_kernel(member: Settled, backend: str, is_double: bool) -> tuple[str, str | None]:
+    key = (member.neuron, member.variant.plain, backend, is_double)
+    if torch.compiler.is_compiling():
+        return kernel_for(*key)
+    if key not in compiler.ready:
+        compiler.ready[key] = kernel_for(*key)
+    return compiler.ready[key]
+
+
+def kernels_for(members: Sequence[Settled], backend: str, explicit: bool, x: Tensor) -> tuple[str, list[str], str | None]:
+    """The backend that runs neurons, the names of their kernels, and why there are none: where CUDA has none, and was not
+    asked for, that is Triton."""
+    names = []
+    for member in members:
+        name, missing = _known_kernel(member, backend, x.dtype == torch.float64)
+        if missing is not None:
+            if backend == "cuda" and not explicit and serves("triton", x):
+                return kernels_for(members, "triton", explicit, x)
+            return backend, [], missing
+        names.append(name)
+    return backend, names, None
 
 
 def run_settled(
@@ -225,17 +250,11 @@ def run_settled(
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
     """Runs a neuron whose arguments have been checked; ``explicit``: no other backend may stand in."""
     if backend != "reference":
-        key = (settled.neuron, settled.variant.plain, backend, x.dtype == torch.float64)
-        if torch.compiler.is_compiling():
-            kernel, missing = kernel_for(*key)
-        else:
-            if key not in compiler.ready:
-                compiler.ready[key] = kernel_for(*key)
-            kernel, missing = compiler.ready[key]
+        backend, kernels, missing = kernels_for([settled], backend, explicit, x)
         if missing is None:
             return registration.call(
                 registration.NAMESPACES[backend],
-                kernel,
+                kernels[0],
                 x,
                 states,
                 constants,
@@ -246,7 +265,7 @@ def run_settled(
             )
         if explicit:
             raise RuntimeError(f'backend="{backend}" is not available for {settled.neuron.__name__}: {missing}')
-        warn_uncompiled(settled.neuron.__name__, missing)
+        warn_uncompiled(f"{settled.neuron.__name__} on {x.device.type}", missing)
     printed = printed_reference(settled.neuron, settled.variant.plain)
     spikes, final, values = reference.neuron(printed, x, states, constants, affine, settled.alpha)
     return spikes, final, [values[j] for j in sequences]
@@ -257,7 +276,7 @@ def warn_uncompiled(name: str, reason: str) -> None:
     """Says once why a neuron runs slowly."""
     from .backends import warn_once
 
-    warn_once(f"{name} on cpu", reason)
+    warn_once(name, reason)
 
 
 lif, llif, slif = (function(NEURONS[name], name) for name in ("lif", "llif", "slif"))
@@ -268,7 +287,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 LIFState, LLIFState, SLIFState = (spec_of(NEURONS[name]).state_type for name in ("lif", "llif", "slif"))
 for _name, _neuron in NEURONS.items():
     _state = spec_of(_neuron).state_type
-    _state.__module__ = __name__
+    _state.__module__, _state.__qualname__ = __name__, _state.__name__
     globals()[_state.__name__] = _state
     torch.serialization.add_safe_globals([_state])  # for torch.load(weights_only=True)
 Output = Any

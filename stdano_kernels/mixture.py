@@ -19,7 +19,7 @@ from torch import Tensor
 from . import registration
 from .backends import NAMES, select
 from .checks import check_channels, check_input, check_tensor
-from .functional import FUNCTIONS, kernel_for, settle
+from .functional import FUNCTIONS, kernels_for, settle
 from .moments import (
     Moments,
     check_statistics,
@@ -115,8 +115,8 @@ def super_neuron(
         beta=beta,
         tau_min=tau_min,
     )
-    for name, value in given.items():
-        if isinstance(value, Tensor):
+    for name in ("tau", "v_threshold", "v_reset", "gamma", "beta", "tau_min"):
+        if isinstance(value := given[name], Tensor):
             raise TypeError(f"{name} must be a number in a super neuron, got a tensor of shape {list(value.shape)}")
     if slif_v_reset is not None:
         number("slif_v_reset", slif_v_reset)
@@ -131,11 +131,7 @@ def super_neuron(
 
     kernels, missing = [], None
     if chosen != "reference" and spike == "hard":
-        for member, _ in settled:
-            name, missing = kernel_for(member.neuron, member.variant.plain, chosen, x.dtype == torch.float64)
-            kernels.append(name)
-            if missing is not None:
-                break
+        chosen, kernels, missing = kernels_for([member for member, _ in settled], chosen, backend != "auto", x)
     if chosen == "reference" or spike == "soft" or missing is not None:
         if process_group is not None:
             raise ValueError('process_group must be None with soft spikes and with backend="reference"')

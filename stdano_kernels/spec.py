@@ -22,6 +22,9 @@ from .settings import LARGEST, SMALLEST, choice, flag, number, python_value
 _ARGUMENTS = {"decay_mode": "decay"}
 _lock = threading.RLock()  # tracing has one graph at a time
 
+# What the names mean by which operators know neurons, of all that were asked for.
+KERNELS: dict[str, tuple[type[Neuron], Variant]] = {}
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -80,6 +83,9 @@ class Spec:
         self.has_surrogate = "surrogate" in used
         state = namedtuple(f"{neuron.__name__}State", list(neuron.states))  # type: ignore[misc]
         state.__doc__ = f"State of :func:`{name}` between two calls, each of shape ``x.shape[1:]``."
+        # Where pickle finds it: the declaration's own attribute.
+        state.__module__, state.__qualname__ = neuron.__module__, f"{neuron.__qualname__}.state_type"
+        neuron.state_type = state  # type: ignore[attr-defined]
         self.state_type = state
         self.defaults: dict[str, Any] = {}
         own = [c for c in self.constants if c not in vars(Neuron)]
@@ -201,4 +207,4 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-__all__ = ["Settled", "Spec", "planned", "spec_of", "torch", "traced"]
+__all__ = ["KERNELS", "Settled", "Spec", "planned", "spec_of", "torch", "traced"]

@@ -35,7 +35,7 @@ def members(neurons, x, **settings):
     kernels, values = [], []
     for name in neurons:
         settled, constants = settle(spec_of(DECLARED[name]), own_settings(name, **settings), x)
-        kernel, missing = kernel_for(settled.neuron, settled.variant, "cpu", x.dtype == torch.float64)
+        kernel, missing = kernel_for(settled.neuron, settled.variant.plain, "cpu", x.dtype == torch.float64)
         assert missing is None, missing
         kernels.append(kernel)
         values += constants

@@ -77,7 +77,7 @@ def operator_arguments(
 def known(neuron, is_double):
     """The kernel's name of a neuron in its usual settings, and the names of its constants."""
     variant = variants(neuron)[0]
-    name, missing = kernel_for(DECLARED[neuron], variant, "cpu", is_double)
+    name, missing = kernel_for(DECLARED[neuron], variant.plain, "cpu", is_double)
     assert missing is None
     return name, tuple(traced(DECLARED[neuron], variant).constants)
 

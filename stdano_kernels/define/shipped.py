@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ..neurons import NEURONS
 from .cpp import namespace_source
-from .plan import plan
+from .cuda import DeviceSource, sizes
+from .plan import Plan, plan
+from .surrogates import SHAPES
 from .trace import Variant, trace
 
 
@@ -42,12 +44,31 @@ def header() -> str:
     return "// Written by stdano_kernels/define/shipped.py.\n" + "\n".join(texts) + "\n" + table
 
 
+def device_plans(name: str) -> list[Plan]:
+    """The settings of a neuron that have CUDA kernels; Triton serves the others. Surrogates cost little here: they share
+    the kernels."""
+    settings = [Variant(reset=reset, surrogate=surrogate) for reset in ("zero", "soft") for surrogate in SHAPES]
+    return [plan(trace(NEURONS[name], variant)) for variant in settings]
+
+
+def device_files() -> dict[str, str]:
+    """What csrc/cuda is compiled with: a source for each neuron, and the sizes of all."""
+    plans = {name: device_plans(name) for name in NEURONS}
+    out = {"device_sizes.h": sizes([p for of_neuron in plans.values() for p in of_neuron])}
+    for name, of_neuron in plans.items():
+        text = DeviceSource(of_neuron, doubles=True).text()
+        head = '#define STDANO_ISA cuda\n#include "scan.h"\n\nnamespace stdano::cuda {\n\n'
+        out[f"{name}.cu"] = f"{head}{text}\n}}  // namespace stdano::cuda\n"
+    return out
+
+
 def write(folder: Path) -> None:
-    """Writes printed.h where it is not there already as it would be."""
-    file, text = folder / "printed.h", header()
+    """Writes what the compilers are given where it is not there already as it would be."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not file.exists() or file.read_text() != text:
-        file.write_text(text)
+    for name, text in {"printed.h": header(), **device_files()}.items():
+        file = folder / name
+        if not file.exists() or file.read_text() != text:
+            file.write_text(text)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ of csrc/ops.cpp."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..surrogate import SURROGATES
 from .channels import channel_affine, channel_sums
+from .common import CHECKPOINT_STEPS
 from .launch import (
     COMPILER,
     THREADS,
@@ -23,52 +24,36 @@ from .launch import (
     device_of,
     make_slabs,
     place,
+    steps_of,
     vector,
 )
 from .layout import Geometry, dense, in_layout_of, is_dense, make_geometry, same_layout, with_layout_of
-from .super_backward import super_neuron_backward
-from .super_neuron import super_neuron_decode, super_neuron_encode, super_neuron_sums
+from .printed import neuron_of
+from .super_neuron import super_neuron_backward, super_neuron_decode, super_neuron_encode, super_neuron_sums
 
 
-class _Settings(NamedTuple):
-    """A super neuron's settings, in the order of the schema."""
+_MOST_MEMBERS = 8  # a code is a byte
 
-    neurons: int
-    tau: float
-    v_threshold: float
-    v_reset: float | None
-    slif_v_reset: float | None
-    gamma: float
-    beta: float
-    tau_min: float
-    linear_decay: bool
-    decay_input: bool
-    surrogate: int
-    alpha: float
-    detach_reset: bool
-    detach_adapt: bool
 
-    def arguments(self) -> dict[str, Any]:
-        """What encode and backward have in common."""
-        if not 0 < self.neurons < 8:
-            raise ValueError(f"stdano: neurons must be a set of bits, 1 to 7, got {self.neurons}")
-        return dict(
-            tau=self.tau,
-            v_threshold=self.v_threshold,
-            r=0.0 if self.v_reset is None else self.v_reset,
-            slif_r=0.0 if self.slif_v_reset is None else self.slif_v_reset,
-            gamma=self.gamma,
-            beta=self.beta,
-            tau_min=self.tau_min,
-            LIF=self.neurons & 1 != 0,
-            LLIF=self.neurons & 2 != 0,
-            SLIF=self.neurons & 4 != 0,
-            SOFT_RESET=self.v_reset is None,
-            SLIF_SOFT_RESET=self.slif_v_reset is None,
-            LINEAR_DECAY=self.linear_decay,
-            DECAY_INPUT=self.decay_input,
-            **COMPILER,
-        )
+def _check_members(count: int) -> None:
+    if not 1 <= count <= _MOST_MEMBERS:
+        raise ValueError(f"stdano: a super neuron has 1 to {_MOST_MEMBERS} neurons, got {count}")
+
+
+def _members(kernels: list[str], values: list[float]) -> dict[str, Any]:
+    """The kernel arguments that say which neurons there are; ``values``: the constants of one after the other."""
+    _check_members(len(kernels))
+    neurons = [neuron_of(name) for name in kernels]
+    ends = list(accumulate(neuron.constants for neuron in neurons))
+    if ends[-1] != len(values):
+        raise ValueError(f"stdano: {len(kernels)} neurons have {ends[-1]} constants, got {len(values)}")
+    return dict(
+        constants=tuple(tuple(values[end - n.constants : end]) for n, end in zip(neurons, ends, strict=True)),
+        DERIVE=tuple(n.derive for n in neurons),
+        REST=tuple(n.rest for n in neurons),
+        STEP=tuple(n.step for n in neurons),
+        **COMPILER,
+    )
 
 
 def _geometry(x: Tensor, name: str = "x") -> Geometry:
@@ -109,7 +94,7 @@ def _sum(kernel: Any, g: Geometry, x: Tensor, count: int, arguments: dict[str, A
             VECTOR=width,
             BLOCK=THREADS * width,
         )
-        add_up(partials, slabs, sums)
+        add_up(partials, slabs, x.shape[2], (), sums)
     return sums
 
 
@@ -151,64 +136,72 @@ def _affine_into(out: Tensor, grad: Tensor, x: Tensor, table: Tensor) -> None:
 
 def encode(
     x: Tensor,  # [T, B, C, ...]
-    *settings: Any,
+    kernels: list[str],
+    values: list[float],
+    alpha: float,
 ) -> tuple[Tensor, Tensor]:
-    """Codes like x, uint8; counts, float64 [3, C]."""
+    """Codes like x, uint8; counts, float64 [neurons, C]."""
     check_dtype("x", x)
     x = dense(x)
     g = _geometry(x)
     codes = torch.empty_like(x, dtype=torch.uint8)
-    tensors = dict(x_ptr=x, codes_ptr=codes)
-    counts = _sum(super_neuron_encode, g, x, 3, {**tensors, **_Settings(*settings).arguments()})
+    counts = _sum(super_neuron_encode, g, x, len(kernels), dict(x_ptr=x, codes_ptr=codes, **_members(kernels, values)))
     return codes, counts
 
 
 def decode(
     codes: Tensor,  # uint8 [T, B, C, ...]
-    table: Tensor,  # float32 [4, C]
+    table: Tensor,  # float32 [1 + neurons, C]
     like: Tensor,
 ) -> Tensor:
     """y, codes' layout, like's dtype."""
     check_dtype("like", like)
     _check_codes(codes)
     g = _geometry(codes, "codes")
-    check_table("table", table, 4, codes)
+    members = table.shape[0] - 1
+    _check_members(members)
+    check_table("table", table, 1 + members, codes)
     y = torch.empty_like(codes, dtype=like.dtype)
     tensors = dict(codes_ptr=codes, table_ptr=table, y_ptr=y)
-    _walk(super_neuron_decode, g, {**tensors, **channel_place(g), **COMPILER})
+    _walk(super_neuron_decode, g, {**tensors, "MEMBERS": members, **channel_place(g), **COMPILER})
     return y
 
 
 def sums_of_codes(
     codes: Tensor,  # uint8 [T, B, C, ...]
     grad: Tensor,
+    members: int,
 ) -> Tensor:
-    """Sums of grad, all of it and where each neuron fired, float64 [4, C]."""
+    """Sums of grad, all of it and where each neuron fired, float64 [1 + members, C]."""
     check_dtype("grad", grad)
     _check_codes(codes)
+    _check_members(members)
     g = _geometry(codes, "codes")
     grad = in_layout_of(grad, codes, "grad")
-    return _sum(super_neuron_sums, g, codes, 4, dict(codes_ptr=codes, grad_ptr=grad))
+    return _sum(super_neuron_sums, g, codes, 1 + members, dict(codes_ptr=codes, grad_ptr=grad, MEMBERS=members))
 
 
 def backward(
     grad: Tensor,  # like x
     x: Tensor,  # [T, B, C, ...]
     codes: Tensor,  # uint8 [T, B, C, ...]
-    table: Tensor,  # float32 [9, C]
-    *rest: Any,
+    table: Tensor,  # float32 [3*neurons, C]
+    kernels: list[str],
+    values: list[float],
+    alpha: float,
 ) -> Tensor:
     """The gradient of x."""
-    settings = _Settings(*rest)
     check_dtype("x", x)
     x = dense(x)
     g = _geometry(x)
     grad = with_layout_of(grad, x, "grad")
-    check_table("table", table, 9, x)
+    check_table("table", table, 3 * len(kernels), x)
     if codes.dtype != torch.uint8 or codes.shape != x.shape or not same_layout(codes, x) or codes.device != x.device:
         raise ValueError("stdano: codes must be those that the forward operator returned for x")
     grad_x = torch.empty_like(x)
+    members = _members(kernels, values)
     if x.numel() > 0:
+        neurons = [neuron_of(name) for name in kernels]
         with device_of(x):
             super_neuron_backward[blocks(g.N, THREADS)](
                 grad_ptr=grad,
@@ -216,13 +209,13 @@ def backward(
                 codes_ptr=codes,
                 table_ptr=table,
                 gx_ptr=grad_x,
-                **settings.arguments(),
+                alpha=alpha,
+                **members,
+                ADJOINT=tuple(n.adjoint for n in neurons),
+                LAST_ADJOINT=tuple(n.last_adjoint for n in neurons),
+                **steps_of(g.T, CHECKPOINT_STEPS),
                 **place(g),
                 **channel_place(g),
-                alpha=settings.alpha,
-                SURROGATE=SURROGATES[settings.surrogate],
-                DETACH_RESET=settings.detach_reset,
-                DETACH_ADAPT=settings.detach_adapt,
                 BLOCK=THREADS,
             )
     return grad_x

@@ -12,8 +12,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
-CHECKPOINT_STEPS = 8  # time steps between two saved states, and those that backward recomputes at a time
-LOADED_STEPS = 4  # of forward, loaded before the first is computed; divides CHECKPOINT_STEPS
+CHECKPOINT_STEPS = 8  # time steps between two saved states, and most that backward computes at a time
+LOADED_STEPS = 4  # most that forward loads before the first is computed; divides CHECKPOINT_STEPS
 
 K = tl.constexpr(CHECKPOINT_STEPS)
 AHEAD = tl.constexpr(LOADED_STEPS)
@@ -64,15 +64,6 @@ def store(pointer, where, value, mask, VECTOR: tl.constexpr):
 
 
 @triton.jit
-def load_or(pointer, where, default, mask, VECTOR: tl.constexpr):
-    """A state, or the default where there is no tensor."""
-    if pointer is not None:
-        return load(pointer, where, mask, VECTOR)
-    else:
-        return tl.full(where.shape, 1.0, tl.float32) * default
-
-
-@triton.jit
 def load_steps(pointer, where, first, T, inner, mask, STEPS: tl.constexpr, VECTOR: tl.constexpr):
     """Time steps [first, first + STEPS) of a tensor as a tuple; undefined from T on."""
     values = ()
@@ -107,7 +98,7 @@ def affine_of(affine_ptr, m, channels, channel_stride, PER_CHANNEL: tl.constexpr
 
 @triton.jit
 def load_input(pointer, where, first, T, inner, mask, affine, STEPS: tl.constexpr, VECTOR: tl.constexpr):
-    """load_steps of x, from which affine's centre is taken away; see steps.transformed for the rest of it."""
+    """load_steps of x, from which affine's centre is taken away; see scan.transformed for the rest of it."""
     x = load_steps(pointer, where, first, T, inner, mask, STEPS, VECTOR)
     if len(affine) == 0:
         return x
@@ -116,26 +107,6 @@ def load_input(pointer, where, first, T, inner, mask, affine, STEPS: tl.constexp
         for k in tl.static_range(STEPS):
             deviations = deviations + (x[k] - affine[0],)
         return deviations
-
-
-@triton.jit
-def constant(value, m, channels, channel_stride, PER_CHANNEL: tl.constexpr):
-    """A number, or the neuron's entry in a tensor of one element or one a channel."""
-    if tl.constexpr(not value.dtype.is_ptr()):
-        return value
-    elif PER_CHANNEL:
-        return tl.load(value + m // channel_stride % channels)
-    else:
-        return tl.load(value)
-
-
-@triton.jit
-def time_constant(tau, m, channels, channel_stride, PER_CHANNEL: tl.constexpr):
-    value = constant(tau, m, channels, channel_stride, PER_CHANNEL)
-    if tl.constexpr(tau.dtype.is_ptr()):  # nobody has looked at the values; at these ends exp(-1/tau) is 0 and 1
-        value = tl.where(value < 1e-19, 1e-19, value)
-        value = tl.where(value > 1e30, 1e30, value)
-    return value
 
 
 @triton.jit
@@ -166,24 +137,22 @@ def store_sum(partial_ptr, which: tl.constexpr, q, entries, value, VECTOR: tl.co
 
 @kernel
 def sum_partials(
-    partial_ptr,  # float64 [sums][slabs][columns], those of tau and v_threshold first where one of these is wanted
-    tau_ptr,  # float32 [tau_size], or None: not wanted
-    v_threshold_ptr,
+    partial_ptr,  # float64 [sums][slabs][columns]
+    constant_ptrs,  # float32, where the first sums go: [1] where ONES says so, else [channels]
     sums_ptr,  # float64 [the other sums][channels], or None
     slabs,
     columns,
-    tau_size,
-    v_threshold_size,
     channels,
-    CONSTANTS: tl.constexpr,
+    ONES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """One sum of one channel: its entries of [slabs][channels][columns // channels], in a fixed order."""
     channel = tl.program_id(0)
     which = tl.program_id(1)
     size = channels
-    if CONSTANTS:
-        size = tl.where(which == 0, tau_size, tl.where(which == 1, v_threshold_size, channels))
+    for i in tl.static_range(len(ONES)):
+        if ONES[i]:
+            size = tl.where(which == i, 1, size)
     if channel < size:
         partial_ptr += which * slabs.to(tl.int64) * columns
         width = columns // size
@@ -193,14 +162,9 @@ def sum_partials(
             where = e // width * columns + channel * width + e % width
             total += tl.load(partial_ptr + where, e < slabs * width, 0.0)
         result = tl.sum(total)
-        if CONSTANTS:
-            if tau_ptr is not None:  # noqa: SIM102 (settled at compile time, the inner one at run time)
-                if which == 0:
-                    tl.store(tau_ptr + channel, result.to(tl.float32))
-            if v_threshold_ptr is not None:  # noqa: SIM102
-                if which == 1:
-                    tl.store(v_threshold_ptr + channel, result.to(tl.float32))
-            which -= 2
-        if sums_ptr is not None:  # noqa: SIM102
-            if which >= 0:
-                tl.store(sums_ptr + which * channels + channel, result)
+        for i in tl.static_range(len(ONES)):
+            if which == i:
+                tl.store(constant_ptrs[i] + channel, result.to(tl.float32))
+        if sums_ptr is not None:  # noqa: SIM102 (settled at compile time, the inner one at run time)
+            if which >= len(ONES):
+                tl.store(sums_ptr + (which - len(ONES)) * channels + channel, result)

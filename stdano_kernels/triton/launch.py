@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -92,28 +93,29 @@ def make_slabs(g: Geometry, sums: bool) -> Slabs:
     return Slabs(rows, columns, -(-rows // slabs), slabs)
 
 
+def steps_of(T: int, most: int) -> dict[str, int | bool]:
+    """How many time steps a kernel takes at once: all of a short sequence, for whose length it is then compiled."""
+    steps = T if 0 < T <= most else most
+    return dict(STEPS=steps, GUARDED=T == 0 or T % steps != 0, SINGLE=T == steps)
+
+
 def add_up(
     partials: Tensor,  # float64 [sums][slabs][columns], see sum_partials
     slabs: Slabs,
-    sums: Tensor | None,  # float64 [sums, channels]
-    tau: Tensor | None = None,
-    v_threshold: Tensor | None = None,
+    channels: int,
+    constants: Sequence[Tensor],  # where the first sums go: float32, one element or one a channel
+    sums: Tensor | None,  # float64 [the other sums, channels]
 ) -> None:
     """The second stage of sums: one small launch. An entry belongs to a channel by its column, so the sum depends on
     the shape alone, not on the device."""
-    sizes = [0 if t is None else t.numel() for t in (tau, v_threshold)]
-    channels = 0 if sums is None else sums.shape[1]
-    sum_partials[(max(channels, *sizes), partials.shape[0])](
+    sum_partials[(channels, partials.shape[0])](
         partial_ptr=partials,
-        tau_ptr=tau,
-        v_threshold_ptr=v_threshold,
+        constant_ptrs=tuple(constants),
         sums_ptr=sums,
         slabs=slabs.slabs,
         columns=slabs.columns,
-        tau_size=sizes[0],
-        v_threshold_size=sizes[1],
         channels=channels,
-        CONSTANTS=tau is not None or v_threshold is not None,
+        ONES=tuple(t.numel() == 1 for t in constants),
         BLOCK=_SUM_BLOCK,
         **{**COMPILER, "num_warps": 8},
     )

@@ -1,18 +1,18 @@
-"""The operators ``torch.ops.stdano_triton``: from tensors to launches. Schemas and results are those of csrc/ops.cpp,
-but for the distance of checkpoints (``common.CHECKPOINT_STEPS``) and float64, which these kernels do not compute.
+"""The operators ``torch.ops.stdano_triton``: from tensors to launches. Schemas and results are those of csrc/operators.h,
+but for float64, which these kernels do not compute.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import registration
-from ..surrogate import SURROGATES
 from .channel_ops import OPERATORS as CHANNEL_OPERATORS
-from .common import CHECKPOINT_STEPS
+from .common import CHECKPOINT_STEPS, LOADED_STEPS
 from .launch import (
     COMPILER,
     THREADS,
@@ -25,240 +25,209 @@ from .launch import (
     device_of,
     make_slabs,
     place,
+    steps_of,
     vector,
 )
 from .layout import Geometry, dense, empty_state, make_geometry, with_layout_of
-from .lif import lif_backward, lif_forward
-from .llif import llif_backward, llif_forward
+from .printed import neuron_of
+from .scan import CHANNEL, NEURON, NUMBER, scan_backward, scan_forward
 from .schema import NAMESPACE, define
-from .slif import slif_backward, slif_forward
 
-# The name of `adapt` in a neuron's equations.
-_ADAPT = {"lif": None, "llif": "theta", "slif": "p"}
-_FORWARD_KERNELS = {"lif": lif_forward, "llif": llif_forward, "slif": slif_forward}
-_BACKWARD_KERNELS = {"lif": lif_backward, "llif": llif_backward, "slif": slif_backward}
-
-# Registers of a backward thread (see _register_limit).
-_REGISTERS = 64
-_MORE_REGISTERS = {"llif": 96, "slif": 80}
+_NUMBER, _CHANNEL, _NEURON = NUMBER.value, CHANNEL.value, NEURON.value
 
 
-class _Settings(NamedTuple):
-    """A call's settings from ``tau`` on, in the order of the schema."""
+class _Constants(NamedTuple):
+    """A neuron's constants as kernels take them."""
 
-    tau: Tensor | None
-    v_threshold: Tensor | None
-    affine: Tensor | None
-    tau_value: float
-    v_threshold_value: float
-    v_reset: float | None
-    rate: float
-    tau_min: float
-    linear_decay: bool
-    decay_input: bool
-    surrogate: int
-    alpha: float
-    soft_spike: bool
-    detach_reset: bool
-    detach_adapt: bool
+    given: tuple[float | Tensor, ...]
+    kinds: tuple[int, ...]
+
+    def of_kind(self, kind: int) -> list[Any]:
+        return [value for value, own in zip(self.given, self.kinds, strict=True) if own == kind]
 
 
-def _check(x: Tensor, settings: _Settings) -> None:
+def _is_per_neuron(t: Tensor, x: Tensor) -> bool:
+    return t.dim() > 0 and t.shape == x.shape[1:]
+
+
+def _channels(x: Tensor, constants: Sequence[Tensor], affine: Tensor | None) -> int:
+    """The channels by which constants differ, 1 for none; what is not as it has to be is refused."""
     check_dtype("x", x)
     if x.dim() < 1:
         raise ValueError("stdano: x must have a time dimension, [T, ...]; got a tensor of shape ()")
-    for name, t in (("tau", settings.tau), ("v_threshold", settings.v_threshold)):
-        if t is None:
+    channels = 1
+    if affine is not None:
+        check_table("affine", affine, 3, x)
+        channels = x.shape[2]
+    for t in constants:
+        if t.dtype != torch.float32 or t.device != x.device:
+            raise ValueError(f"stdano: constants must be float32, on x's device, {x.device}, got {t.dtype} on {t.device}")
+        if _is_per_neuron(t, x):
             continue
-        if t.dtype != torch.float32 or not t.is_contiguous() or t.device != x.device:
-            raise ValueError(f"stdano: {name} must be contiguous, float32, on x's device, {x.device}")
-        if t.numel() != 1 and (x.dim() < 3 or t.numel() != x.shape[2]):
+        if not t.is_contiguous() or (t.numel() != 1 and (x.dim() < 3 or t.numel() != x.shape[2])):
             raise ValueError(
-                f"stdano: {name} must have one element, or one for each channel (dimension 2 of x), got {t.numel()} "
-                f"with x of shape {list(x.shape)}"
+                "stdano: constants must be contiguous and have one element, one for each channel (dimension 2 of x), or one "
+                f"for each neuron, got shape {list(t.shape)} with x of shape {list(x.shape)}"
             )
-    if settings.affine is not None:
-        check_table("affine", settings.affine, 3, x)
+        channels = max(channels, t.numel())
+    return channels
 
 
-def _channels(settings: _Settings) -> int:
-    sizes = [1 if t is None else t.numel() for t in settings[:2]]
-    return max(*sizes, 1 if settings.affine is None else settings.affine.shape[1])
+def _constants(x: Tensor, tensors: list[Tensor], which: list[int], values: list[float], g: Geometry) -> _Constants:
+    given: list[float | Tensor] = list(values)
+    kinds = [_NUMBER] * len(values)
+    for j, t in zip(which, tensors, strict=True):
+        kinds[j] = _NEURON if _is_per_neuron(t, x) else _CHANNEL
+        if kinds[j] == _NEURON:
+            given[j] = with_layout_of(t, empty_state(x), "a constant")
+        else:
+            given[j] = t if t.numel() == g.channels else t.expand(g.channels).contiguous()
+    return _Constants(tuple(given), tuple(kinds))
 
 
-def _expanded(t: Tensor | None, value: float, channels: int) -> Tensor | float:
-    """What kernels take as a constant: a number, or a tensor of as many elements as there are channels."""
-    if t is None:
-        return value
-    return t if t.numel() == channels else t.detach().expand(channels).contiguous()
-
-
-def _arguments(neuron: str, settings: _Settings, g: Geometry) -> dict[str, Any]:
-    """The kernel arguments that forward and backward have in common."""
-    own: dict[str, dict[str, float]] = {
-        "lif": {},
-        "llif": {"gamma": settings.rate},
-        "slif": {"beta": settings.rate, "tau_min": settings.tau_min},
-    }
-    return dict(
-        tau=_expanded(settings.tau, settings.tau_value, g.channels),
-        v_threshold=_expanded(settings.v_threshold, settings.v_threshold_value, g.channels),
-        affine_ptr=settings.affine,
-        r=0.0 if settings.v_reset is None else settings.v_reset,
-        alpha=settings.alpha,
-        SOFT_RESET=settings.v_reset is None,
-        LINEAR_DECAY=settings.linear_decay,
-        DECAY_INPUT=settings.decay_input,
-        SURROGATE=SURROGATES[settings.surrogate],
-        SOFT_SPIKE=settings.soft_spike,
-        **place(g),
-        **channel_place(g),
-        **own[neuron],
-        **COMPILER,
-    )
-
-
-def _register_limit(neuron: str, plain: bool) -> dict[str, int]:
-    """The limit for a backward thread; ``plain``: no sums, and time is outermost in memory.
-
-    ptxas, left alone, takes more than a plain one needs (LLIF, SLIF: up to 72), and spills at 64 what needs more. LIF
-    it compiles best without a limit.
-    """
-    if torch.version.hip or neuron == "lif":  # AMD's compiler does not have the option
-        return {}
-    return {"maxnreg": _REGISTERS if plain else _MORE_REGISTERS[neuron]}
+def _tensors_there(tensors: list[Tensor], like: Tensor, name: str) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """Those that are there, in the layout of ``like``, and their numbers; an empty one stands for none."""
+    there = [j for j, t in enumerate(tensors) if t.numel() > 0]
+    return tuple(with_layout_of(tensors[j], like, name) for j in there), tuple(there)
 
 
 def forward(
-    neuron: str,
     x: Tensor,  # [T, ...]
-    v: Tensor | None,  # [...] float32
-    adapt: Tensor | None,
-    *rest: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Spikes, v, adapt, v_seq and checkpoints; those that are not asked for are empty."""
-    settings = _Settings(*rest[:-3])
-    save_checkpoints, return_state, return_v_seq = rest[-3:]
-    _check(x, settings)
-    adapt_name = _ADAPT[neuron]
+    state: list[Tensor],  # [...] float32 each
+    constants: list[Tensor],
+    affine: Tensor | None,  # float32 [3, C]
+    which: list[int],
+    values: list[float],
+    alpha: float,
+    kernel: str,
+    save_checkpoints: bool,
+    return_state: bool,
+    sequences: list[int],
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+    """Spikes, final states, sequences and checkpoints; those that are not asked for are empty."""
+    neuron = neuron_of(kernel)
+    channels = _channels(x, constants, affine)
     x = dense(x)
-    g = make_geometry(x, _channels(settings))
-    none = x.new_empty(0, dtype=torch.float32)
-    layout = empty_state(x) if return_state or v is not None or adapt is not None else none
-    v = with_layout_of(v, layout, "state.v")
-    adapt = with_layout_of(adapt, layout, f"state.{adapt_name}")
-
+    g = make_geometry(x, channels)
+    own = _constants(x, constants, which, values, g)
+    layout = empty_state(x) if return_state or state else x.new_empty(0)
+    state = [with_layout_of(t, layout, "state") for t in state]
     spikes = torch.empty_like(x)
-    v_out = layout if return_state else none
-    adapt_out = torch.empty_like(layout) if return_state and adapt_name else x.new_empty(0, dtype=torch.float32)
-    v_seq = torch.empty_like(x) if return_v_seq else x.new_empty(0)
-    chunks = (g.T - 1) // CHECKPOINT_STEPS if save_checkpoints and g.T > 0 else 0
-    checkpoints = x.new_empty(chunks, 2 if adapt_name else 1, g.N, dtype=torch.float32)
-
+    final = [layout if j == 0 else torch.empty_like(layout) for j in range(neuron.states if return_state else 0)]
+    wanted = [torch.empty_like(x) for _ in sequences]
+    saved = (g.T - 1) // CHECKPOINT_STEPS if save_checkpoints and g.T > 0 else 0
+    checkpoints = x.new_empty(saved, neuron.states, g.N, dtype=torch.float32)
     if g.N > 0 and (g.T > 0 or return_state):
-        tensors = dict(
-            x_ptr=x,
-            v0_ptr=v,
-            s_ptr=spikes,
-            v_ptr=v_out if return_state else None,
-            v_seq_ptr=v_seq if return_v_seq else None,
-            checkpoints_ptr=checkpoints if save_checkpoints else None,
-        )
-        if adapt_name:
-            tensors[f"{adapt_name}0_ptr"] = adapt
-            tensors[f"{adapt_name}_ptr"] = adapt_out if return_state else None
-        block = THREADS * VECTOR
+        aligned = (x, spikes, *state, *final, *wanted, *own.of_kind(_NEURON))
         with device_of(x):
-            _FORWARD_KERNELS[neuron][blocks(g.N, block)](
-                **tensors, **_arguments(neuron, settings, g), VECTOR=vector(g, *tensors.values()), BLOCK=block
+            scan_forward[blocks(g.N, THREADS * VECTOR)](
+                x_ptr=x,
+                state_ptrs=tuple(state),
+                spikes_ptr=spikes,
+                final_ptrs=tuple(final),
+                sequence_ptrs=tuple(wanted),
+                checkpoints_ptr=checkpoints if saved else None,
+                constants=own.given,
+                affine_ptr=affine,
+                alpha=alpha,
+                DERIVE=neuron.derive,
+                REST=neuron.rest,
+                STEP=neuron.step,
+                KINDS=own.kinds,
+                SEQUENCES=tuple(sequences),
+                **steps_of(g.T, LOADED_STEPS),
+                **place(g),
+                **channel_place(g),
+                VECTOR=vector(g, *aligned),
+                BLOCK=THREADS * VECTOR,
+                **COMPILER,
             )
-    return spikes, v_out, adapt_out, v_seq, checkpoints
+    return spikes, final, wanted, checkpoints
 
 
 def backward(
-    neuron: str,
     grad_spikes: Tensor,  # [T, ...]
-    grad_v: Tensor | None,  # [...] float32
-    grad_adapt: Tensor | None,
-    grad_v_seq: Tensor | None,  # [T, ...]
+    grad_state: list[Tensor],  # [...] float32 each
+    grad_sequences: list[Tensor],  # [T, ...] each
     x: Tensor,
-    v: Tensor | None,
-    adapt: Tensor | None,
+    state: list[Tensor],
     checkpoints: Tensor,
-    *rest: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, v, adapt, tau and v_threshold, and the sums for affine; empty for what was not a tensor."""
-    settings = _Settings(*rest)
-    _check(x, settings)
-    adapt_name = _ADAPT[neuron]
+    constants: list[Tensor],
+    affine: Tensor | None,
+    which: list[int],
+    values: list[float],
+    alpha: float,
+    kernel: str,
+    sequences: list[int],
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+    """Gradients of x, of initial states and constants, and the sums for affine; empty for what was not a tensor."""
+    neuron = neuron_of(kernel)
+    channels = _channels(x, constants, affine)
     x = dense(x)
-    g = make_geometry(x, _channels(settings))
+    g = make_geometry(x, channels)
+    own = _constants(x, constants, which, values, g)
     grad_spikes = with_layout_of(grad_spikes, x, "grad_spikes")
-    grad_v_seq = with_layout_of(grad_v_seq, x, "grad_v_seq")
-    none = x.new_empty(0, dtype=torch.float32)
-    layout = none if all(t is None for t in (v, adapt, grad_v, grad_adapt)) else empty_state(x)
-    v = with_layout_of(v, layout, "state.v")
-    adapt = with_layout_of(adapt, layout, f"state.{adapt_name}")
-    grad_v = with_layout_of(grad_v, layout, "grad_v")
-    grad_adapt = with_layout_of(grad_adapt, layout, "grad_adapt")
-    chunks = (g.T - 1) // CHECKPOINT_STEPS if g.T > 0 else 0
-    if checkpoints.numel() != chunks * (2 if adapt_name else 1) * g.N or checkpoints.dtype != torch.float32:
+    of_sequences, there = _tensors_there(grad_sequences, x, "grad_sequences")
+    layout = empty_state(x) if state or grad_state else x.new_empty(0)
+    state = [with_layout_of(t, layout, "state") for t in state]
+    of_state, grads = _tensors_there(grad_state, layout, "grad_state")
+    saved = (g.T - 1) // CHECKPOINT_STEPS if g.T > 0 else 0
+    if checkpoints.numel() != saved * neuron.states * g.N or checkpoints.dtype != torch.float32:
         raise ValueError("stdano: checkpoints must be those that the forward operator returned")
 
     grad_x = torch.empty_like(x)
-    grad_v0 = none if v is None else torch.empty_like(layout)
-    grad_adapt0 = torch.empty_like(layout) if adapt_name and adapt is not None else x.new_empty(0, dtype=torch.float32)
-    tau, v_threshold, affine = settings[:3]
-    grad_tau, grad_v_threshold = (None if t is None else torch.empty_like(t) for t in (tau, v_threshold))
-    affine_sums = None if affine is None else x.new_empty(2, affine.shape[1], dtype=torch.float64)
-    outputs = (
-        grad_x,
-        grad_v0,
-        grad_adapt0,
-        x.new_empty(0, dtype=torch.float32) if grad_tau is None else grad_tau,
-        x.new_empty(0, dtype=torch.float32) if grad_v_threshold is None else grad_v_threshold,
-        x.new_empty(0, 1, dtype=torch.float64) if affine_sums is None else affine_sums,
-    )
+    grad_state0 = [torch.empty_like(layout) for _ in state]
+    of_constant = {j: torch.empty_like(own.given[j] if own.kinds[j] == _NEURON else t) for j, t in zip(which, constants)}
+    grad_constants = [of_constant[j] for j in which]
+    affine_sums = x.new_empty((0, 1) if affine is None else (2, affine.shape[1]), dtype=torch.float64)
     if g.N == 0:
-        for t in outputs[3:]:
+        for t in (*grad_constants, affine_sums):
             t.zero_()
-        return outputs
+        return grad_x, grad_state0, grad_constants, affine_sums
 
-    constants = tau is not None or v_threshold is not None
-    count = 2 * constants + 2 * (affine is not None)
-    slabs, flat = make_slabs(g, count > 0), g.inner == g.N
-    partials = x.new_empty(count, slabs.slabs, slabs.columns, dtype=torch.float64) if count else None
-    tensors = dict(
-        gs_ptr=grad_spikes,
-        gv_ptr=grad_v,
-        gv_seq_ptr=grad_v_seq,
-        x_ptr=x,
-        v0_ptr=v,
-        checkpoints_ptr=checkpoints,
-        gx_ptr=grad_x,
-        gv0_ptr=None if v is None else grad_v0,
-        partial_ptr=partials,
-    )
-    if adapt_name:
-        tensors[f"{adapt_name}0_ptr"] = adapt
-        tensors[f"g{adapt_name}_ptr"] = grad_adapt
-        tensors[f"g{adapt_name}0_ptr"] = None if adapt is None else grad_adapt0
+    of_channels = [of_constant[j] for j, kind in enumerate(own.kinds) if kind == _CHANNEL]
+    totals = len(of_channels) + len(affine_sums)
+    slabs = make_slabs(g, totals > 0)
+    partials = x.new_empty(totals, slabs.slabs, slabs.columns, dtype=torch.float64) if totals else None
     with device_of(x):
-        _BACKWARD_KERNELS[neuron][blocks(slabs.entries, THREADS)](
-            **tensors,
+        scan_backward[blocks(slabs.entries, THREADS)](
+            gs_ptr=grad_spikes,
+            grad_ptrs=of_state,
+            grad_sequence_ptrs=of_sequences,
+            x_ptr=x,
+            state_ptrs=tuple(state),
+            checkpoints_ptr=checkpoints,
+            gx_ptr=grad_x,
+            initial_ptrs=tuple(grad_state0),
+            grad_constant_ptrs=tuple(of_constant[j] for j, kind in enumerate(own.kinds) if kind == _NEURON),
+            partial_ptr=partials,
+            constants=own.given,
+            affine_ptr=affine,
+            alpha=alpha,
             **slabs._asdict(),
-            # Where the simple way to find a neuron's place makes ptxas take 92 registers, the general one takes 48.
-            **{**_arguments(neuron, settings, g), "FLAT": flat and not (constants and neuron == "lif")},
-            **({"DETACH_ADAPT": settings.detach_adapt} if adapt_name else {}),
-            DETACH_RESET=settings.detach_reset,
-            CONSTANTS=constants,
+            DERIVE=neuron.derive,
+            REST=neuron.rest,
+            STEP=neuron.step,
+            ADJOINT=neuron.adjoint,
+            LAST_ADJOINT=neuron.last_adjoint,
+            FINISH=neuron.finish,
+            KINDS=own.kinds,
+            RESTS=neuron.rests,
+            GRADS=grads,
+            SEQUENCES=tuple(sequences[j] for j in there),
+            LEARNED=len(which) > 0,
+            TOTALS=totals,
+            **steps_of(g.T, CHECKPOINT_STEPS),
+            **place(g),
+            **channel_place(g),
             BLOCK=THREADS,
-            **_register_limit(neuron, flat and not count),
+            **COMPILER,
         )
         if partials is not None:
-            add_up(partials, slabs, affine_sums, grad_tau, grad_v_threshold)
-    return outputs
+            add_up(partials, slabs, g.channels, of_channels, None if affine is None else affine_sums)
+    return grad_x, grad_state0, grad_constants, affine_sums
 
 
-_LIBRARY = define(forward, backward, CHANNEL_OPERATORS)  # the operators exist as long as this does
+# The operators exist as long as this does.
+_LIBRARY = define({"scan_forward": forward, "scan_backward": backward, **CHANNEL_OPERATORS})
 registration.register(NAMESPACE)  # here, where the lock of the import sees to it that it happens once

@@ -1,10 +1,12 @@
-"""The super neuron's passes (eq. 10): LIF, LLIF and SLIF, those that are present, over one input::
+"""The super neuron's passes (eq. 10): several neurons over one input, by the functions of each (see scan.py)::
 
-encode: from the zero state of each; bit k of the code of an element: neuron k fired; counts of the bits
-decode: y = table_0 + sum over k of (fired_k ? table_(1+k) : 0)
-sums:   sum of grad; sum of grad over the elements at which neuron k fired
+encode:   from where each rests; bit k of the code of an element: neuron k fired; counts of the bits
+decode:   y = table_0 + sum over k of (fired_k ? table_(1+k) : 0)
+sums:     sum of grad; sum of grad over the elements at which neuron k fired
+backward: gs_k = a_k*grad + (fired_k ? fired gradient : silent gradient), which is BatchNorm's derivative;
+          gx = sum over k of neuron k's gx for gs_k
 
-Backward: ``super_backward.py``.
+There are no checkpoints: what backward does not do at once begins with the state computed anew from the first step.
 """
 # mypy: ignore-errors
 
@@ -24,10 +26,7 @@ from .common import (
     table_entry,
     threads,
 )
-from .llif import tanh_inhibition
-from .math import tanh
-from .slif import shortened, state_after
-from .steps import charge, decay_and_gain, fire, reset
+from .scan import adjoint_of_chunk, filled, plus, with_added, zeros
 
 
 @triton.jit
@@ -42,55 +41,43 @@ def load_codes(pointer, where, first, T, inner, mask, STEPS: tl.constexpr, VECTO
 
 
 @triton.jit
-def zero_state(r, slif_r, threshold, BLOCK: tl.constexpr):
-    """v of LIF; v and theta of LLIF; v and p of SLIF."""
-    zero = tl.zeros([BLOCK], tl.float32)
-    return (zero + r, zero + r, zero + threshold, zero + slif_r, zero)
+def table_column(table_ptr, m, channels, channel_stride, ROWS: tl.constexpr, PER_CHANNEL: tl.constexpr):
+    """The neuron's entries in all rows of a table."""
+    entries = ()
+    for row in tl.static_range(ROWS):
+        entries = entries + (table_entry(table_ptr, row, m, channels, channel_stride, PER_CHANNEL),)
+    return entries
 
 
 @triton.jit
-def step(
-    x,
-    state,
-    constants,
-    LIF: tl.constexpr,
-    LLIF: tl.constexpr,
-    SLIF: tl.constexpr,
-    SOFT_RESET: tl.constexpr,
-    SLIF_SOFT_RESET: tl.constexpr,
-    LINEAR_DECAY: tl.constexpr,
-    DECAY_INPUT: tl.constexpr,
-):
-    """(code, state) of a time step of all neurons that are present."""
-    v_lif, v_llif, theta, v_slif, p = state
-    tau_0, threshold, a, c, r, slif_r, gamma, beta, tau_min = constants
-    code = tl.zeros_like(x).to(tl.int32)
-    if LIF:
-        h = charge(x, v_lif, a, c, r)
-        s = fire(h - threshold, 0.0, "", False)
-        v_lif = reset(s, h, threshold, r, SOFT_RESET)
-        code = s.to(tl.int32)
-    if LLIF:
-        h = charge(x, v_llif, a, c, r)
-        s = fire(h - theta, 0.0, "", False)
-        v_llif = reset(s, h, theta, r, SOFT_RESET)
-        theta = tl.fma(gamma, tanh_inhibition(x), theta)
-        code |= s.to(tl.int32) << 1
-    if SLIF:
-        _free, _inverse_tau, a_t, c_t = shortened(tanh(p), tau_0, beta, tau_min, LINEAR_DECAY, DECAY_INPUT)
-        h = charge(x, v_slif, a_t, c_t, slif_r)
-        v_slif, p = state_after(h, threshold, slif_r, 0.0, SLIF_SOFT_RESET, "", False)
-        code |= fire(h - threshold, 0.0, "", False).to(tl.int32) << 2
-    return code, (v_lif, v_llif, theta, v_slif, p)
+def begin(constants, like, DERIVE: tl.constexpr, REST: tl.constexpr):
+    """Of each neuron what depends on constants alone, and where it rests."""
+    derived = ()
+    states = ()
+    for k in tl.static_range(len(DERIVE)):
+        derived = derived + (DERIVE[k](constants[k]),)
+        states = states + (filled(REST[k](constants[k]), like),)
+    return derived, states
+
+
+@triton.jit
+def step_of_all(x, states, derived, STEP: tl.constexpr):
+    """(code, states) of a time step."""
+    code = tl.zeros(x.shape, tl.int32)
+    after = ()
+    for k in tl.static_range(len(STEP)):
+        spike, state = STEP[k](x, states[k], derived[k], 0.0)
+        code |= (spike != 0).to(tl.int32) << k
+        after = after + (state,)
+    return code, after
 
 
 @kernel
 def super_neuron_encode(
     x_ptr,  # [outer][T][inner]
     codes_ptr,  # uint8, like x
-    partial_ptr,  # float64 [3][slabs][columns]: counts
-    tau,
-    v_threshold,
+    partial_ptr,  # float64 [neurons][slabs][columns]: counts
+    constants,  # numbers, of each neuron
     N,
     T,
     inner,
@@ -98,18 +85,9 @@ def super_neuron_encode(
     columns,
     rows_per_slab,
     slabs,
-    r,  # of LIF and LLIF
-    slif_r,
-    gamma,
-    beta,
-    tau_min,
-    LIF: tl.constexpr,
-    LLIF: tl.constexpr,
-    SLIF: tl.constexpr,
-    SOFT_RESET: tl.constexpr,
-    SLIF_SOFT_RESET: tl.constexpr,
-    LINEAR_DECAY: tl.constexpr,
-    DECAY_INPUT: tl.constexpr,
+    DERIVE: tl.constexpr,
+    REST: tl.constexpr,
+    STEP: tl.constexpr,
     FLAT: tl.constexpr,
     WIDE: tl.constexpr,
     VECTOR: tl.constexpr,
@@ -117,52 +95,37 @@ def super_neuron_encode(
 ):
     thread = threads(BLOCK, WIDE)
     column, first_row = slab_thread(thread, columns, rows_per_slab, True)
-    _inverse_tau, a, c = decay_and_gain(tau, LINEAR_DECAY, DECAY_INPUT)
-    constants = (tau, v_threshold, a, c, r, slif_r, gamma, beta, tau_min)
-    lif_count = tl.zeros([BLOCK], tl.int32)
-    llif_count = tl.zeros([BLOCK], tl.int32)
-    slif_count = tl.zeros([BLOCK], tl.int32)
+    derived, at_rest = begin(constants, thread, DERIVE, REST)
+    counts = zeros(len(STEP), thread, tl.int32)
     for row in range(rows_per_slab):
         m, live = slab_neuron(column, first_row + row, columns, rows, N, True, VECTOR)
         where = offsets(m, T, inner, FLAT)
-        state = zero_state(r, slif_r, v_threshold, BLOCK)
+        states = at_rest
         for first in range(0, T, AHEAD):
             x = load_steps(x_ptr, where, first, T, inner, live, AHEAD, VECTOR)
             for k in tl.static_range(AHEAD):
                 t = first + k
                 if t < T:
-                    code, state = step(
-                        x[k],
-                        state,
-                        constants,
-                        LIF,
-                        LLIF,
-                        SLIF,
-                        SOFT_RESET,
-                        SLIF_SOFT_RESET,
-                        LINEAR_DECAY,
-                        DECAY_INPUT,
-                    )
+                    code, states = step_of_all(x[k], states, derived, STEP)
                     store(codes_ptr + t.to(tl.int64) * inner, where, code, live, VECTOR)
                     counted = tl.where(live, code, 0)
-                    lif_count += counted & 1
-                    llif_count += counted >> 1 & 1
-                    slif_count += counted >> 2
-    store_sum(partial_ptr, 0, thread, slabs * columns, lif_count, VECTOR)
-    store_sum(partial_ptr, 1, thread, slabs * columns, llif_count, VECTOR)
-    store_sum(partial_ptr, 2, thread, slabs * columns, slif_count, VECTOR)
+                    for i in tl.static_range(len(STEP)):
+                        counts = with_added(counts, i, counted >> i & 1)
+    for i in tl.static_range(len(STEP)):
+        store_sum(partial_ptr, i, thread, slabs * columns, counts[i], VECTOR)
 
 
 @kernel
 def super_neuron_decode(
     codes_ptr,  # uint8 [outer][T][inner]
-    table_ptr,  # [4][channels]: what is always there, LIF's part, LLIF's, SLIF's
+    table_ptr,  # [1 + MEMBERS][channels]: what is always there, and each neuron's part
     y_ptr,
     N,
     T,
     inner,
     channels,
     channel_stride,
+    MEMBERS: tl.constexpr,
     PER_CHANNEL: tl.constexpr,
     FLAT: tl.constexpr,
     WIDE: tl.constexpr,
@@ -172,17 +135,14 @@ def super_neuron_decode(
     m = threads(BLOCK, WIDE)
     live = tl.max_constancy(m < N, VECTOR)
     where = offsets(m, T, inner, FLAT)
-    base = table_entry(table_ptr, 0, m, channels, channel_stride, PER_CHANNEL)
-    lif = table_entry(table_ptr, 1, m, channels, channel_stride, PER_CHANNEL)
-    llif = table_entry(table_ptr, 2, m, channels, channel_stride, PER_CHANNEL)
-    slif = table_entry(table_ptr, 3, m, channels, channel_stride, PER_CHANNEL)
+    table = table_column(table_ptr, m, channels, channel_stride, 1 + MEMBERS, PER_CHANNEL)
     for first in range(0, T, AHEAD):
         codes = load_codes(codes_ptr, where, first, T, inner, live, AHEAD, VECTOR)
         for k in tl.static_range(AHEAD):
             t = first + k
-            y = base + tl.where((codes[k] & 1) != 0, lif, 0.0)
-            y += tl.where((codes[k] & 2) != 0, llif, 0.0)
-            y += tl.where((codes[k] & 4) != 0, slif, 0.0)
+            y = table[0]
+            for i in tl.static_range(MEMBERS):
+                y += tl.where((codes[k] >> i & 1) != 0, table[1 + i], 0.0)
             store(y_ptr + t.to(tl.int64) * inner, where, y, live & (t < T), VECTOR)
 
 
@@ -190,7 +150,7 @@ def super_neuron_decode(
 def super_neuron_sums(
     codes_ptr,  # uint8 [outer][T][inner]
     grad_ptr,
-    partial_ptr,  # float64 [4][slabs][columns]: all of it, where LIF fired, LLIF, SLIF
+    partial_ptr,  # float64 [1 + MEMBERS][slabs][columns]: all of it, and where each neuron fired
     N,
     T,
     inner,
@@ -198,6 +158,7 @@ def super_neuron_sums(
     columns,
     rows_per_slab,
     slabs,
+    MEMBERS: tl.constexpr,
     FLAT: tl.constexpr,
     WIDE: tl.constexpr,
     VECTOR: tl.constexpr,
@@ -205,31 +166,116 @@ def super_neuron_sums(
 ):
     thread = threads(BLOCK, WIDE)
     column, first_row = slab_thread(thread, columns, rows_per_slab, True)
-    total = tl.zeros([BLOCK], tl.float64)
-    lif = tl.zeros([BLOCK], tl.float64)
-    llif = tl.zeros([BLOCK], tl.float64)
-    slif = tl.zeros([BLOCK], tl.float64)
+    totals = zeros(1 + MEMBERS, thread, tl.float64)
     for row in range(rows_per_slab):
         m, live = slab_neuron(column, first_row + row, columns, rows, N, True, VECTOR)
         where = offsets(m, T, inner, FLAT)
-        row_total = tl.zeros([BLOCK], tl.float32)
-        row_lif = tl.zeros([BLOCK], tl.float32)
-        row_llif = tl.zeros([BLOCK], tl.float32)
-        row_slif = tl.zeros([BLOCK], tl.float32)
+        of_row = zeros(1 + MEMBERS, thread, tl.float32)
         for first in range(0, T, AHEAD):
             codes = load_codes(codes_ptr, where, first, T, inner, live, AHEAD, VECTOR)
             grads = load_steps(grad_ptr, where, first, T, inner, live, AHEAD, VECTOR)
             for k in tl.static_range(AHEAD):
                 grad = tl.where(live & (first + k < T), grads[k], 0.0)
-                row_total += grad
-                row_lif += tl.where((codes[k] & 1) != 0, grad, 0.0)
-                row_llif += tl.where((codes[k] & 2) != 0, grad, 0.0)
-                row_slif += tl.where((codes[k] & 4) != 0, grad, 0.0)
-        total += row_total.to(tl.float64)
-        lif += row_lif.to(tl.float64)
-        llif += row_llif.to(tl.float64)
-        slif += row_slif.to(tl.float64)
-    store_sum(partial_ptr, 0, thread, slabs * columns, total, VECTOR)
-    store_sum(partial_ptr, 1, thread, slabs * columns, lif, VECTOR)
-    store_sum(partial_ptr, 2, thread, slabs * columns, llif, VECTOR)
-    store_sum(partial_ptr, 3, thread, slabs * columns, slif, VECTOR)
+                of_row = with_added(of_row, 0, grad)
+                for i in tl.static_range(MEMBERS):
+                    of_row = with_added(of_row, 1 + i, tl.where((codes[k] >> i & 1) != 0, grad, 0.0))
+        for i in tl.static_range(1 + MEMBERS):
+            totals = with_added(totals, i, of_row[i].to(tl.float64))
+    for i in tl.static_range(1 + MEMBERS):
+        store_sum(partial_ptr, i, thread, slabs * columns, totals[i], VECTOR)
+
+
+@triton.jit
+def gradients_of_spikes(member: tl.constexpr, grad, codes, table):
+    """gs of a neuron at some steps; codes: a byte a step."""
+    gs = ()
+    for k in tl.static_range(len(grad)):
+        fired = (codes[k // 4] >> (8 * (k % 4) + member) & 1) != 0
+        gs = gs + (tl.fma(table[0], grad[k], tl.where(fired, table[2], table[1])),)
+    return gs
+
+
+@kernel
+def super_neuron_backward(
+    grad_ptr,  # [outer][T][inner]
+    x_ptr,
+    codes_ptr,  # uint8, like x
+    table_ptr,  # [3*neurons][channels]: a, silent, fired of each
+    gx_ptr,  # like x
+    constants,
+    alpha,
+    N,
+    T,
+    inner,
+    channels,
+    channel_stride,
+    DERIVE: tl.constexpr,
+    REST: tl.constexpr,
+    STEP: tl.constexpr,
+    ADJOINT: tl.constexpr,
+    LAST_ADJOINT: tl.constexpr,
+    STEPS: tl.constexpr,
+    GUARDED: tl.constexpr,
+    SINGLE: tl.constexpr,
+    PER_CHANNEL: tl.constexpr,
+    FLAT: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    m = threads(BLOCK, WIDE)
+    live = m < N
+    where = offsets(m, T, inner, FLAT)
+    derived, at_rest = begin(constants, m, DERIVE, REST)
+    grads = ()
+    for i in tl.static_range(len(STEP)):
+        grads = grads + (zeros(len(at_rest[i]), m, tl.float32),)
+    for first in range(0 if SINGLE else (T - 1) // STEPS * STEPS, -1, -STEPS):
+        states = at_rest
+        if not SINGLE:
+            for earlier in range(0, first, AHEAD):
+                x = load_steps(x_ptr, where, earlier, T, inner, live, AHEAD, 1)
+                for k in tl.static_range(AHEAD):
+                    _code, states = step_of_all(x[k], states, derived, STEP)
+        x = load_steps(x_ptr, where, first, T, inner, live, STEPS, 1)
+        grad = load_steps(grad_ptr, where, first, T, inner, live, STEPS, 1)
+        of_steps = load_codes(codes_ptr, where, first, T, inner, live, STEPS, 1)
+        codes = zeros((STEPS + 3) // 4, m, tl.int32)
+        for k in tl.static_range(STEPS):
+            codes = with_added(codes, k // 4, of_steps[k] << (8 * (k % 4)))
+        gx = ()
+        before = ()
+        for i in tl.static_range(len(STEP)):
+            entries = ()
+            for row in tl.static_range(3):
+                entry = table_entry(table_ptr, 3 * i + row, m, channels, channel_stride, PER_CHANNEL)
+                entries = entries + (entry,)
+            own, grads_i, _of_derived, _of_affine = adjoint_of_chunk(
+                T - first,
+                x,
+                gradients_of_spikes(i, grad, codes, entries),
+                (),
+                states[i],
+                grads[i],
+                (),
+                (),
+                (),
+                derived[i],
+                alpha,
+                STEP[i],
+                ADJOINT[i],
+                LAST_ADJOINT[i],
+                (),
+                STEPS,
+                GUARDED,
+                SINGLE,
+            )
+            before = before + (grads_i,)
+            if i == 0:
+                gx = own
+            else:
+                gx = plus(gx, own)
+        grads = before
+        now = tl.cast(first, tl.int64) * inner
+        for k in tl.static_range(STEPS):
+            store(gx_ptr + now, where, gx[k], live & (first + k < T) if GUARDED else live, 1)
+            now += inner
