@@ -110,11 +110,14 @@ def test_copies(Node):
 @nodes
 def test_every_constant_is_learned(Node):
     """As numbers a channel and one a neuron, against the reference."""
-    constants = [name for name in arguments_of(Node) if name in Node.neuron.constants and name != "v_reset"]
+    constants = [
+        name for name, p in arguments_of(Node).items() if name in Node.neuron.constants and p.default is not None
+    ]
     shapes = [(C,), (C, 2), ()] * 2
     grads = []
     for backend in ("auto", "reference"):
-        defaults = {name: arguments_of(Node)[name].default for name in constants} | {"tau": 1.1}  # near SLIF's tau_min
+        defaults = {name: arguments_of(Node)[name].default for name in constants}
+        defaults |= {"tau": 1.1, "v_reset": 0.1}  # near SLIF's tau_min
         values = {
             name: nn.Parameter(torch.full(shape, 1.01 * defaults[name], dtype=torch.float64))
             for name, shape in zip(constants, shapes, strict=False)
