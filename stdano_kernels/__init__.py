@@ -4,6 +4,7 @@ __version__ = "0.1.0"
 
 from .backends import BackendStatus, backends
 from .batch_norm import bn_neuron
+from .checking import CheckReport, check
 from .define import Constant, DeclarationError, Neuron, Option, State
 from .functional import LIFState, LLIFState, SLIFState, function, lif, llif, slif
 from .mixture import super_neuron
@@ -12,6 +13,7 @@ from .surrogate import SURROGATES
 __all__ = [
     "SURROGATES",
     "BackendStatus",
+    "CheckReport",
     "Constant",
     "DeclarationError",
     "LIFState",
@@ -22,6 +24,7 @@ __all__ = [
     "State",
     "backends",
     "bn_neuron",
+    "check",
     "function",
     "lif",
     "llif",

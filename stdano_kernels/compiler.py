@@ -51,7 +51,9 @@ def cache_folder() -> Path:
 def _compiler() -> tuple[str, str]:
     """The C++ compiler and its version."""
     asked = os.environ.get("CXX")
-    found = next((path for name in ([asked] if asked else ["c++", "g++", "clang++"]) if (path := shutil.which(name))), None)
+    found = next(
+        (path for name in ([asked] if asked else ["c++", "g++", "clang++"]) if (path := shutil.which(name))), None
+    )
     if found is None:
         raise CannotCompile(f"no C++ compiler was found ({asked or 'c++, g++, clang++'}); install g++, or set CXX")
     run = subprocess.run([found, "--version"], capture_output=True, text=True)
@@ -124,7 +126,9 @@ def _built(neuron: type[Neuron], variant: Variant, name: str, is_double: bool, l
     compiler, version = _compiler()
     flags = [*(QUICK if is_double else FAST), *FLAGS, *LEVELS.get(level, [])]
     if "Free Software Foundation" in version:
-        flags += ["-fno-thread-jumps", "-fvect-cost-model=dynamic"] + (["-mprefer-vector-width=512"] if level == "x86-64-v4" else [])
+        flags += ["-fno-thread-jumps", "-fvect-cost-model=dynamic"] + (
+            ["-mprefer-vector-width=512"] if level == "x86-64-v4" else []
+        )
     if level == "generic" and platform.machine() in ("x86_64", "AMD64"):
         flags.append("-DSTDANO_EMULATE_FMA")
     digest = hashlib.sha256("\0".join([source, _headers(), compiler, version, *flags]).encode()).hexdigest()[:32]

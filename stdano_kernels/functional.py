@@ -223,7 +223,9 @@ def _known_kernel(member: Settled, backend: str, is_double: bool) -> tuple[str, 
     return compiler.ready[key]
 
 
-def kernels_for(members: Sequence[Settled], backend: str, explicit: bool, x: Tensor) -> tuple[str, list[str], str | None]:
+def kernels_for(
+    members: Sequence[Settled], backend: str, explicit: bool, x: Tensor
+) -> tuple[str, list[str], str | None]:
     """The backend that runs neurons, the names of their kernels, and why there are none: where CUDA has none, and was not
     asked for, that is Triton."""
     names = []
@@ -287,7 +289,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 LIFState, LLIFState, SLIFState = (spec_of(NEURONS[name]).state_type for name in ("lif", "llif", "slif"))
 for _name, _neuron in NEURONS.items():
     _state = spec_of(_neuron).state_type
-    _state.__module__ = __name__
+    _state.__module__, _state.__qualname__ = __name__, _state.__name__
     globals()[_state.__name__] = _state
     torch.serialization.add_safe_globals([_state])  # for torch.load(weights_only=True)
 Output = Any

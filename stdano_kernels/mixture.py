@@ -115,8 +115,8 @@ def super_neuron(
         beta=beta,
         tau_min=tau_min,
     )
-    for name, value in given.items():
-        if isinstance(value, Tensor):
+    for name in ("tau", "v_threshold", "v_reset", "gamma", "beta", "tau_min"):
+        if isinstance(value := given[name], Tensor):
             raise TypeError(f"{name} must be a number in a super neuron, got a tensor of shape {list(value.shape)}")
     if slif_v_reset is not None:
         number("slif_v_reset", slif_v_reset)
@@ -141,9 +141,7 @@ def super_neuron(
     registration.refuse_transforms(x, weights)
     registration.refuse_vmap(x, weights)
     values = [float(value) for _, constants in settled for value in constants]  # type: ignore[arg-type]
-    call = _Call(
-        kernels, values, settled[0][0].alpha, count, eps, process_group, registration.NAMESPACES[chosen]
-    )
+    call = _Call(kernels, values, settled[0][0].alpha, count, eps, process_group, registration.NAMESPACES[chosen])
     y, mean, variance, all_values = _SuperNeuron.apply(
         x, weights, None if training else running_mean, None if training else running_var, call
     )

@@ -1,5 +1,6 @@
-"""The neurons in plain PyTorch, one time step after the other: a declared step's graph as Python. The oracle that every kernel is held against, and the fallback for devices without kernels. Any device, any floating dtype;
-half precision is computed in float32.
+"""The neurons in plain PyTorch, one time step after the other: a declared step's graph as Python. The oracle that every
+kernel is held against, and the fallback for devices without kernels. Any device, any floating dtype; half precision is
+computed in float32.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def _call_of(op: str, *operands: str) -> str:
     return f"_APPLY[{op!r}]({', '.join(operands)})"
 
 
-def _printed(name: str, inputs: Sequence[Node], roots: Sequence[Node]) -> Callable:
+def printed(name: str, inputs: Sequence[Node], roots: Sequence[Node]) -> Callable:
     """A function of the inputs, alpha and a zero, which gives numbers their dtype, that returns what the roots are."""
     statements = Statements(
         {op: partial(_call_of, op) for op in _APPLY},
@@ -168,8 +169,8 @@ class Printed:
 
     def __init__(self, step: Step) -> None:
         name = step.neuron.__name__
-        self.derive = _printed(f"{name}_constants", list(step.constants.values()), step.makers)
-        self.step = _printed(f"{name}_step", [step.x, *step.states.values(), *step.derived], step.outputs)
+        self.derive = printed(f"{name}_constants", list(step.constants.values()), step.makers)
+        self.step = printed(f"{name}_step", [step.x, *step.states.values(), *step.derived], step.outputs)
         self.rests = step.rest_names()
         self.constants = tuple(step.constants)
 
@@ -184,10 +185,10 @@ def per_channel(constant: Tensor | float, x: Tensor) -> Tensor | float:
 
 
 def neuron(
-    printed: Printed,
+    step: Printed,
     x: Tensor,  # [T, ...]
     state: Sequence[Tensor],  # [...] each; none: at rest
-    constants: Sequence[Tensor | float],  # in the order of printed.constants
+    constants: Sequence[Tensor | float],  # in the order of step.constants
     affine: Tensor | None,  # [3, C]: centre, scale, shift
     alpha: float,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -199,16 +200,16 @@ def neuron(
         x = scale * (x - centre) + shift
     given = [per_channel(c, x) for c in constants]
     zero = x.new_zeros(x.shape[1:])
-    derived = printed.derive(*given, alpha, zero.new_zeros(()))
+    derived = step.derive(*given, alpha, zero.new_zeros(()))
     states = list(state)
     if not states:
-        named = dict(zip(printed.constants, given, strict=True))
-        states = [zero + (named[rest] if isinstance(rest, str) else rest) for rest in printed.rests]
+        named = dict(zip(step.constants, given, strict=True))
+        states = [zero + (named[rest] if isinstance(rest, str) else rest) for rest in step.rests]
 
     spikes: list[Tensor] = []
     sequences: list[list[Tensor]] = [[] for _ in states]
     for xt in x.unbind(0):
-        s, *states = printed.step(xt, *states, *derived, alpha, zero)
+        s, *states = step.step(xt, *states, *derived, alpha, zero)
         spikes.append(s.to(dtype))
         for values, after in zip(sequences, states, strict=True):
             values.append(after.to(dtype))

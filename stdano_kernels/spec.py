@@ -83,6 +83,9 @@ class Spec:
         self.has_surrogate = "surrogate" in used
         state = namedtuple(f"{neuron.__name__}State", list(neuron.states))  # type: ignore[misc]
         state.__doc__ = f"State of :func:`{name}` between two calls, each of shape ``x.shape[1:]``."
+        # Where pickle finds it: the declaration's own attribute.
+        state.__module__, state.__qualname__ = neuron.__module__, f"{neuron.__qualname__}.state_type"
+        neuron.state_type = state  # type: ignore[attr-defined]
         self.state_type = state
         self.defaults: dict[str, Any] = {}
         own = [c for c in self.constants if c not in vars(Neuron)]

@@ -33,11 +33,12 @@ class Factory:
         TypeError: a setting that no neuron has, or any with a function.
     """
 
-    def __init__(self, neurons: Neurons, sync_statistics: bool, settings: dict[str, Any]) -> None:
+    def __init__(self, neurons: Any, sync_statistics: bool, settings: dict[str, Any]) -> None:
         self.sync = sync_statistics
         self.settings = settings
-        if names_neuron(neurons) or (isinstance(neurons, str) and neurons != "super"):
-            kinds = [class_of(neurons)] if names_neuron(neurons) else [CANDIDATES[DIGITS[digit]] for digit in neurons]
+        one = [class_of(neurons)] if names_neuron(neurons) else []
+        if one or (isinstance(neurons, str) and neurons != "super"):
+            kinds = one or [CANDIDATES[DIGITS[digit]] for digit in neurons]
             self._check(set().union(*(_arguments(kind) for kind in (*CANDIDATES.values(), *kinds))))
             turns = itertools.cycle([self._maker(kind) for kind in kinds])
             self.neuron: Callable[[int], nn.Module] = lambda channels: next(turns)()

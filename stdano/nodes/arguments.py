@@ -7,13 +7,29 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from stdano_kernels import DeclarationError, Neuron
+from stdano_kernels.backends import NAMES
+from stdano_kernels.functional import settle
+from stdano_kernels.settings import choice, flag, python_value
 from stdano_kernels.spec import spec_of
 
+from .surrogates import resolve_surrogate
+
 # Settings of all neurons: SpikingJelly's in its order, and among them those that it does not have, by keyword alone.
-_SHARED = ("tau", "decay_input", "v_threshold", "v_reset", "surrogate_function", "alpha", "detach_reset", "decay", "spike")
+_SHARED = (
+    "tau",
+    "decay_input",
+    "v_threshold",
+    "v_reset",
+    "surrogate_function",
+    "alpha",
+    "detach_reset",
+    "decay",
+    "spike",
+)
 _KEYWORDS = ("decay", "alpha", "spike")
 _OF_MODULES = {"step_mode": "m", "backend": "auto", "store_v_seq": False}
 _DOCS = {
@@ -30,7 +46,7 @@ class Arguments:
     """The arguments of a declaration's module.
 
     Attributes:
-        neuron: the declaration.
+        neuron, spec: the declaration, and what follows from it.
         constants: the names of those that may be tensors.
         settings: what the neuron's function takes of a module: names there, and as attributes of the module.
         defaults: all arguments, those that are positional first.
@@ -41,8 +57,8 @@ class Arguments:
     """
 
     def __init__(self, neuron: type[Neuron], base: type[nn.Module]) -> None:
-        spec = spec_of(neuron)
-        self.neuron = neuron
+        self.neuron, self.spec = neuron, spec_of(neuron)
+        spec = self.spec
         self.constants = frozenset(spec.constants)
         given = {"surrogate_function" if name == "surrogate" else name: v for name, v in spec.defaults.items()}
         if "alpha" in given:
@@ -67,10 +83,10 @@ class Arguments:
         )
 
     def bind(self, module: nn.Module, arguments: tuple, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Every argument's value in a call of the constructor.
+        """Every argument's value in a call of the constructor, as a module keeps it.
 
         Raises:
-            TypeError: one that there is not, or too many.
+            TypeError, ValueError: one that there is not, or too many; a wrong one of those that no kernel sees.
         """
         try:
             bound = self.signature.bind(module, *arguments, **settings)
@@ -78,7 +94,23 @@ class Arguments:
             raise TypeError(
                 f"{type(module).__name__}() {error}; its arguments are {', '.join(self.defaults)}"
             ) from None
-        return {**self.defaults, **{name: value for name, value in bound.arguments.items() if name != "self"}}
+        given = {**self.defaults, **{name: python_value(value) for name, value in bound.arguments.items()}}
+        del given["self"]
+        if "alpha" in given:
+            resolved = resolve_surrogate(given["surrogate_function"], given["alpha"])
+            given["surrogate_function"], given["alpha"] = resolved
+        if "store_v_seq" in given:
+            flag("store_v_seq", given["store_v_seq"])
+        choice("backend", given["backend"], ("auto", *NAMES))
+        return given
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """The checks of the neuron's function, of each tensor by itself: their shapes are an input's to fit."""
+        tensors = {k: v for k, v in settings.items() if isinstance(v, Tensor) and k in self.constants}
+        others = {k: v for k, v in settings.items() if k not in tensors}
+        settle(self.spec, others, torch.empty(0, 1))
+        for name, value in tensors.items():
+            settle(self.spec, others | {name: value.flatten()}, torch.empty(0, 0, value.numel(), device=value.device))
 
     def documentation(self, notes: str | None) -> str:
         """The docstring of a module: the declaration's equations, notes of its own, and every argument."""

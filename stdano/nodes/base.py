@@ -10,14 +10,11 @@ from torch import Tensor, nn
 
 from stdano_kernels import Neuron
 from stdano_kernels.backends import NAMES
-from stdano_kernels.functional import settle
-from stdano_kernels.settings import choice, flag, python_value
-from stdano_kernels.spec import spec_of
+from stdano_kernels.settings import choice
 
 from .arguments import Arguments, declare
 from .link import Link, run_all
 from .recomputation import Segments, State, checkpointed, uncompiled
-from .surrogates import resolve_surrogate
 
 
 class BaseNode(nn.Module):
@@ -53,7 +50,8 @@ class BaseNode(nn.Module):
     """
 
     neuron: ClassVar[type[Neuron]]
-    store_v_seq = False
+    backend: str
+    store_v_seq: bool = False
     _arguments: ClassVar[Arguments]
     _made_by: ClassVar[tuple[Callable, Any] | None] = None  # of a class that no module has under its name
     _state: State
@@ -69,14 +67,10 @@ class BaseNode(nn.Module):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__()
         if not hasattr(type(self), "neuron"):
-            raise TypeError(f"{type(self).__name__} must have a class attribute neuron, a subclass of stdano_kernels.Neuron")
-        given = self._arguments.bind(self, arguments, settings)
-        if "alpha" in given:
-            named = resolve_surrogate(given["surrogate_function"], given["alpha"])
-            given["surrogate_function"], given["alpha"] = named
-        if "store_v_seq" in given:
-            given["store_v_seq"] = flag("store_v_seq", given["store_v_seq"])
-        for name, value in given.items():
+            raise TypeError(
+                f"{type(self).__name__} must have a subclass of stdano_kernels.Neuron as its attribute neuron"
+            )
+        for name, value in self._arguments.bind(self, arguments, settings).items():
             if name in self._arguments.constants and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
                 self.register_buffer(name, value)
             else:
@@ -84,22 +78,7 @@ class BaseNode(nn.Module):
         self._state = None
         self._v_seq = []
         self._segments = Segments()
-        self._check_settings()
-
-    def _check_settings(self) -> None:
-        """The function's own checks, of each tensor by itself: how their shapes fit is known with an input."""
-        settings = self._settings()
-        for name, attribute in self._arguments.settings:
-            if python_value(settings[name]) is not settings[name]:
-                settings[name] = python_value(settings[name])
-                setattr(self, attribute, settings[name])
-        tensors = {name: t for name, t in settings.items() if isinstance(t, Tensor) and name in self._arguments.constants}
-        numbers = {name: value for name, value in settings.items() if name not in tensors}
-        spec = spec_of(self.neuron)
-        settle(spec, numbers, torch.empty(0, 1))
-        for name, t in tensors.items():
-            settle(spec, {**numbers, name: t.flatten()}, torch.empty(0, 0, t.numel(), device=t.device))
-        choice("backend", self.backend, ("auto", *NAMES))
+        self._arguments.check(self._settings())
 
     def _settings(self) -> dict[str, Any]:
         """The keyword arguments of the neuron's function, less those that concern a single call."""

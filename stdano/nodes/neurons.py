@@ -174,16 +174,20 @@ def class_of(neuron: Any) -> type[BaseNode]:
         return neuron
     if isinstance(neuron, type) and issubclass(neuron, Neuron):
         return node(neuron)
-    name = neuron.removesuffix("Node") if isinstance(neuron, str) else neuron
-    if not isinstance(name, str) or name not in NEURONS:
-        names = ", ".join(map(repr, NEURONS))
-        raise ValueError(f"neuron must be one of {names}, a declared neuron or a class of modules, got {neuron!r}")
+    others = "a declared neuron, a class of neurons or a neuron"
+    if not isinstance(neuron, str):
+        raise TypeError(f"neuron must be a name, {others}, got {type(neuron).__name__}")
+    name = neuron.removesuffix("Node")
+    if name not in NEURONS:
+        raise ValueError(f"neuron must be one of {', '.join(map(repr, NEURONS))}, {others}, got {neuron!r}")
     return NEURONS[name]
 
 
 def names_neuron(value: Any) -> bool:
     """Whether :func:`class_of` takes a value."""
-    return value in NEURONS if isinstance(value, str) else isinstance(value, type) and issubclass(value, (BaseNode, Neuron))
+    if isinstance(value, str):
+        return value in NEURONS
+    return isinstance(value, type) and issubclass(value, (BaseNode, Neuron))
 
 
 def resets_softly(cls: type[BaseNode]) -> bool:

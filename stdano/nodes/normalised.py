@@ -90,7 +90,7 @@ def _node(neuron: str | type[Neuron] | type[BaseNode] | BaseNode, settings: dict
     return neuron
 
 
-def why_changed(norm: nn.Module, neuron: BaseNode, place: str = "the neuron") -> str | None:
+def why_changed(norm: nn.Module, neuron: nn.Module, place: str = "the neuron") -> str | None:
     """Why a neuron cannot compute the norm in front of it: the two may do more than they say. ``place`` is the neuron
     in words."""
     if not is_own(type(neuron)):

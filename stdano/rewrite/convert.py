@@ -175,7 +175,7 @@ def _check_mapping(neurons: Mapping[str, Replacement], layers: dict[str, nn.Modu
         raise ValueError(f"neurons must map from kinds that the model has, {sorted(known)}; got {unknown}")
 
 
-def _replace(name: str, old: nn.Module, how: Replacement, settings: dict[str, Any]) -> nn.Module:
+def _replace(name: str, old: nn.Module, how: Any, settings: dict[str, Any]) -> nn.Module:
     if names_neuron(how):
         return successor(name, old, class_of(how), settings)
     if isinstance(how, str) or not callable(how):

@@ -9,7 +9,15 @@ from typing import Any
 from torch import nn
 
 from ..nodes.base import BaseNode
-from ..nodes.neurons import SPIKINGJELLY_NEURONS, IFNode, LearnedTau, is_own, is_spikingjellys, parametric, resets_softly
+from ..nodes.neurons import (
+    SPIKINGJELLY_NEURONS,
+    IFNode,
+    LearnedTau,
+    is_own,
+    is_spikingjellys,
+    parametric,
+    resets_softly,
+)
 from ..nodes.super_neuron import SuperNeuron
 
 _INHERITED = (

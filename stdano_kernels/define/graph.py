@@ -15,7 +15,18 @@ from typing import Any, NoReturn
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 CONDITIONS = (*COMPARISONS, "and", "or", "not", "spike", "fired", "is_lowest")
 # What a processor computes in tens of dependent instructions, and how many, roughly.
-EXPENSIVE = {"exp": 14, "exp_negative": 12, "exp_or_zero": 13, "tanh": 20, "sigmoid": 20, "log": 16, "reciprocal": 6, "div": 6, "sqrt": 6, "atan": 22}
+EXPENSIVE = {
+    "exp": 14,
+    "exp_negative": 12,
+    "exp_or_zero": 13,
+    "tanh": 20,
+    "sigmoid": 20,
+    "log": 16,
+    "reciprocal": 6,
+    "div": 6,
+    "sqrt": 6,
+    "atan": 22,
+}
 
 
 class DeclarationError(TypeError):
@@ -118,7 +129,9 @@ class Node:
         fail("a step cannot branch on a symbol (if, while, and, or, not, min, max): use where(condition, a, b), & | ~")
 
     def __float__(self) -> NoReturn:
-        fail("a symbol is not a number yet: functions of math and numpy cannot take it; use those of stdano_kernels.define")
+        fail(
+            "a symbol is not a number yet: functions of math and numpy cannot take it; use those of stdano_kernels.define"
+        )
 
     __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
 

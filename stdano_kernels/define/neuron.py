@@ -53,7 +53,9 @@ class Constant(_Attribute):
         doc: what it is, in the user's words.
     """
 
-    def __init__(self, default: float | None, *, above: float | None = None, doc: str = "", or_none: bool = False) -> None:
+    def __init__(
+        self, default: float | None, *, above: float | None = None, doc: str = "", or_none: bool = False
+    ) -> None:
         self.default, self.above, self.doc, self.or_none = default, above, doc, or_none
 
 
@@ -87,7 +89,7 @@ class Neuron:
     A method ``surrogate(n, u)`` that returns a value and a slope stands for the arguments ``surrogate`` and ``alpha``.
     """
 
-    tau = Constant(2.0, above=0.0, doc="time constant in time steps, above 0 (above 1 with ``decay=\"linear\"``)")
+    tau = Constant(2.0, above=0.0, doc='time constant in time steps, above 0 (above 1 with ``decay="linear"``)')
     v_threshold = Constant(1.0, doc="threshold")
     v_reset = Constant(0.0, or_none=True, doc="potential after a spike (hard reset), or None for the soft reset")
 
@@ -169,7 +171,9 @@ def _check(cls: type[Neuron]) -> None:
             refuse(f"{name!r} is the name of a constant as well")
     for name, state in cls.states.items():
         if isinstance(state.rest, str) and state.rest not in cls.constants:
-            refuse(f"state {name!r} rests at {state.rest!r}, which must be one of the constants {', '.join(cls.constants)}")
+            refuse(
+                f"state {name!r} rests at {state.rest!r}, which must be one of the constants {', '.join(cls.constants)}"
+            )
     parameters = list(inspect.signature(cls.step).parameters)
     if parameters[2:] != list(cls.states):
         refuse(

@@ -1,4 +1,4 @@
-"""The printer to Triton: a neuron as functions of one step, which the kernels of ``stdano_kernels/triton/scan.py`` call."""
+"""The printer to Triton: a neuron as functions of one step, for the kernels of ``stdano_kernels/triton/scan.py``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SYNTAX = {
 
 
 def _number(value: float) -> str:
-    """A literal as the float32 that it is; without the cast Triton takes what is below the normal numbers for a double."""
+    """A literal as the float32 that it is. What is below the normal numbers Triton takes for a double."""
     try:
         value = struct.unpack("f", struct.pack("f", value))[0]
     except OverflowError:
@@ -100,7 +100,8 @@ def _constants(plan: Plan) -> list[str]:
     constants = list(step.constants.values())
     derive = _Function("derive(constants)", "What depends on constants alone.", constants=constants)
     rest = _Function("rest(constants)", "Where each state begins.")
-    rests = [f"constants[{list(step.constants).index(r)}]" if isinstance(r, str) else _number(r) for r in step.rest_names()]
+    numbers = {name: f"constants[{k}]" for k, name in enumerate(step.constants)}
+    rests = [numbers[r] if isinstance(r, str) else _number(r) for r in step.rest_names()]
     finish = _Function(
         "finish(constants, sums)",
         "The gradients of constants, from those of what derive() returns.",
@@ -119,7 +120,7 @@ def _step(plan: Plan) -> list[str]:
     states = list(step.states.values())
     seeds = [plan.seeds[name] for name in step.states]
     varying = [step.x, *states, *plan.seeds.values()]
-    inputs = dict(x=step.x, state=states, derived=step.derived)
+    inputs = dict(gs=plan.seeds["gs"], x=step.x, state=states, derived=step.derived)
 
     def adjoint(function: _Function, gradients: Gradients) -> str:
         of_x, *others = function.values(gradients.all, varying)
@@ -131,16 +132,10 @@ def _step(plan: Plan) -> list[str]:
     return [
         forward.text(spike, _tuple(forward.values(step.outputs[1:], varying))),
         adjoint(
-            _Function("adjoint(gs, grads, x, state, derived, alpha)", f"{doc}.", gs=plan.seeds["gs"], grads=seeds, **inputs),
-            plan.gradients,
+            _Function("adjoint(gs, grads, x, state, derived, alpha)", f"{doc}.", grads=seeds, **inputs), plan.gradients
         ),
         adjoint(
-            _Function(
-                "last_adjoint(gs, x, state, derived, alpha)",
-                f"{doc}, where none comes from behind.",
-                gs=plan.seeds["gs"],
-                **inputs,
-            ),
+            _Function("last_adjoint(gs, x, state, derived, alpha)", f"{doc}, if none comes from behind.", **inputs),
             plan.last,
         ),
     ]

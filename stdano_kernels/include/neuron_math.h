@@ -196,6 +196,30 @@ STDANO_INLINE real sigmoid_(real x) {
   return x < 0 ? e * d : (x == x ? d : x);
 }
 
+// ln(x), at most 0.9 ulp off: x = 2^e * m with m around 1, and an odd-even minimax polynomial of m - 1.
+STDANO_INLINE float log_(float x) {
+  const bool tiny = x < 1.17549435e-38f;  // subnormal: exact once scaled
+  const uint32_t bits = bit_cast<uint32_t>(tiny ? x * 8388608.0f : x);
+  const float from = bit_cast<float>((bits & 0x7FFFFFu) | 0x3F800000u);
+  const bool large = from > 1.41421356f;
+  const float r = (large ? 0.5f * from : from) - 1.0f;
+  const float e = static_cast<float>(static_cast<int32_t>(bits >> 23) - 127) + ((large ? 1.0f : 0.0f) - (tiny ? 23.0f : 0.0f));
+  float p = fma_(r, 0.06915723f, -0.11790077f);
+  p = fma_(p, r, 0.11872947f);
+  p = fma_(p, r, -0.12384298f);
+  p = fma_(p, r, 0.14218657f);
+  p = fma_(p, r, -0.16669254f);
+  p = fma_(p, r, 0.20002227f);
+  p = fma_(p, r, -0.24999987f);
+  p = fma_(p, r, 0.3333331f);
+  const float square = r * r;
+  const float y = fma_(r * square, p, fma_(e, -2.12194440e-4f, -0.5f * square));  // ln 2 in two parts
+  const float value = fma_(e, 0.693359375f, r + y);
+  const float end = x == 0 ? -INFINITY : (x < 0 ? NAN : x);  // infinity and NaN as they are
+  return (x > 0) & (x < INFINITY) ? value : end;
+}
+STDANO_INLINE double log_(double x) { return ::log(x); }
+
 STDANO_INLINE float sqrt_(float x) { return sqrtf(x); }
 STDANO_INLINE double sqrt_(double x) { return sqrt(x); }
 

@@ -31,7 +31,6 @@ from .layout import Geometry, dense, in_layout_of, is_dense, make_geometry, same
 from .printed import neuron_of
 from .super_neuron import super_neuron_backward, super_neuron_decode, super_neuron_encode, super_neuron_sums
 
-
 _MOST_MEMBERS = 8  # a code is a byte
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import stdano_kernels
-from stdano.nodes.neurons import NEURONS as NODES
+from stdano.nodes.neurons import CANDIDATES as NODES
 from stdano_kernels.fakes import CHANNEL_OPERATORS, DEVICE_CHECKPOINT_STEPS
 from stdano_kernels.registration import NAMESPACES
 
