@@ -57,7 +57,9 @@ def _compiler() -> tuple[list[str], str]:
         if found is not None:
             command = [found, *command[1:]]
             return command, subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
-    raise CannotCompile(f"no C++ compiler was found ({' '.join(asked) or 'c++, g++, clang++'}); install g++, or set CXX")
+    raise CannotCompile(
+        f"no C++ compiler was found ({' '.join(asked) or 'c++, g++, clang++'}); install g++, or set CXX"
+    )
 
 
 @cache

@@ -49,7 +49,11 @@ def _bounded(order: Sequence[Node], inputs: Sequence[Node]) -> set[int]:
     out: set[int] = set()
     for a in order:
         varies = a.op == "input" and not str(a.value).startswith(("derived", "alpha"))
-        if a.op in _BOUNDED or (not varies and a.op != "exp" and all(id(b) in out for b in a.args)) or (a.op == "where" and all(id(b) in out for b in a.args[1:])):
+        if (
+            a.op in _BOUNDED
+            or (not varies and a.op != "exp" and all(id(b) in out for b in a.args))
+            or (a.op == "where" and all(id(b) in out for b in a.args[1:]))
+        ):
             out.add(id(a))
     return out
 

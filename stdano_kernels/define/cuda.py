@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .cpp import _spike_value, _statements, kernel_name, rows_source
+from .cpp import _spike_value, _statements, kernel_name
 from .graph import Node, in_order, rebuilt, symbol
 from .plan import Gradients, Plan
 from .surrogates import SHAPES

@@ -162,7 +162,14 @@ ALLOWED = (
 
 # What numpy's own numbers ask for in arithmetic with a symbol.
 _OF_NUMPY = {"add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div"}
-_OF_NUMPY |= {"less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge", "equal": "eq", "not_equal": "ne"}
+_OF_NUMPY |= {
+    "less": "lt",
+    "less_equal": "le",
+    "greater": "gt",
+    "greater_equal": "ge",
+    "equal": "eq",
+    "not_equal": "ne",
+}
 
 _count = 0
 _known: dict[tuple, Node] = {}
@@ -202,7 +209,9 @@ def is_condition(a: Node) -> bool:
 def as_node(value: Any) -> Node:
     if isinstance(value, Node):
         return value
-    if isinstance(value, (bool, int, float)) or (type(value).__module__ == "numpy" and getattr(value, "shape", 0) == ()):
+    if isinstance(value, (bool, int, float)) or (
+        type(value).__module__ == "numpy" and getattr(value, "shape", 0) == ()
+    ):
         return literal(float(value))
     fail(f"an operand must be a symbol or a number, got {value!r} of type {type(value).__name__}")
 

@@ -182,7 +182,9 @@ def _separate(step: Step, outputs: list[Node]) -> None:
     """Takes what depends on constants alone out of the step."""
     varying: set[int] = set()
     for a in in_order(outputs):
-        if (a.op == "input" and (a.value in ("x", "alpha") or a.value in step.states)) or any(id(b) in varying for b in a.args):
+        if (a.op == "input" and (a.value in ("x", "alpha") or a.value in step.states)) or any(
+            id(b) in varying for b in a.args
+        ):
             varying.add(id(a))
     change: dict[int, Node] = {}
     stack = list(outputs)
