@@ -218,7 +218,9 @@ def _best(device: str, index: int | None, float64: bool) -> str:
             return name
         reasons.append(reason)
     if device != "meta":
-        warn_once(f"tensors on {device}", "; ".join(dict.fromkeys(reasons)) or f"stdano has no kernels for {device} devices")
+        warn_once(
+            f"tensors on {device}", "; ".join(dict.fromkeys(reasons)) or f"stdano has no kernels for {device} devices"
+        )
     return "reference"
 
 

@@ -31,7 +31,6 @@ from .moments import (
 from .settings import choice, compute_dtype
 
 
-
 def bn_neuron(
     neuron: str | type[Neuron],
     x: Tensor,

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from . import compiler
 from .backends import backends
+from .define.graph import Node, in_order
 from .define.neuron import Neuron
+from .define.trace import Step
 from .functional import function
-from .spec import spec_of
+from .spec import spec_of, traced
 
 _TOLERANCE = 2e-4  # of float32 against float64, as a share of the largest value
 
@@ -80,7 +82,8 @@ def check(neuron: type[Neuron], **settings: Any) -> CheckReport:
         try:
             found, holds = test()
         except Exception as error:  # whatever a kernel's compiler, or a device, says
-            found, holds = f"{type(error).__name__}: {error}", False
+            lines = str(error).splitlines()
+            found, holds = f"{type(error).__name__}: {next((k for k in lines if 'error:' in k), lines[0])}", False
         report.rows.append((what, found, holds))
     return report
 
@@ -88,8 +91,10 @@ def check(neuron: type[Neuron], **settings: Any) -> CheckReport:
 def _gradcheck(run: Callable, neuron: type[Neuron], settings: dict[str, Any], backend: str) -> tuple[str, bool | None]:
     device = "cuda" if backend == "cuda" else "cpu"
     spec, x = spec_of(neuron), _input((4, 1, 3), torch.float64, device)
-    names = [c for c in spec.constants if isinstance(settings.get(c, spec.defaults[c]), float)]
-    constants = [torch.tensor(float(settings.get(c, spec.defaults[c])), dtype=x.dtype, device=device) for c in names]
+    values = spec.settings(settings)
+    reached = _reached(traced(neuron, spec.settle({**values, "spike": "soft"}).variant))
+    names = [c for c in spec.constants if c in reached and isinstance(values[c], (int, float))]
+    constants = [torch.tensor(float(values[c]), dtype=x.dtype, device=device) for c in names]
     smooth = {} if not spec.has_surrogate or "surrogate" in settings else {"surrogate": "sigmoid", "alpha": 2.0}
     leaves = [t.requires_grad_() for t in (x, *constants)]
 
@@ -102,6 +107,23 @@ def _gradcheck(run: Callable, neuron: type[Neuron], settings: dict[str, Any], ba
     return f"of x and {', '.join(names) or 'no constants'}", holds
 
 
+def _reached(step: Step) -> set[str]:
+    """The constants that gradients reach: not those that a surrogate alone reads."""
+    seen: set[str] = set()
+
+    def visit(a: Node) -> None:
+        if a.op == "input":
+            seen.add(a.value)
+        for b in a.args[1:2] if a.op == "soft" else a.args:
+            visit(b)
+
+    for output in step.outputs:
+        visit(output)
+    of_derived = {a.value: maker for a, maker in zip(step.derived, step.makers, strict=True) if a.value in seen}
+    found = {a.value for a in in_order(of_derived.values()) if a.op == "input"}
+    return found | {rest for rest in step.rest_names() if isinstance(rest, str)}
+
+
 def _input(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:
     """Both signs, and spikes in about every third step of most neurons."""
     generator = torch.Generator().manual_seed(0)
@@ -111,7 +133,9 @@ def _input(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, device: s
 class _On:
     """The checks of one backend."""
 
-    def __init__(self, run: Callable, neuron: type[Neuron], settings: dict[str, Any], backend: str, device: str) -> None:
+    def __init__(
+        self, run: Callable, neuron: type[Neuron], settings: dict[str, Any], backend: str, device: str
+    ) -> None:
         self.run, self.neuron, self.settings, self.backend, self.device = run, neuron, settings, backend, device
 
     def results(self, x: Tensor, backend: str | None = None, **settings: Any) -> list[Tensor]:
@@ -119,7 +143,9 @@ class _On:
         x = x.detach().requires_grad_()
         own = {**self.settings, "backend": backend or self.backend, **settings}
         spikes, final, sequences = self.run(x, return_state=True, return_sequences=tuple(self.neuron.states), **own)
-        loss = (spikes.double() * torch.arange(1, x.shape[0] + 1, device=x.device).reshape(-1, *[1] * (x.dim() - 1))).sum()
+        loss = (
+            spikes.double() * torch.arange(1, x.shape[0] + 1, device=x.device).reshape(-1, *[1] * (x.dim() - 1))
+        ).sum()
         loss = loss + sum(t.double().sum() for t in (*final, *sequences))
         (grad,) = torch.autograd.grad(loss, x)
         return [t.detach() for t in (spikes, *final, *sequences, grad)]
@@ -131,7 +157,10 @@ class _On:
         share = equal.float().mean().item()
         worst = max(((a.double() - b).abs() * equal).max().item() for a, b in zip(ours[1:], wide[1:], strict=True))
         scale = max(1.0, *(t.abs().max().item() for t in wide))
-        return f"{share:.1%} of neurons agree in every spike; off by {worst:.1e}", share > 0.99 and worst < _TOLERANCE * scale
+        return (
+            f"{share:.1%} of neurons agree in every spike; off by {worst:.1e}",
+            share > 0.99 and worst < _TOLERANCE * scale,
+        )
 
     def in_chunks(self) -> tuple[str, bool | None]:
         x = _input((23, 3, 5), device=self.device)
@@ -147,7 +176,9 @@ class _On:
         for dtype in (torch.float16, torch.bfloat16):
             x = _input((9, 3, 50), dtype, self.device)
             half = self.run(x, backend=self.backend, **self.settings)
-            if half.dtype != dtype or not torch.equal(half.float(), self.run(x.float(), backend=self.backend, **self.settings)):
+            if half.dtype != dtype or not torch.equal(
+                half.float(), self.run(x.float(), backend=self.backend, **self.settings)
+            ):
                 return f"{dtype} differs", False
         return "float16, bfloat16", True
 
@@ -178,4 +209,3 @@ class _On:
         x = _input((9, 3, 91))
         ours, theirs = self.results(x.to(self.device)), self.results(x, "cpu")
         return "spikes and states", all(torch.equal(a.cpu(), b) for a, b in zip(ours[:-1], theirs[:-1], strict=True))
-

@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -48,14 +49,17 @@ def cache_folder() -> Path:
 
 
 @cache
-def _compiler() -> tuple[str, str]:
-    """The C++ compiler and its version."""
-    asked = os.environ.get("CXX")
-    found = next((path for name in ([asked] if asked else ["c++", "g++", "clang++"]) if (path := shutil.which(name))), None)
-    if found is None:
-        raise CannotCompile(f"no C++ compiler was found ({asked or 'c++, g++, clang++'}); install g++, or set CXX")
-    run = subprocess.run([found, "--version"], capture_output=True, text=True)
-    return found, run.stdout
+def _compiler() -> tuple[list[str], str]:
+    """The command of the C++ compiler, and its version."""
+    asked = shlex.split(os.environ.get("CXX", ""))
+    for command in [asked] if asked else [["c++"], ["g++"], ["clang++"]]:
+        found = shutil.which(command[0])
+        if found is not None:
+            command = [found, *command[1:]]
+            return command, subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
+    raise CannotCompile(
+        f"no C++ compiler was found ({' '.join(asked) or 'c++, g++, clang++'}); install g++, or set CXX"
+    )
 
 
 @cache
@@ -124,18 +128,20 @@ def _built(neuron: type[Neuron], variant: Variant, name: str, is_double: bool, l
     compiler, version = _compiler()
     flags = [*(QUICK if is_double else FAST), *FLAGS, *LEVELS.get(level, [])]
     if "Free Software Foundation" in version:
-        flags += ["-fno-thread-jumps", "-fvect-cost-model=dynamic"] + (["-mprefer-vector-width=512"] if level == "x86-64-v4" else [])
+        flags += ["-fno-thread-jumps", "-fvect-cost-model=dynamic"] + (
+            ["-mprefer-vector-width=512"] if level == "x86-64-v4" else []
+        )
     if level == "generic" and platform.machine() in ("x86_64", "AMD64"):
         flags.append("-DSTDANO_EMULATE_FMA")
-    digest = hashlib.sha256("\0".join([source, _headers(), compiler, version, *flags]).encode()).hexdigest()[:32]
+    digest = hashlib.sha256("\0".join([source, _headers(), *compiler, version, *flags]).encode()).hexdigest()[:32]
     folder = cache_folder()
     file = folder / f"{neuron.__name__}-{digest}.so"
     if _is_whole(file):
         return file
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_private(folder)
     with tempfile.TemporaryDirectory(dir=folder) as own:
         (Path(own) / "neuron.cpp").write_text(source)
-        command = [compiler, *flags, f"-I{INCLUDE}", "neuron.cpp", "-o", "neuron.so"]
+        command = [*compiler, *flags, f"-I{INCLUDE}", "neuron.cpp", "-o", "neuron.so"]
         run = subprocess.run(command, cwd=own, capture_output=True, text=True)
         if run.returncode:
             raise CannotCompile(f"{' '.join(command)} failed:\n{run.stderr.strip()}")
@@ -143,6 +149,19 @@ def _built(neuron: type[Neuron], variant: Variant, name: str, is_double: bool, l
         built.write_bytes(built.read_bytes() + hashlib.sha256(built.read_bytes()).digest())
         os.replace(built, file)
     return file
+
+
+def _make_private(folder: Path) -> None:
+    """A folder that nobody else can write to: what lies in it is executed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = folder.stat()
+    except OSError as error:
+        raise CannotCompile(f"the folder for compiled kernels cannot be made ({error}); set STDANO_CACHE") from error
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise CannotCompile(
+            f"the folder for compiled kernels, {folder}, must be this user's alone (chmod go-w); or set STDANO_CACHE"
+        )
 
 
 def _is_whole(file: Path) -> bool:

@@ -223,7 +223,9 @@ def _known_kernel(member: Settled, backend: str, is_double: bool) -> tuple[str, 
     return compiler.ready[key]
 
 
-def kernels_for(members: Sequence[Settled], backend: str, explicit: bool, x: Tensor) -> tuple[str, list[str], str | None]:
+def kernels_for(
+    members: Sequence[Settled], backend: str, explicit: bool, x: Tensor
+) -> tuple[str, list[str], str | None]:
     """The backend that runs neurons, the names of their kernels, and why there are none: where CUDA has none, and was not
     asked for, that is Triton."""
     names = []

@@ -141,9 +141,7 @@ def super_neuron(
     registration.refuse_transforms(x, weights)
     registration.refuse_vmap(x, weights)
     values = [float(value) for _, constants in settled for value in constants]  # type: ignore[arg-type]
-    call = _Call(
-        kernels, values, settled[0][0].alpha, count, eps, process_group, registration.NAMESPACES[chosen]
-    )
+    call = _Call(kernels, values, settled[0][0].alpha, count, eps, process_group, registration.NAMESPACES[chosen])
     y, mean, variance, all_values = _SuperNeuron.apply(
         x, weights, None if training else running_mean, None if training else running_var, call
     )

@@ -194,7 +194,16 @@ def _backward(
         state_grads = []
     wanted = [(j, t) for j, t in zip(own.sequences, of_sequences, strict=True) if t is not None]
     arguments = (
-        *(grad, state_grads, [t for _, t in wanted], x, tensors[: counts[0]], checkpoints, tensors[counts[0] :], affine),
+        *(
+            grad,
+            state_grads,
+            [t for _, t in wanted],
+            x,
+            tensors[: counts[0]],
+            checkpoints,
+            tensors[counts[0] :],
+            affine,
+        ),
         *own[:4],
         [j for j, _ in wanted],
     )

@@ -191,7 +191,13 @@ def run(
     constants |= {k: t for k, t in settings.items() if isinstance(t, torch.Tensor)}
     state = None if state is None else tuple(leaf(t) for t in state)
     spikes, final, v_seq = FUNCTIONS[neuron](
-        x, affine=affine, state=state, return_state=True, return_v_seq=True, backend=backend, **{**settings, **constants}
+        x,
+        affine=affine,
+        state=state,
+        return_state=True,
+        return_v_seq=True,
+        backend=backend,
+        **{**settings, **constants},
     )
     out = {"spikes": spikes, **final._asdict(), "v_seq": v_seq}
     leaves = {"x": x, **dict(zip(STATES[neuron], state or (), strict=False)), **constants, "affine": affine}

@@ -93,7 +93,9 @@ def test_numbers(neuron, value, error, got):
 def test_what_a_neuron_does_not_have(neuron):
     for name in ("gamma", "beta", "kappa", "tau_syn"):
         if name not in spec_of(DECLARED[neuron]).defaults:
-            refused(neuron, TypeError, f"unexpected keyword argument '{name}'; allowed are .*v_threshold", **{name: 0.5})
+            refused(
+                neuron, TypeError, f"unexpected keyword argument '{name}'; allowed are .*v_threshold", **{name: 0.5}
+            )
 
 
 @every_leaky_neuron
@@ -143,7 +145,9 @@ def test_constants_that_are_not_finite(neuron, name, value):
 @pytest.mark.parametrize("name", ("tau", "v_threshold"))
 def test_constants_of_the_wrong_kind(neuron, name):
     for shape in ((3,), (5,), (1, 4), (3, 5), (3, 2, 4, 5)):
-        pattern = re.escape(f"{name} must be a number or a tensor of shape [], [4]") + ".*" + re.escape(str(list(shape)))
+        pattern = (
+            re.escape(f"{name} must be a number or a tensor of shape [], [4]") + ".*" + re.escape(str(list(shape)))
+        )
         refused(neuron, ValueError, pattern, **{name: torch.full(shape, 2.0)})
     for shape in ((4, 1), (4, 5), (2, 1, 1), (2, 4, 5)):
         FUNCTIONS[neuron](X, **{name: torch.full(shape, 2.0)})

@@ -211,7 +211,9 @@ NUMBERS = ("tau", "v_threshold", "v_reset", "slif_v_reset", "gamma", "beta", "ta
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_of_the_super_neuron(name):
     for value, error in ((INF, ValueError), (NAN, ValueError), ("2", TypeError), (True, TypeError), (None, TypeError)):
-        if not (name.endswith("v_reset") and value is None) and not (name.startswith("tau") and value == INF):  # no leak
+        if not (name.endswith("v_reset") and value is None) and not (
+            name.startswith("tau") and value == INF
+        ):  # no leak
             refused("super", error, f"^{name} must be a .*number.*got {value!r}", **{name: value})
     for lowest in (0, 1) if name in ("tau", "tau_min") else ():
         pattern = f"^{name} must be a finite number above {lowest}, got {lowest}"

@@ -102,7 +102,9 @@ def test_potentials_and_states_are_written_only_when_asked_for(neuron):
             result = function(*args, **(kwargs or {}))
             if function is torch.ops.stdano.scan_forward.default:
                 spikes, *lists, checkpoints = result
-                outputs.append([spikes.numel(), *[[t.numel() for t in of_one] for of_one in lists], checkpoints.numel()])
+                outputs.append(
+                    [spikes.numel(), *[[t.numel() for t in of_one] for of_one in lists], checkpoints.numel()]
+                )
             return result
 
     states = [300] * len(STATES[neuron])

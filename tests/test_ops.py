@@ -22,9 +22,9 @@ from kernels_common import (
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from stdano_kernels.define.shipped import variants
 from stdano_kernels.fakes import CHECKPOINT_STEPS
 from stdano_kernels.functional import kernel_for
-from stdano_kernels.define.shipped import variants
 from stdano_kernels.spec import traced
 
 CASES = {
@@ -70,7 +70,19 @@ def operator_arguments(
             t.requires_grad_(grad)
     values = [1.7 - 0.2 * j for j in range(len(names))]
     sequences = [0] if outputs else []
-    return x, states, tensors, affine, which, values, 1.0, kernel, grad and x.shape[0] > CHECKPOINT_STEPS, outputs, sequences
+    return (
+        x,
+        states,
+        tensors,
+        affine,
+        which,
+        values,
+        1.0,
+        kernel,
+        grad and x.shape[0] > CHECKPOINT_STEPS,
+        outputs,
+        sequences,
+    )
 
 
 @cache

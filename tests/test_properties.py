@@ -41,7 +41,11 @@ def settings(draw):
     compiled = draw(st.sampled_from(COMPILED))
     resets = {} if compiled.get("v_reset") is None else {"v_reset": draw(st.floats(-0.5, 0.25))}
     return dict(
-        compiled, tau=draw(st.floats(1.1, 20)), v_threshold=draw(st.floats(0.3, 2)), alpha=draw(st.floats(0.25, 4)), **resets
+        compiled,
+        tau=draw(st.floats(1.1, 20)),
+        v_threshold=draw(st.floats(0.3, 2)),
+        alpha=draw(st.floats(0.25, 4)),
+        **resets,
     )
 
 

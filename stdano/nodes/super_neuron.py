@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -247,9 +248,5 @@ class SuperNeuron(nn.Module):
         return f"{type(self).__name__}({self.extra_repr()})"
 
     def extra_repr(self) -> str:
-        names = (
-            "num_channels neurons momentum eps track_running_stats sync tau decay_input v_threshold v_reset "
-            "slif_v_reset surrogate_function surrogate_alpha detach_reset detach_adapt decay gamma beta tau_min spike "
-            "backend"
-        )
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
+        names = [name for name in inspect.signature(SuperNeuron).parameters if name != "process_group"]
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)

@@ -49,14 +49,16 @@ def _bounded(order: Sequence[Node], inputs: Sequence[Node]) -> set[int]:
     out: set[int] = set()
     for a in order:
         varies = a.op == "input" and not str(a.value).startswith(("derived", "alpha"))
-        if a.op in _BOUNDED or (not varies and a.op != "exp" and all(id(b) in out for b in a.args)):
-            out.add(id(a))
-        elif a.op == "where" and all(id(b) in out for b in a.args[1:]):
+        if (
+            a.op in _BOUNDED
+            or (not varies and a.op != "exp" and all(id(b) in out for b in a.args))
+            or (a.op == "where" and all(id(b) in out for b in a.args[1:]))
+        ):
             out.add(id(a))
     return out
 
 
-def _propagate(a: Node, g: Node, add, times) -> None:  # noqa: ANN001 (two closures of adjoint)
+def _propagate(a: Node, g: Node, add, times) -> None:
     x = a.args
     if a.op == "add":
         add(x[0], g)

@@ -159,9 +159,7 @@ class _Steps(_Loop):
     def begin(self, t: int) -> dict[int, str]:
         """The names that step t starts with."""
         plan = self.plan
-        names = dict(self.names) | {
-            id(a): s for a, s in zip(plan.step.states.values(), self.states, strict=True)
-        }
+        names = dict(self.names) | {id(a): s for a, s in zip(plan.step.states.values(), self.states, strict=True)}
         self.body.append(f"const real x_{t} = {self.at('x', 'xs', t)};")
         names[id(plan.step.x)] = f"x_{t}"
         if not self.closed or t < self.unit - 1 or plan.last_needs_early:
@@ -220,7 +218,9 @@ def _backward(plan: Plan, unit: int, tables: bool, closed: bool) -> str:
     return loop.text()
 
 
-def _once(name: str, plan: Plan, inputs: Sequence[tuple[str, Sequence[Node]]], member: str, roots: Sequence[Node]) -> str:
+def _once(
+    name: str, plan: Plan, inputs: Sequence[tuple[str, Sequence[Node]]], member: str, roots: Sequence[Node]
+) -> str:
     """A loop over what is computed once a neuron."""
     loop = _Loop(name, plan, True)
     for source, nodes in inputs:

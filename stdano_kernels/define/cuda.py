@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .cpp import _spike_value, _statements, kernel_name, rows_source
+from .cpp import _spike_value, _statements, kernel_name
 from .graph import Node, in_order, rebuilt, symbol
 from .plan import Gradients, Plan
 from .surrogates import SHAPES
@@ -128,7 +128,9 @@ def _constants(plan: Plan) -> str:
     finish.read(plan.sums, "sums")
     finish.write("gradients", finish.compute(plan.grad_constants))
     at_rest = _of("void", "add_rest", "const real* of_states", "real* gradients")
-    at_rest.body = [f"gradients[{names.index(r)}] += of_states[{j}];" for j, r in enumerate(rests) if isinstance(r, str)]
+    at_rest.body = [
+        f"gradients[{names.index(r)}] += of_states[{j}];" for j, r in enumerate(rests) if isinstance(r, str)
+    ]
     return f"  static constexpr int constants = {len(constants)};\n{derive.text()}{finish.text()}{at_rest.text()}"
 
 
@@ -146,7 +148,7 @@ class DeviceSource:
         slope = _slope(plan)
         if slope not in self.slopes:
             self.slopes.append(slope)
-        name = kernel_name(plan, rows_source(plan))
+        name = kernel_name(plan)
         return f'make_neuron<{", ".join(types)}, {str(doubles).lower()}>("{name}", {self.slopes.index(slope)})'
 
     def _struct(self, kind: str, body: str) -> str:
@@ -154,7 +156,10 @@ class DeviceSource:
 
     def text(self) -> str:
         slopes = [f"{self.neuron}_slope{k}" for k in range(len(self.slopes))]
-        tests = [*[f"if (which == {k}) return f({name}());" for k, name in enumerate(slopes[:-1])], f"f({slopes[-1]}());"]
+        tests = [
+            *[f"if (which == {k}) return f({name}());" for k, name in enumerate(slopes[:-1])],
+            f"f({slopes[-1]}());",
+        ]
         texts = [f"struct {name} {{\n{body}}};\n" for name, body in zip(slopes, self.slopes, strict=True)]
         texts.append(
             f"struct {self.neuron}_slopes {{\n  template <class F>\n  static STDANO_INLINE void choose(int which, F f) {{\n    "

@@ -15,7 +15,18 @@ from typing import Any, NoReturn
 COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
 CONDITIONS = (*COMPARISONS, "and", "or", "not", "spike", "fired", "is_lowest")
 # What a processor computes in tens of dependent instructions, and how many, roughly.
-EXPENSIVE = {"exp": 14, "exp_negative": 12, "exp_or_zero": 13, "tanh": 20, "sigmoid": 20, "log": 16, "reciprocal": 6, "div": 6, "sqrt": 6, "atan": 22}
+EXPENSIVE = {
+    "exp": 14,
+    "exp_negative": 12,
+    "exp_or_zero": 13,
+    "tanh": 20,
+    "sigmoid": 20,
+    "log": 16,
+    "reciprocal": 6,
+    "div": 6,
+    "sqrt": 6,
+    "atan": 22,
+}
 
 
 class DeclarationError(TypeError):
@@ -39,7 +50,6 @@ class Node:
     """A value of the step. Arithmetic and comparisons make new ones; a decision about one is not possible."""
 
     __slots__ = ("args", "fired", "number", "op", "value")
-    __array_ufunc__ = None  # numpy then leaves arithmetic to the methods below
     __hash__ = object.__hash__
 
     def __init__(self, op: str, args: tuple[Node, ...], value: Any, number: int) -> None:
@@ -118,7 +128,9 @@ class Node:
         fail("a step cannot branch on a symbol (if, while, and, or, not, min, max): use where(condition, a, b), & | ~")
 
     def __float__(self) -> NoReturn:
-        fail("a symbol is not a number yet: functions of math and numpy cannot take it; use those of stdano_kernels.define")
+        fail(
+            "a symbol is not a number yet: functions of math and numpy cannot take it; use those of stdano_kernels.define"
+        )
 
     __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
 
@@ -132,6 +144,12 @@ class Node:
             raise AttributeError(name)
         fail(f"a symbol has no method or attribute {name!r}; {ALLOWED}")
 
+    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **options: Any) -> Node:
+        op = _OF_NUMPY.get(ufunc.__name__)
+        if op is None or method != "__call__":
+            fail(f"numpy's {ufunc.__name__} is not an operation of a step; {ALLOWED}")
+        return make(op, *operands)
+
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: tuple = (), kwargs: Any = None) -> NoReturn:
         fail(f"torch's {getattr(function, '__name__', function)} is not an operation of a step; {ALLOWED}")
@@ -141,6 +159,17 @@ ALLOWED = (
     "allowed are + - * / and comparisons, & | ~ of conditions, and spike, exp, log, sqrt, tanh, sigmoid, relu, abs, "
     "minimum, maximum, where and detach of stdano_kernels.define"
 )
+
+# What numpy's own numbers ask for in arithmetic with a symbol.
+_OF_NUMPY = {"add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div"}
+_OF_NUMPY |= {
+    "less": "lt",
+    "less_equal": "le",
+    "greater": "gt",
+    "greater_equal": "ge",
+    "equal": "eq",
+    "not_equal": "ne",
+}
 
 _count = 0
 _known: dict[tuple, Node] = {}
@@ -180,7 +209,9 @@ def is_condition(a: Node) -> bool:
 def as_node(value: Any) -> Node:
     if isinstance(value, Node):
         return value
-    if isinstance(value, (bool, int, float)) or type(value).__module__ == "numpy":
+    if isinstance(value, (bool, int, float)) or (
+        type(value).__module__ == "numpy" and getattr(value, "shape", 0) == ()
+    ):
         return literal(float(value))
     fail(f"an operand must be a symbol or a number, got {value!r} of type {type(value).__name__}")
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from .graph import DeclarationError, Node, fail, make
-from .operations import detach, where
+from .operations import detach, exp, where
 
 # The names of a neuron's function that are not the declaration's to take.
 RESERVED = ("x", "state", "affine", "backend", "return_state", "return_v_seq", "return_sequences", "self", "n")
@@ -39,9 +38,6 @@ class _Attribute:
         n._used.add(self.name)
         return n._values[self.name]
 
-    def __set__(self, n: Any, value: Any) -> None:
-        fail(f"a step cannot set n.{self.name}: what changes from step to step is a State")
-
 
 class Constant(_Attribute):
     """What a neuron does not change: a number or a tensor (``[]``, ``[C]`` or one a neuron), learned where it requires
@@ -53,7 +49,9 @@ class Constant(_Attribute):
         doc: what it is, in the user's words.
     """
 
-    def __init__(self, default: float | None, *, above: float | None = None, doc: str = "", or_none: bool = False) -> None:
+    def __init__(
+        self, default: float | None, *, above: float | None = None, doc: str = "", or_none: bool = False
+    ) -> None:
         self.default, self.above, self.doc, self.or_none = default, above, doc, or_none
 
 
@@ -76,8 +74,8 @@ class Neuron:
 
     In a step ``n`` has the constants and options by their names, and:
 
-    ``n.charge(x, v)``
-        the potential after the charge, ``a*(v - r) + r + c*x``, with a = n.decay(n.tau), r = v_reset (0 for the soft
+    ``n.charge(x, v, tau=n.tau)``
+        the potential after the charge, ``a*(v - r) + r + c*x``, with a = n.decay(tau), r = v_reset (0 for the soft
         reset) and c = 1 (1/tau with ``decay_input``).
     ``n.reset(h, s, threshold)``
         the potential after the spike s: r, or with the soft reset h less the threshold.
@@ -87,7 +85,7 @@ class Neuron:
     A method ``surrogate(n, u)`` that returns a value and a slope stands for the arguments ``surrogate`` and ``alpha``.
     """
 
-    tau = Constant(2.0, above=0.0, doc="time constant in time steps, above 0 (above 1 with ``decay=\"linear\"``)")
+    tau = Constant(2.0, above=0.0, doc='time constant in time steps, above 0 (above 1 with ``decay="linear"``)')
     v_threshold = Constant(1.0, doc="threshold")
     v_reset = Constant(0.0, or_none=True, doc="potential after a spike (hard reset), or None for the soft reset")
 
@@ -116,6 +114,16 @@ class Neuron:
         self._values, self._used = values, set[str]()
         self._decayed: list[Node] = []  # what decay() was asked for
 
+    def __getattr__(self, name: str) -> Any:
+        cls = type(self)
+        methods = ("charge", "reset", "decay")
+        raise AttributeError(f"n has no {name!r}; it has {', '.join((*cls.constants, *cls.options, *methods))}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            fail(f"a step cannot set n.{name}: what changes from step to step is a State")
+        super().__setattr__(name, value)
+
     def step(self, x: Any, *states: Any) -> tuple:
         raise NotImplementedError
 
@@ -130,10 +138,9 @@ class Neuron:
         return h - s * threshold if self.v_reset is None else where(s, self.v_reset, h)
 
     def decay(self, tau: Any) -> Any:
-        if isinstance(tau, Node):
-            self._decayed.append(tau)
-        else:
-            return math.exp(-1 / tau) if self.decay_mode == "exp" else 1 - 1 / tau
+        if not isinstance(tau, Node):
+            return exp(-1 / tau) if self.decay_mode == "exp" else 1 - 1 / tau
+        self._decayed.append(tau)
         if self.decay_mode == "exp":
             return make("exp_negative", -_reciprocal(tau))
         smallest = 1.1754943508222875e-38  # not 0, for the sake of an infinite potential
@@ -169,7 +176,9 @@ def _check(cls: type[Neuron]) -> None:
             refuse(f"{name!r} is the name of a constant as well")
     for name, state in cls.states.items():
         if isinstance(state.rest, str) and state.rest not in cls.constants:
-            refuse(f"state {name!r} rests at {state.rest!r}, which must be one of the constants {', '.join(cls.constants)}")
+            refuse(
+                f"state {name!r} rests at {state.rest!r}, which must be one of the constants {', '.join(cls.constants)}"
+            )
     parameters = list(inspect.signature(cls.step).parameters)
     if parameters[2:] != list(cls.states):
         refuse(

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .adjoint import adjoint
-from .graph import EXPENSIVE, Node, in_order, literal, symbol
+from .graph import EXPENSIVE, Node, literal, symbol
 from .printing import depends
 from .trace import Step
 

@@ -28,7 +28,7 @@ class Statements:
         syntax: Syntax,
         declare: Callable[[bool, str, str], str],
         number: Callable[[float], str],
-        operands: Mapping[str, int] = {},  # noqa: B006
+        operands: Mapping[str, int] = {},
     ) -> None:
         self.syntax, self.declare, self.number, self.operands = syntax, declare, number, operands
         self.lines: list[str] = []
@@ -80,4 +80,3 @@ def depends(order: Sequence[Node], inputs: Iterable[Node]) -> set[int]:
         if any(id(b) in out for b in a.args):
             out.add(id(a))
     return out
-

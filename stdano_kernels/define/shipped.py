@@ -12,7 +12,6 @@ from .plan import Plan, plan
 from .surrogates import SHAPES
 from .trace import Variant, trace
 
-
 # Besides each neuron's own reset with the triangle. SpikingJelly's users know the sigmoid and the arctangent.
 _MORE: dict[str, list[Variant]] = {
     "lif": [
@@ -37,7 +36,9 @@ def header() -> str:
     texts, entries = [], []
     for name in NEURONS:
         for variant in variants(name):
-            text, entry = namespace_source(plan(trace(NEURONS[name], variant)), len(entries), floats=True, doubles=False)
+            text, entry = namespace_source(
+                plan(trace(NEURONS[name], variant)), len(entries), floats=True, doubles=False
+            )
             texts.append(text)
             entries.append(entry)
     table = "const NeuronKernels printed[] = {\n    " + ",\n    ".join(entries) + "};\n"

@@ -6,7 +6,7 @@ from ..define import Neuron, State, spike
 class IF(Neuron):
     """Integrate-and-fire: nothing leaks::
 
-        h[t] = v[t-1] + x[t];   s[t] = 1 if h[t] >= v_threshold else 0
+    h[t] = v[t-1] + x[t];   s[t] = 1 if h[t] >= v_threshold else 0
     """
 
     v = State()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .channels import channel_affine, channel_sums
-from .common import CHECKPOINT_STEPS
+from .common import CHECKPOINT_STEPS, LOADED_STEPS
 from .launch import (
     COMPILER,
     THREADS,
@@ -30,7 +30,6 @@ from .launch import (
 from .layout import Geometry, dense, in_layout_of, is_dense, make_geometry, same_layout, with_layout_of
 from .printed import neuron_of
 from .super_neuron import super_neuron_backward, super_neuron_decode, super_neuron_encode, super_neuron_sums
-
 
 _MOST_MEMBERS = 8  # a code is a byte
 
@@ -145,7 +144,8 @@ def encode(
     x = dense(x)
     g = _geometry(x)
     codes = torch.empty_like(x, dtype=torch.uint8)
-    counts = _sum(super_neuron_encode, g, x, len(kernels), dict(x_ptr=x, codes_ptr=codes, **_members(kernels, values)))
+    arguments = dict(x_ptr=x, codes_ptr=codes, **_members(kernels, values), **steps_of(g.T, LOADED_STEPS))
+    counts = _sum(super_neuron_encode, g, x, len(kernels), arguments)
     return codes, counts
 
 

@@ -96,7 +96,7 @@ def make_slabs(g: Geometry, sums: bool) -> Slabs:
 def steps_of(T: int, most: int) -> dict[str, int | bool]:
     """How many time steps a kernel takes at once: all of a short sequence, for whose length it is then compiled."""
     steps = T if 0 < T <= most else most
-    return dict(STEPS=steps, GUARDED=T == 0 or T % steps != 0, SINGLE=T == steps)
+    return dict(STEPS=steps, GUARDED=T == 0 or T % steps != 0, SINGLE=steps == T)
 
 
 def add_up(

@@ -1,23 +1,31 @@
-"""Scalar mathematics in float32, the twin of ``csrc/neuron_math.h``: the same operations in the same order.
+"""Scalar mathematics in float32, the twin of ``include/neuron_math.h``: the same operations in the same order.
 
 One bit decides over a spike, so nothing here may be approximated or contracted by the compiler: an fma stands where
 one is meant, divisions round correctly, and kernels are launched with ``enable_fp_fusion=False``. Tensors and scalars
-alike.
+alike. For ``-1.0 *`` see define/triton.py.
 """
 # mypy: ignore-errors
 
 import triton
 import triton.language as tl
 
+LOWEST = tl.constexpr(-87.3)  # below this exp is a constant
+
 
 @triton.jit
 def bits(x):
-    return x.to(tl.uint32, bitcast=True)
+    return tl.cast(x, tl.uint32, bitcast=True)
 
 
 @triton.jit
 def from_bits(x):
-    return x.to(tl.float32, bitcast=True)
+    return tl.cast(x, tl.float32, bitcast=True)
+
+
+@triton.jit
+def spread(value, like):
+    """One value for each neuron."""
+    return tl.full(like.shape, 1.0, tl.float32) * value
 
 
 @triton.jit
@@ -41,7 +49,7 @@ def exponential(x):
 
     x is limited where normal numbers end, so that a decay factor never becomes 0, and 0 times infinity NaN.
     """
-    x = tl.where(x < -87.3, -87.3, x)
+    x = tl.where(x < LOWEST, LOWEST, x)
     shifted = tl.fma(x, 1.44269504, 12582912.0)  # 1.5 * 2^23: the low bits hold n of x = n*ln(2) + r
     n = shifted - 12582912.0
     r = tl.fma(n, -0.693145751953125, x)  # ln 2 in two parts, the first short enough for an exact product
@@ -64,45 +72,15 @@ def exp_negative(x):
 @triton.jit
 def exp_or_zero(x):
     """exp(x) for x <= 0, with 0 at the end."""
-    return tl.where(x < -87.3, 0.0, exp_negative(x))
-
-
-@triton.jit
-def tanh(x):
-    """tanh(x) = -w/(2 + w) with w = exp(-2|x|) - 1, which loses nothing near 0."""
-    scale, fraction = exponential(-2.0 * tl.abs(x))
-    w = tl.fma(scale, fraction, scale - 1.0)
-    return copysign(w * reciprocal(w + 2.0), x)
-
-
-@triton.jit
-def atan(x):
-    """An odd polynomial up to 1, beyond it pi/2 less that of 1/|x|; at most 2 ulp off."""
-    a = tl.abs(x)
-    limited = tl.where(a > 1e8, 1e8, a)  # pi/2 to all bits from there on, and the reciprocal could not take it
-    large = a > 1.0
-    w = tl.where(large, reciprocal(limited), limited)
-    z = w * w
-    p = tl.fma(z, -0.00179362181, 0.010914606)
-    p = tl.fma(z, p, -0.0311778467)
-    p = tl.fma(z, p, 0.0579575934)
-    p = tl.fma(z, p, -0.0840345025)
-    p = tl.fma(z, p, 0.109521858)
-    p = tl.fma(z, p, -0.142642424)
-    p = tl.fma(z, p, 0.199985489)
-    p = tl.fma(z, p, -0.333332986)
-    r = tl.fma(w * z, p, w)
-    return copysign(tl.where(large, 1.57079633 - r, r), x)
+    return tl.where(x < LOWEST, 0.0, exp_negative(x))
 
 
 @triton.jit
 def exp(x):
     """exp(x) for any x: 0 below the range of normal numbers, infinity above that of all."""
     too_large = x > 88.7228
-    scale, fraction = exponential(tl.where(too_large, 88.7228, x) - 0.693147182)  # half of it, which always fits
-    half = tl.fma(scale, fraction, scale)
-    value = tl.where(x < -87.3, 0.0, half + half)
-    return tl.where(too_large, float("inf"), value)
+    half = exp_negative(tl.where(too_large, 88.7228, x) - 0.693147182)  # which always fits
+    return tl.where(too_large, float("inf"), tl.where(x < LOWEST, 0.0, half + half))
 
 
 @triton.jit
@@ -138,12 +116,35 @@ def sigmoid(x):
 
 
 @triton.jit
-def limited(tau):
-    """A time constant from a tensor, whose values nobody has looked at: at these ends exp(-1/tau) is 0 and 1."""
-    return tl.where(tau < 1e-19, 1e-19, tl.where(tau > 1e30, 1e30, tau))
+def tanh(x):
+    """tanh(x) = -w/(2 + w) with w = exp(-2|x|) - 1, which loses nothing near 0."""
+    scale, fraction = exponential(-2.0 * tl.abs(x))
+    w = tl.fma(scale, fraction, scale - 1.0)
+    return copysign(w * reciprocal(w + 2.0), x)
 
 
 @triton.jit
-def spread(value, like):
-    """One value for each neuron."""
-    return tl.full(like.shape, 1.0, tl.float32) * value
+def atan(x):
+    """An odd polynomial up to 1, beyond it pi/2 less that of 1/|x|; at most 2 ulp off."""
+    a = tl.abs(x)
+    most = tl.where(a > 1e8, 1e8, a)  # pi/2 to all bits from there on, and the reciprocal could not take it
+    large = a > 1.0
+    w = tl.where(large, reciprocal(most), most)
+    z = w * w
+    p = tl.fma(z, -0.00179362181, 0.010914606)
+    p = tl.fma(z, p, -0.0311778467)
+    p = tl.fma(z, p, 0.0579575934)
+    p = tl.fma(z, p, -0.0840345025)
+    p = tl.fma(z, p, 0.109521858)
+    p = tl.fma(z, p, -0.142642424)
+    p = tl.fma(z, p, 0.199985489)
+    p = tl.fma(z, p, -0.333332986)
+    r = tl.fma(w * z, p, w)
+    return copysign(tl.where(large, 1.57079633 - r, r), x)
+
+
+@triton.jit
+def limited(tau):
+    """A time constant from a tensor, whose values nobody has looked at: at these ends exp(-1/tau) is 0 and 1, and the
+    square of 1/tau is still a number."""
+    return tl.where(tau < 1e-19, 1e-19, tl.where(tau > 1e30, 1e30, tau))

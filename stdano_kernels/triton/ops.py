@@ -1,5 +1,5 @@
-"""The operators ``torch.ops.stdano_triton``: from tensors to launches. Schemas and results are those of csrc/operators.h,
-but for float64, which these kernels do not compute.
+"""The operators ``torch.ops.stdano_triton``: from tensors to launches. Schemas and results are those of
+csrc/operators.h, but for float64, which these kernels do not compute.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .launch import (
     vector,
 )
 from .layout import Geometry, dense, empty_state, make_geometry, with_layout_of
-from .printed import neuron_of
+from .printed import Neuron, neuron_of
 from .scan import CHANNEL, NEURON, NUMBER, scan_backward, scan_forward
 from .schema import NAMESPACE, define
 
@@ -42,8 +42,8 @@ class _Constants(NamedTuple):
     given: tuple[float | Tensor, ...]
     kinds: tuple[int, ...]
 
-    def of_kind(self, kind: int) -> list[Any]:
-        return [value for value, own in zip(self.given, self.kinds, strict=True) if own == kind]
+    def of_neurons(self) -> list[Any]:
+        return [value for value, kind in zip(self.given, self.kinds, strict=True) if kind == _NEURON]
 
 
 def _is_per_neuron(t: Tensor, x: Tensor) -> bool:
@@ -61,19 +61,25 @@ def _channels(x: Tensor, constants: Sequence[Tensor], affine: Tensor | None) -> 
         channels = x.shape[2]
     for t in constants:
         if t.dtype != torch.float32 or t.device != x.device:
-            raise ValueError(f"stdano: constants must be float32, on x's device, {x.device}, got {t.dtype} on {t.device}")
+            raise ValueError(
+                f"stdano: constants must be float32, on x's device, {x.device}, got {t.dtype} on {t.device}"
+            )
         if _is_per_neuron(t, x):
             continue
         if not t.is_contiguous() or (t.numel() != 1 and (x.dim() < 3 or t.numel() != x.shape[2])):
             raise ValueError(
-                "stdano: constants must be contiguous and have one element, one for each channel (dimension 2 of x), or one "
-                f"for each neuron, got shape {list(t.shape)} with x of shape {list(x.shape)}"
+                "stdano: constants must be contiguous and have one element, one for each channel (dimension 2 of x), "
+                f"or one for each neuron, got shape {list(t.shape)} with x of shape {list(x.shape)}"
             )
         channels = max(channels, t.numel())
     return channels
 
 
-def _constants(x: Tensor, tensors: list[Tensor], which: list[int], values: list[float], g: Geometry) -> _Constants:
+def _constants(
+    neuron: Neuron, x: Tensor, tensors: list[Tensor], which: list[int], values: list[float], g: Geometry
+) -> _Constants:
+    if len(values) != neuron.constants or len(tensors) != len(which):
+        raise ValueError(f"stdano: the neuron has {neuron.constants} constants, got {len(values)}")
     given: list[float | Tensor] = list(values)
     kinds = [_NUMBER] * len(values)
     for j, t in zip(which, tensors, strict=True):
@@ -109,7 +115,7 @@ def forward(
     channels = _channels(x, constants, affine)
     x = dense(x)
     g = make_geometry(x, channels)
-    own = _constants(x, constants, which, values, g)
+    own = _constants(neuron, x, constants, which, values, g)
     layout = empty_state(x) if return_state or state else x.new_empty(0)
     state = [with_layout_of(t, layout, "state") for t in state]
     spikes = torch.empty_like(x)
@@ -118,7 +124,7 @@ def forward(
     saved = (g.T - 1) // CHECKPOINT_STEPS if save_checkpoints and g.T > 0 else 0
     checkpoints = x.new_empty(saved, neuron.states, g.N, dtype=torch.float32)
     if g.N > 0 and (g.T > 0 or return_state):
-        aligned = (x, spikes, *state, *final, *wanted, *own.of_kind(_NEURON))
+        aligned = (x, spikes, *state, *final, *wanted, *own.of_neurons())
         with device_of(x):
             scan_forward[blocks(g.N, THREADS * VECTOR)](
                 x_ptr=x,
@@ -165,7 +171,7 @@ def backward(
     channels = _channels(x, constants, affine)
     x = dense(x)
     g = make_geometry(x, channels)
-    own = _constants(x, constants, which, values, g)
+    own = _constants(neuron, x, constants, which, values, g)
     grad_spikes = with_layout_of(grad_spikes, x, "grad_spikes")
     of_sequences, there = _tensors_there(grad_sequences, x, "grad_sequences")
     layout = empty_state(x) if state or grad_state else x.new_empty(0)
@@ -177,15 +183,19 @@ def backward(
 
     grad_x = torch.empty_like(x)
     grad_state0 = [torch.empty_like(layout) for _ in state]
-    of_constant = {j: torch.empty_like(own.given[j] if own.kinds[j] == _NEURON else t) for j, t in zip(which, constants)}
-    grad_constants = [of_constant[j] for j in which]
+    grad_constants = [
+        torch.empty_like(own.given[j] if own.kinds[j] == _NEURON else t) for j, t in zip(which, constants, strict=True)
+    ]
     affine_sums = x.new_empty((0, 1) if affine is None else (2, affine.shape[1]), dtype=torch.float64)
     if g.N == 0:
         for t in (*grad_constants, affine_sums):
             t.zero_()
         return grad_x, grad_state0, grad_constants, affine_sums
 
-    of_channels = [of_constant[j] for j, kind in enumerate(own.kinds) if kind == _CHANNEL]
+    by_number = dict(zip(which, grad_constants, strict=True))
+    of_channels, of_neurons = (
+        [by_number[j] for j, own_kind in enumerate(own.kinds) if own_kind == kind] for kind in (_CHANNEL, _NEURON)
+    )
     totals = len(of_channels) + len(affine_sums)
     slabs = make_slabs(g, totals > 0)
     partials = x.new_empty(totals, slabs.slabs, slabs.columns, dtype=torch.float64) if totals else None
@@ -199,7 +209,7 @@ def backward(
             checkpoints_ptr=checkpoints,
             gx_ptr=grad_x,
             initial_ptrs=tuple(grad_state0),
-            grad_constant_ptrs=tuple(of_constant[j] for j, kind in enumerate(own.kinds) if kind == _NEURON),
+            grad_constant_ptrs=tuple(of_neurons),
             partial_ptr=partials,
             constants=own.given,
             affine_ptr=affine,

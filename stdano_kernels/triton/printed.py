@@ -36,8 +36,8 @@ def neuron_of(kernel: str) -> Neuron:
     """The neuron of a kernel's name."""
     plan = planned(*KERNELS[kernel])
     source = neuron_source(plan)
-    # Triton keeps what it compiles under a key in which a function that is an argument stands by name alone, so the name
-    # has a hash of everything that the function is made of.
+    # Triton keeps what it compiles under a key in which a function that is an argument may stand by its name alone, so
+    # the name has a hash of everything that the function is made of.
     digest = hashlib.sha256((source + _MATH).encode()).hexdigest()[:16]
     module = _module(f"stdano_{plan.step.neuron.__name__}_{digest}", source)
     constants = list(plan.step.constants)

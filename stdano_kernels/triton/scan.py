@@ -1,6 +1,6 @@
 """One forward and one backward kernel for every neuron.
 
-A neuron is functions of one step, which ``define/triton.py`` prints. A state is a tuple, as are constants and gradients::
+A neuron is functions of one step, which ``define/triton.py`` prints. States, constants, gradients are tuples::
 
     derive(constants)                                -> derived           what depends on constants alone
     rest(constants)                                  -> state             where a sequence begins
@@ -9,9 +9,9 @@ A neuron is functions of one step, which ``define/triton.py`` prints. A state is
     last_adjoint(gs, x, state, derived, alpha)       -> the same where no gradient comes from behind
     finish(constants, gradients of derived)          -> those of constants
 
-STEPS time steps are loaded before the first is computed, and backward they are computed in registers. GUARDED: there may
-be fewer; SINGLE: there are exactly these. What is not there is an empty tuple, and costs nothing. Tensors and numbers
-that need not be told apart when a kernel is compiled stand outside of tuples, whose elements Triton always looks at.
+STEPS time steps are loaded before the first is computed, and backward they are computed in registers. GUARDED: there
+may be fewer; SINGLE: there are exactly these. What is not there is an empty tuple, and costs nothing. Of what stands in a
+tuple, Triton compiles anew for every kind and alignment; everything else stands outside of them.
 """
 # mypy: ignore-errors
 
@@ -265,7 +265,7 @@ def scan_backward(
     gx_ptr,  # like x
     initial_ptrs,  # [N] of each state, or none
     grad_constant_ptrs,  # [N], of the constants that are one a neuron
-    partial_ptr,  # float64 [TOTALS][slabs][columns] or None: of the constants that are one a channel, of shift and scale
+    partial_ptr,  # float64 [TOTALS][slabs][columns] or None: of constants that are one a channel, of shift and scale
     constants,
     affine_ptr,
     alpha,

@@ -1,4 +1,4 @@
-"""The schemas of ``torch.ops.stdano_triton``: those of the compiled operators, whose library this backend must not need."""
+"""The schemas of ``torch.ops.stdano_triton``: those of the compiled operators, of which this backend needs no library."""
 
 from __future__ import annotations
 

@@ -88,6 +88,9 @@ def super_neuron_encode(
     DERIVE: tl.constexpr,
     REST: tl.constexpr,
     STEP: tl.constexpr,
+    STEPS: tl.constexpr,
+    GUARDED: tl.constexpr,
+    SINGLE: tl.constexpr,
     FLAT: tl.constexpr,
     WIDE: tl.constexpr,
     VECTOR: tl.constexpr,
@@ -101,13 +104,13 @@ def super_neuron_encode(
         m, live = slab_neuron(column, first_row + row, columns, rows, N, True, VECTOR)
         where = offsets(m, T, inner, FLAT)
         states = at_rest
-        for first in range(0, T, AHEAD):
-            x = load_steps(x_ptr, where, first, T, inner, live, AHEAD, VECTOR)
-            for k in tl.static_range(AHEAD):
-                t = first + k
-                if t < T:
+        for first in range(0, STEPS if SINGLE else T, STEPS):
+            x = load_steps(x_ptr, where, first, T, inner, live, STEPS, VECTOR)
+            for k in tl.static_range(STEPS):
+                there = first + k < T if GUARDED else True
+                if there:
                     code, states = step_of_all(x[k], states, derived, STEP)
-                    store(codes_ptr + t.to(tl.int64) * inner, where, code, live, VECTOR)
+                    store(codes_ptr + tl.cast(first + k, tl.int64) * inner, where, code, live, VECTOR)
                     counted = tl.where(live, code, 0)
                     for i in tl.static_range(len(STEP)):
                         counts = with_added(counts, i, counted >> i & 1)
