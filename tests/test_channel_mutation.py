@@ -33,8 +33,18 @@ def decode(count):
 # name: (file, text, replacement, the tests that are run); each text stands in its file exactly once.
 OF_CPU = {
     "encode: a spike erases the other neurons' bits": (SUPER, "(codes[i] | (-static_cast", "((-static_cast", CODES),
-    "encode: one bit for all": (SUPER, "codes + t * columns, 1 << k, block.size", "codes + t * columns, 1, block.size", CODES),
-    "encode: every four steps are the last": (SUPER, "nullptr, first + count == g.T, false", "nullptr, true, false", CODES),
+    "encode: one bit for all": (
+        SUPER,
+        "codes + t * columns, 1 << k, block.size",
+        "codes + t * columns, 1, block.size",
+        CODES,
+    ),
+    "encode: every four steps are the last": (
+        SUPER,
+        "nullptr, first + count == g.T, false",
+        "nullptr, true, false",
+        CODES,
+    ),
     "encode: codes of the steps before stay": (SUPER, "std::memset(codes, 0, count * columns);", "", CODES),
     "encode: a block goes on where the one before ended": (
         SUPER,
@@ -42,19 +52,29 @@ OF_CPU = {
         "walk.prepare(block);\n      if (block.begin == 0) walk.start_at_rest();\n    }\n    for",
         CODES,
     ),
-    "counts of the first neuron for all": (SUPER, "count_bits(codes + first, k, count)", "count_bits(codes + first, 0, count)", CODES),
+    "counts of the first neuron for all": (
+        SUPER,
+        "count_bits(codes + first, k, count)",
+        "count_bits(codes + first, 0, count)",
+        CODES,
+    ),
     "channels last: counts of the first neuron for all": (
         SUPER,
         "static_cast<double>(codes[i] >> k & 1)",
         "static_cast<double>(codes[i] & 1)",
         layouts("test_every_layout_gives_the_same_numbers", "'large images', 'channels_last', 4"),
     ),
-    "decode: another order of sums": (SUPER, "((table[i] + first) + second) + third", "(table[i] + (first + second)) + third", decode(3)),
+    "decode: another order of sums": (
+        SUPER,
+        "((table[i] + first) + second) + third",
+        "(table[i] + (first + second)) + third",
+        decode(3),
+    ),
     "decode: the third bit": (SUPER, "(code & 4)", "(code & 2)", decode(3)),
     "decode: of one neuron after the other the last is left out": (
         SUPER,
-        "std::memcpy(y + first, table + first, count * sizeof(real));\n        for (int k = 0; k < call.members; ++k)",
-        "std::memcpy(y + first, table + first, count * sizeof(real));\n        for (int k = 0; k + 1 < call.members; ++k)",
+        "for (int k = 0; k < call.members; ++k) {\n          decode_one",
+        "for (int k = 0; k + 1 < call.members; ++k) {\n          decode_one",
         decode(4),
     ),
     "sums: what is left of a run after groups of 32": (
@@ -70,10 +90,25 @@ OF_CPU = {
         "fired ? table[2 * columns + i] : real(0)",
         GRADIENT,
     ),
-    "backward: the first neuron's table for all": (SUPER, "table + 3 * k * columns, columns", "table, columns", GRADIENT),
-    "backward: the first neuron's spikes for all": (SUPER, "columns, codes, k, gy.data", "columns, codes, 0, gy.data", GRADIENT),
+    "backward: the first neuron's table for all": (
+        SUPER,
+        "table + 3 * k * columns, columns",
+        "table, columns",
+        GRADIENT,
+    ),
+    "backward: the first neuron's spikes for all": (
+        SUPER,
+        "columns, codes, k, gy.data",
+        "columns, codes, 0, gy.data",
+        GRADIENT,
+    ),
     "backward: the first neuron alone": (SUPER, "k > 0 && t < T", "k < 0 && t < T", GRADIENT),
-    "backward: a gradient from behind the last step": (SUPER, "walk.keep(x, out, T, true, false);", "walk.keep(x, out, T - 1, true, false);", GRADIENT),
+    "backward: a gradient from behind the last step": (
+        SUPER,
+        "walk.keep(x, out, T, true, false);",
+        "walk.keep(x, out, T - 1, true, false);",
+        GRADIENT,
+    ),
     "a block that starts within a channel counts a whole one": (
         CHANNELS,
         "g.channel_stride - b.begin % g.channel_stride;",
