@@ -51,8 +51,8 @@ _OF_ALL = {
     "spike": '``"soft"`` emits the surrogate\'s primitive, which makes the whole function differentiable.',
 }
 _CONSTANTS = (
-    "Each constant is a number or a tensor, which may require grad: of shape ``[]``, ``[C]`` with C the size of dimension "
-    "2 of ``x: [T, B, C, ...]``, or one a neuron (``x.shape[1:]`` or what broadcasts to it)."
+    "Each constant is a number or a tensor, which may require grad: of shape ``[]``, ``[C]`` with C the size of "
+    "dimension 2 of ``x: [T, B, C, ...]``, or one a neuron (``x.shape[1:]`` or what broadcasts to it)."
 )
 
 
@@ -207,7 +207,7 @@ _printed: dict[tuple, reference.Printed] = {}
 def kernel_for(neuron: type[Neuron], plain: tuple, backend: str, is_double: bool) -> tuple[str, str | None]:
     """The name of a compiled kernel, and why there is none; ``plain``: of a variant."""
     variant = Variant(*plain)
-    name = compiler.name_of(neuron, variant)
+    name = compiler.name_of(neuron, variant)  # type: ignore[arg-type]
     KERNELS[name] = neuron, variant
     if backend == "cpu":
         return name, compiler.ensure(neuron, variant, is_double)
@@ -226,8 +226,8 @@ def _known_kernel(member: Settled, backend: str, is_double: bool) -> tuple[str, 
 def kernels_for(
     members: Sequence[Settled], backend: str, explicit: bool, x: Tensor
 ) -> tuple[str, list[str], str | None]:
-    """The backend that runs neurons, the names of their kernels, and why there are none: where CUDA has none, and was not
-    asked for, that is Triton."""
+    """The backend that runs neurons, the names of their kernels, and why there are none: where CUDA has none, and was
+    not asked for, that is Triton."""
     names = []
     for member in members:
         name, missing = _known_kernel(member, backend, x.dtype == torch.float64)

@@ -48,7 +48,7 @@ def call(
     refuse_transforms(x, *state, *constants, affine)
     which = [j for j, c in enumerate(constants) if isinstance(c, Tensor)]
     tensors: list[Tensor] = []
-    values = list(constants)
+    values: list[Any] = list(constants)
     if which:
         tensors = [_constant(constants[j], x, compute_dtype(x)) for j in which]
         values = [1.0 if isinstance(c, Tensor) else c for c in constants]
@@ -59,16 +59,16 @@ def call(
         t is not None and t.requires_grad for t in (x, *state, *tensors, affine)
     )
     if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
-        spikes, final, values, _ = _forward(namespace, x, list(state), tensors, affine, own, needs_grad, return_state)
+        spikes, final, found, _ = _forward(namespace, x, list(state), tensors, affine, own, needs_grad, return_state)
     elif needs_grad:
         counts = (len(state), len(tensors))
         spikes, *out = _Eager.apply(namespace, counts, own, return_state, x, affine, *state, *tensors)
         count = len(out) - 1 - len(own.sequences)
-        final, values = out[:count], out[count:-1]
+        final, found = out[:count], out[count:-1]
     else:
         with torch._C._AutoDispatchBelowAutograd():
-            spikes, final, values, _ = _forward(namespace, x, list(state), tensors, affine, own, False, return_state)
-    return spikes, final, values
+            spikes, final, found, _ = _forward(namespace, x, list(state), tensors, affine, own, False, return_state)
+    return spikes, final, found
 
 
 def _constant(value: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -157,7 +157,7 @@ def refuse_vmap(*values: object) -> None:
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
     x, state, constants, affine, *own, _, ctx.returns_state, sequences = inputs
-    ctx.own, ctx.counts = Call(*own, sequences), (len(state), len(constants))
+    ctx.own, ctx.counts = Call(*own, sequences), (len(state), len(constants))  # type: ignore[call-arg]
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, affine, output[-1], *state, *constants)
 
@@ -172,7 +172,7 @@ def _backward_of_operator(
 ) -> tuple:
     of_x, of_affine, *others = _backward(ctx, namespace, ctx.counts, ctx.own, grad, of_state, of_sequences)
     # An empty list is one of tensors to torch, which wants a list back for it.
-    plain = [[] if value == [] else None for value in (*ctx.own[:4], None, None, ctx.own.sequences)]
+    plain: list = [[] if value == [] else None for value in (*ctx.own[:4], None, None, ctx.own.sequences)]
     return of_x, others[: ctx.counts[0]], others[ctx.counts[0] :], of_affine, *plain
 
 

@@ -184,7 +184,8 @@ def backward(
     grad_x = torch.empty_like(x)
     grad_state0 = [torch.empty_like(layout) for _ in state]
     grad_constants = [
-        torch.empty_like(own.given[j] if own.kinds[j] == _NEURON else t) for j, t in zip(which, constants, strict=True)
+        torch.empty_like(own.given[j] if own.kinds[j] == _NEURON else t)  # type: ignore[arg-type]
+        for j, t in zip(which, constants, strict=True)
     ]
     affine_sums = x.new_empty((0, 1) if affine is None else (2, affine.shape[1]), dtype=torch.float64)
     if g.N == 0:

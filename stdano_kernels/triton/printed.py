@@ -43,7 +43,7 @@ def neuron_of(kernel: str) -> Neuron:
     constants = list(plan.step.constants)
     rests = [constants.index(rest) if isinstance(rest, str) else -1 for rest in plan.step.rest_names()]
     functions = [getattr(module, name) for name in Neuron._fields[:6]]
-    return Neuron(*functions, len(plan.step.states), len(constants), tuple(rests))
+    return Neuron(*functions, len(plan.step.states), len(constants), tuple(rests))  # type: ignore[call-arg]
 
 
 def _module(name: str, source: str) -> ModuleType:

@@ -10,8 +10,8 @@ A neuron is functions of one step, which ``define/triton.py`` prints. States, co
     finish(constants, gradients of derived)          -> those of constants
 
 STEPS time steps are loaded before the first is computed, and backward they are computed in registers. GUARDED: there
-may be fewer; SINGLE: there are exactly these. What is not there is an empty tuple, and costs nothing. Of what stands in a
-tuple, Triton compiles anew for every kind and alignment; everything else stands outside of them.
+may be fewer; SINGLE: there are exactly these. What is not there is an empty tuple, and costs nothing. Of what stands in
+a tuple, Triton compiles anew for every kind and alignment; everything else stands outside of them.
 """
 # mypy: ignore-errors
 

@@ -1,4 +1,4 @@
-"""The schemas of ``torch.ops.stdano_triton``: those of the compiled operators, of which this backend needs no library."""
+"""The schemas of ``torch.ops.stdano_triton``: those of the compiled operators, whose library this does not need."""
 
 from __future__ import annotations
 
