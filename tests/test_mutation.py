@@ -39,11 +39,21 @@ def at_the_threshold(backend):
 
 # name: (file, text, replacement, the tests that are run); each text stands in its file exactly once.
 OF_DECLARATIONS = {
-    "fires > instead of >=, in the printer": (PRINTER, '"spike": "{} >= 0"', '"spike": "{} > 0"', at_the_threshold("cpu")),
+    "fires > instead of >=, in the printer": (
+        PRINTER,
+        '"spike": "{} >= 0"',
+        '"spike": "{} > 0"',
+        at_the_threshold("cpu"),
+    ),
     "fires > instead of >=, in the reference": (REFERENCE, "(u >= 0)", "(u > 0)", at_the_threshold("reference")),
     "soft reset: sign": (NEURON, "h - s * threshold if", "h + s * threshold if", floats("lif", None)),
     "charge: from 0, not from the reset potential": (NEURON, "(v - rest) +", "v +", floats("lif", -0.1)),
-    "detach_reset is ignored": (NEURON, "detach(s) if self.detach_reset else s", "s", floats("lif", None, detach_reset=True)),
+    "detach_reset is ignored": (
+        NEURON,
+        "detach(s) if self.detach_reset else s",
+        "s",
+        floats("lif", None, detach_reset=True),
+    ),
     "LLIF: x >= 0 instead of x > 0": (
         "stdano_kernels/neurons/llif.py",
         "where(x > 0, 0.0, -x)",
@@ -62,11 +72,21 @@ OF_DECLARATIONS = {
         "p = u",
         floats("slif"),
     ),
-    "a state rests at 0, not at the reset potential": (TRACE, 'of_v = "v_reset" if', "of_v = 0.0 if", floats("lif", -0.1)),
+    "a state rests at 0, not at the reset potential": (
+        TRACE,
+        'of_v = "v_reset" if',
+        "of_v = 0.0 if",
+        floats("lif", -0.1),
+    ),
     "fma: a - b*c is a + b*c": (GRAPH, 'p = make("neg", p)', "pass", floats("llif")),
     "the adjoint of a difference": (ADJOINT, "add(x[1], -g)", "add(x[1], g)", floats("lif")),
     "the adjoint of a product": (ADJOINT, "add(x[0], times(g, x[1]))", "pass", floats("lif")),
-    "hard reset: no gradient through the spike": (ADJOINT, "add(condition, g * (one - other))", "pass", floats("lif", -0.1)),
+    "hard reset: no gradient through the spike": (
+        ADJOINT,
+        "add(condition, g * (one - other))",
+        "pass",
+        floats("lif", -0.1),
+    ),
     "hard reset: sign of its gradient": (ADJOINT, "g * (one - other)", "g * (other - one)", floats("lif", -0.1)),
     "a choice: the gradient of what was not chosen": (
         ADJOINT,
@@ -86,8 +106,18 @@ OF_DECLARATIONS = {
     "the adjoint of exp(-1/tau)": (ADJOINT, "0.0, times(g, a)", "0.0, g", floats("lif")),
     "the adjoint of a quotient": (ADJOINT, "add(x[1], -times(g / x[1], a))", "pass", OF_EVERY_OPERATION),
     "no gradient of a limited constant": (ADJOINT, '("limit", "levels")', '("levels",)', floats("lif")),
-    "0*inf in the adjoint": (ADJOINT, 'make("where", weight != 0, weight * a, 0.0)', "weight * a", "test_super_layouts.test_infinite_input_is_a_value_like_others(steps=5, value=float('inf'))"),
-    "triangle: negative slopes": (SURROGATES, "_where(d < 0, 0.0, d)", "d", "test_reference.test_every_surrogate_against_plain_floats('cpu', 'triangle', 'hard')"),
+    "0*inf in the adjoint": (
+        ADJOINT,
+        'make("where", weight != 0, weight * a, 0.0)',
+        "weight * a",
+        "test_super_layouts.test_infinite_input_is_a_value_like_others(steps=5, value=float('inf'))",
+    ),
+    "triangle: negative slopes": (
+        SURROGATES,
+        "_where(d < 0, 0.0, d)",
+        "d",
+        "test_reference.test_every_surrogate_against_plain_floats('cpu', 'triangle', 'hard')",
+    ),
     "sigmoid: a factor": (
         SURROGATES,
         "alpha * d * inverse * inverse",
@@ -100,9 +130,24 @@ OF_DECLARATIONS = {
         "{loop.at('gs', 'ss', 0)}",
         four_steps("lif"),
     ),
-    "several steps: each is taken for the last": (PRINTER, "if closed and t == unit - 1:\n            adj", "if closed:\n            adj", four_steps("lif")),
-    "several steps: the early part of the first": (PRINTER, "r.kept[{t * len(plan.kept) + k}]", "r.kept[{k}]", four_steps("llif")),
-    "sums: of one step alone": (PRINTER, "zip(*sums, strict=True)], add=True)", "zip(*sums, strict=True)])", floats("lif")),
+    "several steps: each is taken for the last": (
+        PRINTER,
+        "if closed and t == unit - 1:\n            adj",
+        "if closed:\n            adj",
+        four_steps("lif"),
+    ),
+    "several steps: the early part of the first": (
+        PRINTER,
+        "r.kept[{t * len(plan.kept) + k}]",
+        "r.kept[{k}]",
+        four_steps("llif"),
+    ),
+    "sums: of one step alone": (
+        PRINTER,
+        "zip(*sums, strict=True)], add=True)",
+        "zip(*sums, strict=True)])",
+        floats("lif"),
+    ),
 }
 # The walk through the steps of a block, and what the passes do around it.
 OF_LOOPS = {
@@ -114,7 +159,12 @@ OF_LOOPS = {
         floats("lif"),
     ),
     "the first unit of steps is taken for the last": (WALK, "ends = last && closed_end", "ends = closed_end", SUPER),
-    "the last of several steps lacks its early part": (WALK, "(ends && !loops_.last_needs_early)", "ends", four_steps("slif")),
+    "the last of several steps lacks its early part": (
+        WALK,
+        "(ends && !loops_.last_needs_early)",
+        "ends",
+        four_steps("slif"),
+    ),
     "the early part of the first step for all": (WALK, "(keep ? t * k_.kept : 0)", "0", floats("slif")),
     "every step is the first, at rest": (WALK, "resting_ = false;\n      r_.kept", "r_.kept", floats("slif")),
     "constants one a neuron: those of the first block": (
@@ -123,7 +173,12 @@ OF_LOOPS = {
         "values",
         OF_CONSTANTS,
     ),
-    "a constant's sums from its first use in a block": (WALK, "for (real* row : sums_) fill(row, real(0), b.size);", "", MANY),
+    "a constant's sums from its first use in a block": (
+        WALK,
+        "for (real* row : sums_) fill(row, real(0), b.size);",
+        "",
+        MANY,
+    ),
     "a checkpoint too far": (
         SCAN,
         "real* row = at<real>(call.checkpoints, ((first / kCheckpointSteps - 1)",

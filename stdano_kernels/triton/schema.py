@@ -1,4 +1,4 @@
-"""The schemas of ``torch.ops.stdano_triton``: those of the compiled operators, whose library this does not need."""
+"""The schemas of ``torch.ops.stdano_triton``: those of the compiled operators, without whose library it works."""
 
 from __future__ import annotations
 
