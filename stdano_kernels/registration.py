@@ -7,7 +7,7 @@ settings, is the argument ``kernel``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -253,6 +253,28 @@ def differentiable_once(backward: Callable) -> Callable:
     return wrapped
 
 
+def _mapped(name: str, info: Any, in_dims: tuple, *arguments: Any) -> tuple[tuple, tuple]:
+    """torch.vmap of an operator: one call after the other."""
+
+    def part(value: Any, dim: Any, k: int) -> Any:
+        if isinstance(value, list) and isinstance(dim, (list, tuple)):
+            return [part(v, d, k) for v, d in zip(value, dim, strict=True)]
+        return value if dim is None else value.select(dim, k)
+
+    def joined(parts: Sequence[Any]) -> Any:
+        lists = not isinstance(parts[0], Tensor)
+        return [torch.stack(t) for t in zip(*parts, strict=True)] if lists else torch.stack(parts)
+
+    namespace, _, own = name.partition("::")
+    call = operator(namespace, own)
+    results = [
+        call(*[part(value, dim, k) for value, dim in zip(arguments, in_dims, strict=True)])
+        for k in range(info.batch_size)
+    ]
+    out = tuple(joined(parts) for parts in zip(*results, strict=True))
+    return out, tuple(0 if isinstance(t, Tensor) else [0] * len(t) for t in out)
+
+
 def register(namespace: str) -> None:
     """Attaches tracing and gradients to the operators of a namespace, compiled C++ or Triton alike."""
     forward, backward = f"{namespace}::scan_forward", f"{namespace}::scan_backward"
@@ -264,6 +286,8 @@ def register(namespace: str) -> None:
         setup_context=lambda ctx, inputs, output: _setup_context(ctx, inputs, output),
     )
     torch.library.register_autograd(backward, no_double_backward)
+    for name in (forward, backward):
+        torch.library.register_vmap(name, partial(_mapped, name))
     for name, fake in fakes.CHANNEL_OPERATORS.items():
         torch.library.register_fake(f"{namespace}::{name}", fake)
 
