@@ -13,9 +13,8 @@ PLAN, REFERENCE = "stdano_kernels/define/plan.py", "stdano_kernels/reference.py"
 WALK, SCAN = "csrc/cpu/walk.h", "csrc/cpu/scan.h"
 
 
-SUPER = "test_super_layouts.test_codes_are_the_neurons_spikes(('slif', 'lif'), 17, test_super_layouts.torch.float32)"
-OF_CONSTANTS = "test_define.test_every_constant_is_a_number_or_a_tensor('cpu')"
 MANY = "test_kernels.test_float64_many_blocks('lif')"
+FLOAT32 = "test_kernels.test_float32_against_float64('slif', 'triangle', 0.0, 'numbers', 4)"
 CHUNKS = "test_kernels.test_float64_equals_reference('llif', {'v_reset': None})"
 OF_EVERY_OPERATION = "test_define.test_an_own_neuron_is_proved(test_define.Everything)"
 
@@ -26,11 +25,10 @@ def floats(neuron, v_reset=0.0, **settings):
     return f"test_reference.test_every_option_against_plain_floats({neuron!r}, 'cpu', {options})"
 
 
-def four_steps(neuron):
-    return (
-        f"test_kernels.test_the_loops_for_four_steps_agree_with_single_steps({neuron!r}, test_kernels.torch.float32, "
-        "False, 4)"
-    )
+def four_steps(neuron, steps=4):
+    """Loops over four steps at once against single ones."""
+    arguments = f"{neuron!r}, test_kernels.torch.float32, False, {steps}"
+    return f"test_kernels.test_the_loops_for_four_steps_agree_with_single_steps({arguments})"
 
 
 def at_the_threshold(backend):
@@ -158,7 +156,12 @@ OF_LOOPS = {
         "for (int64_t index = 0; index < count_; ++index)",
         floats("lif"),
     ),
-    "the first unit of steps is taken for the last": (WALK, "ends = last && closed_end", "ends = closed_end", SUPER),
+    "the first unit of steps is taken for the last": (
+        WALK,
+        "ends = last && closed_end",
+        "ends = closed_end",
+        four_steps("lif", 7),
+    ),
     "the last of several steps lacks its early part": (
         WALK,
         "(ends && !loops_.last_needs_early)",
@@ -166,12 +169,12 @@ OF_LOOPS = {
         four_steps("slif"),
     ),
     "the early part of the first step for all": (WALK, "(keep ? t * k_.kept : 0)", "0", floats("slif")),
-    "every step is the first, at rest": (WALK, "resting_ = false;\n      r_.kept", "r_.kept", floats("slif")),
+    "every step is the first, at rest": (WALK, "resting_ = false;\n      r_.kept", "r_.kept", FLOAT32),
     "constants one a neuron: those of the first block": (
         WALK,
         "values + b.begin",
         "values",
-        OF_CONSTANTS,
+        "test_kernels.test_constants_of_each_neuron_in_many_blocks('lif', 'contiguous')",
     ),
     "a constant's sums from its first use in a block": (
         WALK,
@@ -185,7 +188,7 @@ OF_LOOPS = {
         "real* row = at<real>(call.checkpoints, ((first / kCheckpointSteps > 1 ? 0 : 0)",
         CHUNKS,
     ),
-    "every chunk starts at rest": (SCAN, "if (first == 0 && call.state0.empty())", "if (call.state0.empty())", CHUNKS),
+    "every chunk starts at rest": (SCAN, "if (first == 0 && call.state0.empty())", "if (call.state0.empty())", MANY),
     "no gradient from the chunk behind": (
         SCAN,
         "call.grad_state.empty() && first + count == g.T",
