@@ -261,7 +261,7 @@ def _mapped(name: str, info: Any, in_dims: tuple, *arguments: Any) -> tuple[tupl
             return [part(v, d, k) for v, d in zip(value, dim, strict=True)]
         return value if dim is None else value.select(dim, k)
 
-    def joined(parts: Sequence[Any]) -> Any:
+    def joined(parts: tuple) -> Any:
         lists = not isinstance(parts[0], Tensor)
         return [torch.stack(t) for t in zip(*parts, strict=True)] if lists else torch.stack(parts)
 
