@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def check(neuron: type[Neuron], **settings: Any) -> CheckReport:
         device = "cpu" if name == "cpu" else "cuda"
         on = _On(run, neuron, settings, name, device)
         if name != "triton":
-            checks.append((f"gradients, {name}", lambda name=name: _gradcheck(run, neuron, settings, name)))
+            checks.append((f"gradients, {name}", partial(_gradcheck, run, neuron, settings, name)))
         checks += [
             (f"spikes and gradients of float64's, {name}", on.against_reference),
             (f"two calls equal one, {name}", on.in_chunks),

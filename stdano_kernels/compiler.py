@@ -76,18 +76,19 @@ def name_of(neuron: type[Neuron], variant: Variant) -> str:
 
 _errors: dict[tuple, str] = {}
 # Kernels that were asked for before, by neuron and kind of call; for functional.py.
-ready: dict[tuple, tuple[str, list[str], str | None]] = {}
+ready: dict[tuple, tuple[str, str | None]] = {}
 
 
 def use_level(level: str) -> str:
-    """Takes the CPU kernels of another instruction set from now on ("generic", "x86-64-v3", ...), for checks; its name."""
+    """Takes the CPU kernels of another instruction set ("generic", "x86-64-v3", ...) from now on, for checks; its
+    name."""
     ready.clear()
     return torch.ops.stdano.cpu_capability(level)
 
 
 def ensure(neuron: type[Neuron], variant: Variant, is_double: bool) -> str | None:
     """Sees to it that the CPU has a neuron's kernels; the reason where it cannot be."""
-    name = name_of(neuron, variant)
+    name = name_of(neuron, variant)  # type: ignore[arg-type]
     with torch._C._DisableTorchDispatch():
         if torch.ops.stdano.has_kernel(name, is_double):
             return None
@@ -112,8 +113,8 @@ def not_on_device(name: str, is_double: bool) -> str | None:
         if torch.ops.stdano.has_cuda_kernel(name, is_double):
             return None
     return (
-        "the CUDA kernels are compiled for the usual settings, of which these are none; Triton compiles others at their "
-        'first use: backend="triton", or "auto", which takes what there is'
+        "the CUDA kernels are compiled for the usual settings, of which these are none; Triton compiles others at "
+        'their first use: backend="triton", or "auto", which takes what there is'
     )
 
 
@@ -123,7 +124,8 @@ def _built(neuron: type[Neuron], variant: Variant, name: str, is_double: bool, l
     source = (
         '#include "rows.h"\nnamespace stdano {\nnamespace generic {\n'
         f"{text}\nconst NeuronKernels neuron = {entry};\n"
-        '}\n}\nextern "C" __attribute__((visibility("default"))) const void* stdano_neuron() { return &stdano::generic::neuron; }\n'
+        '}\n}\nextern "C" __attribute__((visibility("default"))) const void* stdano_neuron() {\n'
+        "  return &stdano::generic::neuron;\n}\n"
     )
     compiler, version = _compiler()
     flags = [*(QUICK if is_double else FAST), *FLAGS, *LEVELS.get(level, [])]

@@ -113,9 +113,7 @@ def test_states_are_named_and_rest_where_they_say():
 def test_sequences_of_any_state(backend):
     x = torch.randn(7, 3, 5)
     f = function(Resonator)
-    spikes, state, v_seq, (w, v) = f(
-        x, return_state=True, return_v_seq=True, return_sequences=("w", "v"), backend=backend
-    )
+    _, state, v_seq, (w, v) = f(x, return_state=True, return_v_seq=True, return_sequences=("w", "v"), backend=backend)
     assert torch.equal(v, v_seq) and torch.equal(w[-1], state.w) and w.shape == x.shape
     x.requires_grad_()
     _, (w,) = f(x, return_sequences=("w",), backend=backend)

@@ -171,6 +171,18 @@ def test_learned_tau_goes_on_into_any_neuron():
         assert type(twin) is type(node) and torch.equal(twin.w, node.w)
     assert stdano.fuse(nn.Sequential(nn.BatchNorm2d(C), nn.Unflatten(0, (T, B)), node)).fused
     assert type(stdano.convert(net, "IF")[0]) is IFNode
+    for old, tau in ((stdano.ParametricLIFNode(3.0), 3.0), (stdano.ALIFNode(1.7), 1.7)):
+        new = stdano.convert(nn.Sequential(old), stdano.ParametricLIFNode)[0]
+        assert type(new) is stdano.ParametricLIFNode and new.tau.item() == pytest.approx(tau)
+
+
+def test_behind_a_norm_whose_channels_are_others():
+    """The norm's N is the neuron's T, and its channels are the neuron's neurons."""
+    net = nn.Sequential(nn.BatchNorm1d(C), stdano.LLIFNode(gamma=nn.Parameter(torch.linspace(-0.5, 0.5, C)))).double()
+    twin = copy.deepcopy(net)
+    assert stdano.fuse(net).fused == [("0", "1")]
+    x = random(20, C, dtype=torch.float64)
+    assert_equal(everything(net, [x]), everything(twin, [x]))
 
 
 def test_compiled():

@@ -45,6 +45,16 @@ class Tired(Neuron):
 TiredNode = stdano.node(Tired)
 
 
+class Longer(stdano_kernels.neurons.LLIF):
+    """LLIF whose threshold also rises by itself."""
+
+    momentum = Constant(0.1, doc="of the rise")
+
+    def step(n, x, v, theta):
+        s, v, theta = super().step(x, v, theta)
+        return s, v, theta + n.momentum
+
+
 def learned(dtype=torch.float32, **settings):
     """kappa one a channel, floor one a neuron."""
     kappa, floor = torch.tensor([0.1, 0.3, 0.5], dtype=dtype), torch.linspace(-0.2, 0.4, C * 4, dtype=dtype)
@@ -145,6 +155,11 @@ def test_in_the_place_of_others():
     assert (net[0].tau, net[1].tau, net[1].step_mode) == (1.4, 1.2, "s")
     stdano.convert(net, {"Tired": lambda old: TiredNode(floor=old.kappa), "TiredNode": "LLIF"})
     assert type(net[0]) is LLIFNode and net[0].tau == 1.4 and net[0].gamma == 0.1
+    other = stdano.ALIFNode(1.5, kappa=0.7)
+    assert stdano.convert(nn.Sequential(other), Tired)[0].kappa == 0.2  # of the same name alone
+    assert stdano.convert(nn.Sequential(LLIFNode(gamma=0.5, squash="hardtanh")), Longer)[0].gamma == 0.5
+    mixed = stdano.SuperNeuron(C, gamma=0.4, tau=1.3)
+    assert (mixed.settings_of(Longer)["gamma"], "momentum" in mixed.settings_of(Longer)) == (0.4, False)
     learns = stdano.convert(nn.Sequential(stdano.ParametricLIFNode(3.0)), Tired)[0]
     assert type(learns).__name__ == "ParametricTiredNode" and type(pickle.loads(pickle.dumps(learns))) is type(learns)
 

@@ -16,7 +16,7 @@ from stdano_kernels.settings import choice, flag, number, python_value
 
 from .base import BaseNode
 from .link import statistics, synchronised
-from .neurons import CANDIDATES, class_of, resets_softly
+from .neurons import CANDIDATES, class_of, resets_softly, shared
 from .recomputation import checkpointed, uncompiled
 from .surrogates import resolve_surrogate
 
@@ -199,7 +199,8 @@ class SuperNeuron(nn.Module):
     def settings_of(self, neuron: str | type[BaseNode]) -> dict[str, Any]:
         """The arguments with which a neuron is what it is in here, as far as it has them."""
         cls = class_of(neuron)
-        here = {name: name_here(name, cls) for name in cls._arguments.defaults}
+        known = [name for name in cls._arguments.defaults if any(shared(name, c, cls) for c in CANDIDATES.values())]
+        here = {name: name_here(name, cls) for name in known}
         return {name: getattr(self, own) for name, own in here.items() if hasattr(self, own)}
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .graph import Node, fused, in_order, literal, literal_of, make
 
@@ -58,7 +58,7 @@ def _bounded(order: Sequence[Node], inputs: Sequence[Node]) -> set[int]:
     return out
 
 
-def _propagate(a: Node, g: Node, add, times) -> None:
+def _propagate(a: Node, g: Node, add: Callable, times: Callable) -> None:
     x = a.args
     if a.op == "add":
         add(x[0], g)

@@ -64,8 +64,8 @@ def _step(plan: Plan) -> str:
 
 
 def _adjoint(plan: Plan) -> str:
-    """The gradient of a step's input; ``gradient``, of the states behind it, becomes that of those in front of it. Or of
-    a step behind which nothing is wanted: ``gradient`` is then only written."""
+    """The gradient of a step's input; ``gradient``, of the states behind it, becomes that of those in front of it. Or
+    of a step behind which nothing is wanted: ``gradient`` is then only written."""
     f, others = _begin_adjoint(plan, "adjoint", "bool with_sums, class real", plan.gradients)
     count = len(plan.step.states)
     gx, *gradients = f.compute(others[: 1 + count])
@@ -84,7 +84,7 @@ def _adjoint(plan: Plan) -> str:
 def _begin_adjoint(plan: Plan, name: str, template: str, gradients: Gradients) -> tuple[_Function, list[Node]]:
     """A function that has read all its arguments, and the gradients that it may give, with the slopes among them."""
     step = plan.step
-    arguments = ("const real* slopes", "real x", "real gs", *_BEFORE, "real* gradient")
+    arguments: tuple[str, ...] = ("const real* slopes", "real x", "real gs", *_BEFORE, "real* gradient")
     arguments += ("real* sums",) if gradients is plan.gradients else ()
     f = _of("real", name, *arguments, template=template)
     f.names[id(step.x)], f.names[id(plan.seeds["gs"])] = "x", "gs"
@@ -162,9 +162,8 @@ class DeviceSource:
         ]
         texts = [f"struct {name} {{\n{body}}};\n" for name, body in zip(slopes, self.slopes, strict=True)]
         texts.append(
-            f"struct {self.neuron}_slopes {{\n  template <class F>\n  static STDANO_INLINE void choose(int which, F f) {{\n    "
-            + "\n    ".join(tests)
-            + "\n  }\n};\n"
+            f"struct {self.neuron}_slopes {{\n  template <class F>\n"
+            "  static STDANO_INLINE void choose(int which, F f) {\n    " + "\n    ".join(tests) + "\n  }\n};\n"
         )
         texts += [f"struct {name} {{\n{body}}};\n" for body, name in self.structs.items()]
         entries = ",\n    ".join(self.entries)

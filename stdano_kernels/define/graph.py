@@ -129,15 +129,16 @@ class Node:
 
     def __float__(self) -> NoReturn:
         fail(
-            "a symbol is not a number yet: functions of math and numpy cannot take it; use those of stdano_kernels.define"
+            "a symbol is not a number yet: functions of math and numpy cannot take it; use those of "
+            "stdano_kernels.define"
         )
 
-    __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __complex__ = __float__
 
     def __iter__(self) -> NoReturn:
         fail("a symbol is the value of one neuron: it has no elements")
 
-    __getitem__ = __len__ = __iter__  # type: ignore[assignment]
+    __getitem__ = __len__ = __iter__
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

@@ -103,9 +103,10 @@ class Neuron:
         cls.states, cls.constants, cls.options = {}, {}, {}
         for base in reversed(cls.__mro__):
             for name, value in vars(base).items():
-                for kind, table in ((State, cls.states), (Constant, cls.constants), (Option, cls.options)):
+                tables: dict[type, dict] = {State: cls.states, Constant: cls.constants, Option: cls.options}
+                for kind, table in tables.items():
                     if isinstance(value, kind):
-                        table[name] = value  # type: ignore[index]
+                        table[name] = value
                     elif name in table:
                         del table[name]
         _check(cls)

@@ -41,8 +41,8 @@ class Step:
     """The graph of a step.
 
     ``derived`` are the values that depend on constants alone and that the step uses: they are computed once a neuron,
-    not once a step, and stand as the inputs ``derived0, derived1, ...`` in ``outputs`` (the spike, then the states after
-    the step). ``makers`` are their graphs, from the constants.
+    not once a step, and stand as the inputs ``derived0, derived1, ...`` in ``outputs`` (the spike, then the states
+    after the step). ``makers`` are their graphs, from the constants.
     """
 
     neuron: type[Neuron]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 from .graph import Node, in_order
 from .plan import Gradients, Plan
@@ -120,7 +121,7 @@ def _step(plan: Plan) -> list[str]:
     states = list(step.states.values())
     seeds = [plan.seeds[name] for name in step.states]
     varying = [step.x, *states, *plan.seeds.values()]
-    inputs = dict(gs=plan.seeds["gs"], x=step.x, state=states, derived=step.derived)
+    inputs: dict[str, Any] = dict(gs=plan.seeds["gs"], x=step.x, state=states, derived=step.derived)
 
     def adjoint(function: _Function, gradients: Gradients) -> str:
         of_x, *others = function.values(gradients.all, varying)

@@ -30,8 +30,9 @@ from .launch import (
 )
 from .layout import Geometry, dense, empty_state, make_geometry, with_layout_of
 from .printed import Neuron, neuron_of
-from .scan import CHANNEL, NEURON, NUMBER, scan_backward, scan_forward
+from .scan import scan_backward, scan_forward
 from .schema import NAMESPACE, define
+from .tuples import CHANNEL, NEURON, NUMBER
 
 _NUMBER, _CHANNEL, _NEURON = NUMBER.value, CHANNEL.value, NEURON.value
 
@@ -174,7 +175,7 @@ def backward(
     own = _constants(neuron, x, constants, which, values, g)
     grad_spikes = with_layout_of(grad_spikes, x, "grad_spikes")
     of_sequences, there = _tensors_there(grad_sequences, x, "grad_sequences")
-    layout = empty_state(x) if state or grad_state else x.new_empty(0)
+    layout = empty_state(x) if state or grad_state or own.of_neurons() else x.new_empty(0)
     state = [with_layout_of(t, layout, "state") for t in state]
     of_state, grads = _tensors_there(grad_state, layout, "grad_state")
     saved = (g.T - 1) // CHECKPOINT_STEPS if g.T > 0 else 0
@@ -184,7 +185,8 @@ def backward(
     grad_x = torch.empty_like(x)
     grad_state0 = [torch.empty_like(layout) for _ in state]
     grad_constants = [
-        torch.empty_like(own.given[j] if own.kinds[j] == _NEURON else t) for j, t in zip(which, constants, strict=True)
+        torch.empty_like(layout) if own.kinds[j] == _NEURON else torch.empty_like(t)
+        for j, t in zip(which, constants, strict=True)
     ]
     affine_sums = x.new_empty((0, 1) if affine is None else (2, affine.shape[1]), dtype=torch.float64)
     if g.N == 0:

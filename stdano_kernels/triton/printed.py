@@ -42,8 +42,8 @@ def neuron_of(kernel: str) -> Neuron:
     module = _module(f"stdano_{plan.step.neuron.__name__}_{digest}", source)
     constants = list(plan.step.constants)
     rests = [constants.index(rest) if isinstance(rest, str) else -1 for rest in plan.step.rest_names()]
-    functions = [getattr(module, name) for name in Neuron._fields[:6]]
-    return Neuron(*functions, len(plan.step.states), len(constants), tuple(rests))
+    functions = {name: getattr(module, name) for name in Neuron._fields[:6]}
+    return Neuron(**functions, states=len(plan.step.states), constants=len(constants), rests=tuple(rests))
 
 
 def _module(name: str, source: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""The schemas of ``torch.ops.stdano_triton``: those of the compiled operators, of which this backend needs no library."""
+"""The schemas of ``torch.ops.stdano_triton``: those of the compiled operators, without whose library it works."""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ from .common import (
     table_entry,
     threads,
 )
-from .scan import adjoint_of_chunk, filled, plus, with_added, zeros
+from .scan import adjoint_of_chunk
+from .tuples import filled, plus, with_added, zeros
 
 
 @triton.jit
