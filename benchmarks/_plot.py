@@ -21,8 +21,8 @@ from matplotlib.patches import Patch
 from stdano.memory import MMAP_LIMIT
 
 NAMES = {"eager": "PyTorch eager", "compile": "torch.compile", "spikingjelly": "SpikingJelly LIFNode"}
-NAMES["unfused"] = "stdano's neurons and F.batch_norm"
-OPPONENT_COLORS = dict(zip(OPPONENTS, ("#8c9bab", "#3b6ea5", "#d08c3c", "#4f9a6b"), strict=True))
+NAMES |= {"unfused": "stdano's neurons and F.batch_norm", "shipped_lif": "stdano's LIF"}
+OPPONENT_COLORS = dict(zip(OPPONENTS, ("#8c9bab", "#3b6ea5", "#d08c3c", "#4f9a6b", "#8a6fb0"), strict=True))
 NEURON_COLORS = dict(zip(NEURONS, ("#3b6ea5", "#c1543f", "#4f9a6b"), strict=True))
 
 LOWEST = 0.25  # of the axis of speed-ups
