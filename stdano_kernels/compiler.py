@@ -107,8 +107,8 @@ def not_on_device(name: str, is_double: bool) -> str | None:
         if torch.ops.stdano.has_cuda_kernel(name, is_double):
             return None
     return (
-        "the CUDA kernels are compiled for the usual settings, of which these are none; Triton compiles others at their "
-        'first use: backend="triton", or "auto", which takes what there is'
+        "the CUDA kernels are compiled for the usual settings, of which these are none; Triton compiles others at "
+        'their first use: backend="triton", or "auto", which takes what there is'
     )
 
 

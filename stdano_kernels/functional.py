@@ -206,9 +206,11 @@ def kernel_for(neuron: type[Neuron], variant: Variant, backend: str, is_double: 
     return name, compiler.not_on_device(name, is_double) if backend == "cuda" else None
 
 
-def kernels_for(members: Sequence[Settled], backend: str, explicit: bool, x: Tensor) -> tuple[str, list[str], str | None]:
-    """The backend that runs neurons, the names of their kernels, and why there are none: where CUDA has none, and was not
-    asked for, that is Triton."""
+def kernels_for(
+    members: Sequence[Settled], backend: str, explicit: bool, x: Tensor
+) -> tuple[str, list[str], str | None]:
+    """The backend that runs neurons, the names of their kernels, and why there are none. Where CUDA has none, and was
+    not asked for, that is Triton."""
     names = []
     for member in members:
         name, missing = kernel_for(member.neuron, member.variant, backend, x.dtype == torch.float64)

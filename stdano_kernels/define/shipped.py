@@ -33,8 +33,8 @@ def header() -> str:
 
 
 def device_plans(name: str) -> list[Plan]:
-    """The settings of a neuron that have CUDA kernels; Triton serves the others. Surrogates cost little here: they share
-    the kernels."""
+    """The settings of a neuron that have CUDA kernels; Triton serves the others. Surrogates cost little here: they
+    share the kernels."""
     settings = [Variant(reset=reset, surrogate=surrogate) for reset in ("zero", "soft") for surrogate in SHAPES]
     return [plan(trace(NEURONS[name], variant)) for variant in settings]
 
@@ -45,7 +45,7 @@ def device_files() -> dict[str, str]:
     out = {"device_sizes.h": sizes([p for of_neuron in plans.values() for p in of_neuron])}
     for name, of_neuron in plans.items():
         text = DeviceSource(of_neuron, doubles=True).text()
-        head = '#define STDANO_ISA cuda\n#include "scan.h"\n\nnamespace stdano::cuda {\n\n'
+        head = '#define STDANO_ISA cuda\n#include "cuda/scan.h"\n\nnamespace stdano::cuda {\n\n'
         out[f"{name}.cu"] = f"{head}{text}\n}}  // namespace stdano::cuda\n"
     return out
 
