@@ -42,7 +42,7 @@ def members(neurons, x, **settings):
     return kernels, values, float(settings.get("alpha", 1.0))
 
 
-def bits_of_codes(codes, count=3):
+def bits_of_codes(codes, count):
     """The spikes of each neuron, 0 or 1."""
     return [codes >> k & 1 for k in range(count)]
 

@@ -1,9 +1,9 @@
 """Broken sources and the tests that must notice: helpers of test_mutation.py and test_channel_mutation.py.
 
 A mutation of the declarations, the graph, the adjoint or the printer is a changed copy of the package, which compiles
-what it prints when a test asks for it. A mutation of the C++ around that is a library of its own, of one instruction set,
-without optimisation and without any neuron: what takes long are the neurons, which then come from disk. The instruction
-sets' names are all there, and give the same numbers.
+what it prints when a test asks for it. A mutation of the C++ around that is a library of its own, of one instruction
+set (the others' names are there, and give the same), without optimisation and without any neuron: neurons take longest,
+and come from disk, where earlier tests have left them.
 """
 
 import json

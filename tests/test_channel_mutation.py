@@ -73,8 +73,8 @@ OF_CPU = {
     "decode: the third bit": (SUPER, "(code & 4)", "(code & 2)", decode(3)),
     "decode: of one neuron after the other the last is left out": (
         SUPER,
-        "std::memcpy(y + first, table + first, count * sizeof(real));\n        for (int k = 0; k < call.members; ++k)",
-        "std::memcpy(y + first, table + first, count * sizeof(real));\n        for (int k = 0; k + 1 < call.members; ++k)",
+        "for (int k = 0; k < call.members; ++k) {\n          decode_one",
+        "for (int k = 0; k + 1 < call.members; ++k) {\n          decode_one",
         decode(4),
     ),
     "sums: what is left of a run after groups of 32": (
