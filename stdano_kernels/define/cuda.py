@@ -84,7 +84,7 @@ def _adjoint(plan: Plan) -> str:
 def _begin_adjoint(plan: Plan, name: str, template: str, gradients: Gradients) -> tuple[_Function, list[Node]]:
     """A function that has read all its arguments, and the gradients that it may give, with the slopes among them."""
     step = plan.step
-    arguments = ("const real* slopes", "real x", "real gs", *_BEFORE, "real* gradient")
+    arguments: tuple[str, ...] = ("const real* slopes", "real x", "real gs", *_BEFORE, "real* gradient")
     arguments += ("real* sums",) if gradients is plan.gradients else ()
     f = _of("real", name, *arguments, template=template)
     f.names[id(step.x)], f.names[id(plan.seeds["gs"])] = "x", "gs"
@@ -156,7 +156,9 @@ class DeviceSource:
     def text(self) -> str:
         slopes = [f"{self.neuron}_slope{k}" for k in range(len(self.slopes))]
         tests = [f"    if (which == {k}) return f({name}());\n" for k, name in enumerate(slopes[:-1])]
-        choose = f"  static STDANO_INLINE void choose(int which, F f) {{\n{''.join(tests)}    f({slopes[-1]}());\n  }}\n"
+        choose = (
+            f"  static STDANO_INLINE void choose(int which, F f) {{\n{''.join(tests)}    f({slopes[-1]}());\n  }}\n"
+        )
         structs = dict(zip(slopes, self.slopes, strict=True))
         structs[f"{self.neuron}_slopes"] = f"  template <class F>\n{choose}"
         structs |= {name: body for body, name in self.structs.items()}
