@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ from torch import Tensor
 
 from . import compiler
 from .backends import backends
+from .define.graph import Node, in_order
 from .define.neuron import Neuron
+from .define.trace import Step
 from .functional import function
-from .spec import spec_of
+from .spec import spec_of, traced
 
 _TOLERANCE = 2e-4  # of float32 against float64, as a share of the largest value
 
@@ -65,7 +68,7 @@ def check(neuron: type[Neuron], **settings: Any) -> CheckReport:
         device = "cpu" if name == "cpu" else "cuda"
         on = _On(run, neuron, settings, name, device)
         if name != "triton":
-            checks.append((f"gradients, {name}", lambda name=name: _gradcheck(run, neuron, settings, name)))
+            checks.append((f"gradients, {name}", partial(_gradcheck, run, neuron, settings, name)))
         checks += [
             (f"spikes and gradients of float64's, {name}", on.against_reference),
             (f"two calls equal one, {name}", on.in_chunks),
@@ -80,7 +83,8 @@ def check(neuron: type[Neuron], **settings: Any) -> CheckReport:
         try:
             found, holds = test()
         except Exception as error:  # whatever a kernel's compiler, or a device, says
-            found, holds = f"{type(error).__name__}: {error}", False
+            lines = str(error).splitlines()
+            found, holds = f"{type(error).__name__}: {next((k for k in lines if 'error:' in k), lines[0])}", False
         report.rows.append((what, found, holds))
     return report
 
@@ -88,8 +92,10 @@ def check(neuron: type[Neuron], **settings: Any) -> CheckReport:
 def _gradcheck(run: Callable, neuron: type[Neuron], settings: dict[str, Any], backend: str) -> tuple[str, bool | None]:
     device = "cuda" if backend == "cuda" else "cpu"
     spec, x = spec_of(neuron), _input((4, 1, 3), torch.float64, device)
-    names = [c for c in spec.constants if isinstance(settings.get(c, spec.defaults[c]), float)]
-    constants = [torch.tensor(float(settings.get(c, spec.defaults[c])), dtype=x.dtype, device=device) for c in names]
+    values = spec.settings(settings)
+    reached = _reached(traced(neuron, spec.settle({**values, "spike": "soft"}).variant))
+    names = [c for c in spec.constants if c in reached and isinstance(values[c], (int, float))]
+    constants = [torch.tensor(float(values[c]), dtype=x.dtype, device=device) for c in names]
     smooth = {} if not spec.has_surrogate or "surrogate" in settings else {"surrogate": "sigmoid", "alpha": 2.0}
     leaves = [t.requires_grad_() for t in (x, *constants)]
 
@@ -100,6 +106,23 @@ def _gradcheck(run: Callable, neuron: type[Neuron], settings: dict[str, Any], ba
 
     holds = torch.autograd.gradcheck(call, leaves, raise_exception=True)
     return f"of x and {', '.join(names) or 'no constants'}", holds
+
+
+def _reached(step: Step) -> set[str]:
+    """The constants that gradients reach: not those that a surrogate alone reads."""
+    seen: set[str] = set()
+
+    def visit(a: Node) -> None:
+        if a.op == "input":
+            seen.add(a.value)
+        for b in a.args[1:2] if a.op == "soft" else a.args:
+            visit(b)
+
+    for output in step.outputs:
+        visit(output)
+    of_derived = {a.value: maker for a, maker in zip(step.derived, step.makers, strict=True) if a.value in seen}
+    found = {a.value for a in in_order(of_derived.values()) if a.op == "input"}
+    return found | {rest for rest in step.rest_names() if isinstance(rest, str)}
 
 
 def _input(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, device: str = "cpu") -> Tensor:

@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -48,16 +49,17 @@ def cache_folder() -> Path:
 
 
 @cache
-def _compiler() -> tuple[str, str]:
-    """The C++ compiler and its version."""
-    asked = os.environ.get("CXX")
-    found = next(
-        (path for name in ([asked] if asked else ["c++", "g++", "clang++"]) if (path := shutil.which(name))), None
+def _compiler() -> tuple[list[str], str]:
+    """The command of the C++ compiler, and its version."""
+    asked = shlex.split(os.environ.get("CXX", ""))
+    for command in [asked] if asked else [["c++"], ["g++"], ["clang++"]]:
+        found = shutil.which(command[0])
+        if found is not None:
+            command = [found, *command[1:]]
+            return command, subprocess.run([*command, "--version"], capture_output=True, text=True).stdout
+    raise CannotCompile(
+        f"no C++ compiler was found ({' '.join(asked) or 'c++, g++, clang++'}); install g++, or set CXX"
     )
-    if found is None:
-        raise CannotCompile(f"no C++ compiler was found ({asked or 'c++, g++, clang++'}); install g++, or set CXX")
-    run = subprocess.run([found, "--version"], capture_output=True, text=True)
-    return found, run.stdout
 
 
 @cache
@@ -74,18 +76,19 @@ def name_of(neuron: type[Neuron], variant: Variant) -> str:
 
 _errors: dict[tuple, str] = {}
 # Kernels that were asked for before, by neuron and kind of call; for functional.py.
-ready: dict[tuple, tuple[str, list[str], str | None]] = {}
+ready: dict[tuple, tuple[str, str | None]] = {}
 
 
 def use_level(level: str) -> str:
-    """Takes the CPU kernels of another instruction set from now on ("generic", "x86-64-v3", ...), for checks; its name."""
+    """Takes the CPU kernels of another instruction set ("generic", "x86-64-v3", ...) from now on, for checks; its
+    name."""
     ready.clear()
     return torch.ops.stdano.cpu_capability(level)
 
 
 def ensure(neuron: type[Neuron], variant: Variant, is_double: bool) -> str | None:
     """Sees to it that the CPU has a neuron's kernels; the reason where it cannot be."""
-    name = name_of(neuron, variant)
+    name = name_of(neuron, variant)  # type: ignore[arg-type]
     with torch._C._DisableTorchDispatch():
         if torch.ops.stdano.has_kernel(name, is_double):
             return None
@@ -110,8 +113,8 @@ def not_on_device(name: str, is_double: bool) -> str | None:
         if torch.ops.stdano.has_cuda_kernel(name, is_double):
             return None
     return (
-        "the CUDA kernels are compiled for the usual settings, of which these are none; Triton compiles others at their "
-        'first use: backend="triton", or "auto", which takes what there is'
+        "the CUDA kernels are compiled for the usual settings, of which these are none; Triton compiles others at "
+        'their first use: backend="triton", or "auto", which takes what there is'
     )
 
 
@@ -121,7 +124,8 @@ def _built(neuron: type[Neuron], variant: Variant, name: str, is_double: bool, l
     source = (
         '#include "rows.h"\nnamespace stdano {\nnamespace generic {\n'
         f"{text}\nconst NeuronKernels neuron = {entry};\n"
-        '}\n}\nextern "C" __attribute__((visibility("default"))) const void* stdano_neuron() { return &stdano::generic::neuron; }\n'
+        '}\n}\nextern "C" __attribute__((visibility("default"))) const void* stdano_neuron() {\n'
+        "  return &stdano::generic::neuron;\n}\n"
     )
     compiler, version = _compiler()
     flags = [*(QUICK if is_double else FAST), *FLAGS, *LEVELS.get(level, [])]
@@ -131,15 +135,15 @@ def _built(neuron: type[Neuron], variant: Variant, name: str, is_double: bool, l
         )
     if level == "generic" and platform.machine() in ("x86_64", "AMD64"):
         flags.append("-DSTDANO_EMULATE_FMA")
-    digest = hashlib.sha256("\0".join([source, _headers(), compiler, version, *flags]).encode()).hexdigest()[:32]
+    digest = hashlib.sha256("\0".join([source, _headers(), *compiler, version, *flags]).encode()).hexdigest()[:32]
     folder = cache_folder()
     file = folder / f"{neuron.__name__}-{digest}.so"
     if _is_whole(file):
         return file
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_private(folder)
     with tempfile.TemporaryDirectory(dir=folder) as own:
         (Path(own) / "neuron.cpp").write_text(source)
-        command = [compiler, *flags, f"-I{INCLUDE}", "neuron.cpp", "-o", "neuron.so"]
+        command = [*compiler, *flags, f"-I{INCLUDE}", "neuron.cpp", "-o", "neuron.so"]
         run = subprocess.run(command, cwd=own, capture_output=True, text=True)
         if run.returncode:
             raise CannotCompile(f"{' '.join(command)} failed:\n{run.stderr.strip()}")
@@ -147,6 +151,19 @@ def _built(neuron: type[Neuron], variant: Variant, name: str, is_double: bool, l
         built.write_bytes(built.read_bytes() + hashlib.sha256(built.read_bytes()).digest())
         os.replace(built, file)
     return file
+
+
+def _make_private(folder: Path) -> None:
+    """A folder that nobody else can write to: what lies in it is executed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = folder.stat()
+    except OSError as error:
+        raise CannotCompile(f"the folder for compiled kernels cannot be made ({error}); set STDANO_CACHE") from error
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise CannotCompile(
+            f"the folder for compiled kernels, {folder}, must be this user's alone (chmod go-w); or set STDANO_CACHE"
+        )
 
 
 def _is_whole(file: Path) -> bool:

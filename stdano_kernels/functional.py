@@ -6,6 +6,7 @@ Arguments are checked here, once, before anything is computed; the backends trus
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -51,8 +52,8 @@ _OF_ALL = {
     "spike": '``"soft"`` emits the surrogate\'s primitive, which makes the whole function differentiable.',
 }
 _CONSTANTS = (
-    "Each constant is a number or a tensor, which may require grad: of shape ``[]``, ``[C]`` with C the size of dimension "
-    "2 of ``x: [T, B, C, ...]``, or one a neuron (``x.shape[1:]`` or what broadcasts to it)."
+    "Each constant is a number or a tensor, which may require grad: of shape ``[]``, ``[C]`` with C the size of "
+    "dimension 2 of ``x: [T, B, C, ...]``, or one a neuron (``x.shape[1:]`` or what broadcasts to it)."
 )
 
 
@@ -191,23 +192,28 @@ def _sequences(spec: Spec, return_v_seq: bool, names: Sequence[str]) -> list[int
     return [fields.index(name) for name in ((*(["v"] if return_v_seq else []), *names))]
 
 
+# Steps as Python, by the names that printed_reference gives. A module, because torch.compile looks into those anew each
+# time, and finds functions in them that it can guard.
+_printed = ModuleType("stdano_kernels.printed")
+_names: dict[tuple, str] = {}
+
+
 @constant_when_traced
-def printed_reference(neuron: type[Neuron], plain: tuple) -> reference.Printed:
-    """A step as Python, made once; ``plain``: of a variant."""
+def printed_reference(neuron: type[Neuron], plain: tuple) -> str:
+    """The name in ``_printed`` of a step as Python, made once; ``plain``: of a variant."""
     key = (neuron, plain)
-    if key not in _printed:
-        _printed[key] = reference.Printed(traced(neuron, Variant(*plain)))
-    return _printed[key]
-
-
-_printed: dict[tuple, reference.Printed] = {}
+    if key not in _names:
+        name = f"{neuron.__name__}{len(_names)}"
+        setattr(_printed, name, reference.Printed(traced(neuron, Variant(*plain))))
+        _names[key] = name
+    return _names[key]
 
 
 @constant_when_traced
 def kernel_for(neuron: type[Neuron], plain: tuple, backend: str, is_double: bool) -> tuple[str, str | None]:
     """The name of a compiled kernel, and why there is none; ``plain``: of a variant."""
     variant = Variant(*plain)
-    name = compiler.name_of(neuron, variant)
+    name = compiler.name_of(neuron, variant)  # type: ignore[arg-type]
     KERNELS[name] = neuron, variant
     if backend == "cpu":
         return name, compiler.ensure(neuron, variant, is_double)
@@ -226,8 +232,8 @@ def _known_kernel(member: Settled, backend: str, is_double: bool) -> tuple[str, 
 def kernels_for(
     members: Sequence[Settled], backend: str, explicit: bool, x: Tensor
 ) -> tuple[str, list[str], str | None]:
-    """The backend that runs neurons, the names of their kernels, and why there are none: where CUDA has none, and was not
-    asked for, that is Triton."""
+    """The backend that runs neurons, the names of their kernels, and why there are none: where CUDA has none, and was
+    not asked for, that is Triton."""
     names = []
     for member in members:
         name, missing = _known_kernel(member, backend, x.dtype == torch.float64)
@@ -268,7 +274,7 @@ def run_settled(
         if explicit:
             raise RuntimeError(f'backend="{backend}" is not available for {settled.neuron.__name__}: {missing}')
         warn_uncompiled(f"{settled.neuron.__name__} on {x.device.type}", missing)
-    printed = printed_reference(settled.neuron, settled.variant.plain)
+    printed = getattr(_printed, printed_reference(settled.neuron, settled.variant.plain))
     spikes, final, values = reference.neuron(printed, x, states, constants, affine, settled.alpha)
     return spikes, final, [values[j] for j in sequences]
 

@@ -129,7 +129,8 @@ def super_neuron(
     if training and count == 0 and process_group is None:
         training, (running_mean, running_var) = False, statistics_of_nothing((len(names), channels), x)
 
-    kernels, missing = [], None
+    kernels: list[str] = []
+    missing = None
     if chosen != "reference" and spike == "hard":
         chosen, kernels, missing = kernels_for([member for member, _ in settled], chosen, backend != "auto", x)
     if chosen == "reference" or spike == "soft" or missing is not None:
@@ -140,7 +141,7 @@ def super_neuron(
 
     registration.refuse_transforms(x, weights)
     registration.refuse_vmap(x, weights)
-    values = [float(value) for _, constants in settled for value in constants]  # type: ignore[arg-type]
+    values = [float(value) for _, constants in settled for value in constants]
     call = _Call(kernels, values, settled[0][0].alpha, count, eps, process_group, registration.NAMESPACES[chosen])
     y, mean, variance, all_values = _SuperNeuron.apply(
         x, weights, None if training else running_mean, None if training else running_var, call

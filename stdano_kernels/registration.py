@@ -7,7 +7,7 @@ settings, is the argument ``kernel``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -48,7 +48,7 @@ def call(
     refuse_transforms(x, *state, *constants, affine)
     which = [j for j, c in enumerate(constants) if isinstance(c, Tensor)]
     tensors: list[Tensor] = []
-    values = list(constants)
+    values: list[Any] = list(constants)
     if which:
         tensors = [_constant(constants[j], x, compute_dtype(x)) for j in which]
         values = [1.0 if isinstance(c, Tensor) else c for c in constants]
@@ -59,16 +59,16 @@ def call(
         t is not None and t.requires_grad for t in (x, *state, *tensors, affine)
     )
     if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
-        spikes, final, values, _ = _forward(namespace, x, list(state), tensors, affine, own, needs_grad, return_state)
+        spikes, final, found, _ = _forward(namespace, x, list(state), tensors, affine, own, needs_grad, return_state)
     elif needs_grad:
         counts = (len(state), len(tensors))
         spikes, *out = _Eager.apply(namespace, counts, own, return_state, x, affine, *state, *tensors)
         count = len(out) - 1 - len(own.sequences)
-        final, values = out[:count], out[count:-1]
+        final, found = out[:count], out[count:-1]
     else:
         with torch._C._AutoDispatchBelowAutograd():
-            spikes, final, values, _ = _forward(namespace, x, list(state), tensors, affine, own, False, return_state)
-    return spikes, final, values
+            spikes, final, found, _ = _forward(namespace, x, list(state), tensors, affine, own, False, return_state)
+    return spikes, final, found
 
 
 def _constant(value: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -157,7 +157,7 @@ def refuse_vmap(*values: object) -> None:
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
     x, state, constants, affine, *own, _, ctx.returns_state, sequences = inputs
-    ctx.own, ctx.counts = Call(*own, sequences), (len(state), len(constants))
+    ctx.own, ctx.counts = Call(*own, sequences), (len(state), len(constants))  # type: ignore[call-arg]
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, affine, output[-1], *state, *constants)
 
@@ -172,7 +172,7 @@ def _backward_of_operator(
 ) -> tuple:
     of_x, of_affine, *others = _backward(ctx, namespace, ctx.counts, ctx.own, grad, of_state, of_sequences)
     # An empty list is one of tensors to torch, which wants a list back for it.
-    plain = [[] if value == [] else None for value in (*ctx.own[:4], None, None, ctx.own.sequences)]
+    plain: list = [[] if value == [] else None for value in (*ctx.own[:4], None, None, ctx.own.sequences)]
     return of_x, others[: ctx.counts[0]], others[ctx.counts[0] :], of_affine, *plain
 
 
@@ -253,6 +253,28 @@ def differentiable_once(backward: Callable) -> Callable:
     return wrapped
 
 
+def _mapped(name: str, info: Any, in_dims: tuple, *arguments: Any) -> tuple[tuple, tuple]:
+    """torch.vmap of an operator: one call after the other."""
+
+    def part(value: Any, dim: Any, k: int) -> Any:
+        if isinstance(value, list) and isinstance(dim, (list, tuple)):
+            return [part(v, d, k) for v, d in zip(value, dim, strict=True)]
+        return value if dim is None else value.select(dim, k)
+
+    def joined(parts: tuple) -> Any:
+        lists = not isinstance(parts[0], Tensor)
+        return [torch.stack(t) for t in zip(*parts, strict=True)] if lists else torch.stack(parts)
+
+    namespace, _, own = name.partition("::")
+    call = operator(namespace, own)
+    results = [
+        call(*[part(value, dim, k) for value, dim in zip(arguments, in_dims, strict=True)])
+        for k in range(info.batch_size)
+    ]
+    out = tuple(joined(parts) for parts in zip(*results, strict=True))
+    return out, tuple(0 if isinstance(t, Tensor) else [0] * len(t) for t in out)
+
+
 def register(namespace: str) -> None:
     """Attaches tracing and gradients to the operators of a namespace, compiled C++ or Triton alike."""
     forward, backward = f"{namespace}::scan_forward", f"{namespace}::scan_backward"
@@ -264,6 +286,8 @@ def register(namespace: str) -> None:
         setup_context=lambda ctx, inputs, output: _setup_context(ctx, inputs, output),
     )
     torch.library.register_autograd(backward, no_double_backward)
+    for name in (forward, backward):
+        torch.library.register_vmap(name, partial(_mapped, name))
     for name, fake in fakes.CHANNEL_OPERATORS.items():
         torch.library.register_fake(f"{namespace}::{name}", fake)
 

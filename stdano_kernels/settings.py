@@ -38,9 +38,9 @@ def number(name: str, value: object, *, above: float | None = None, or_inf: bool
     plain = python_value(value)
     if isinstance(plain, bool) or not isinstance(plain, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
-    limit = "" if above is None else f" above {above:g}"
     finite = -math.inf < plain < math.inf or (or_inf and plain == math.inf)
     if not finite or (above is not None and not plain > above):
+        limit = "" if above is None else f" above {above:g}"
         hint = "; inf is allowed as well" if or_inf else ""
         raise ValueError(f"{name} must be a finite number{limit}, got {value!r}{hint}")
     return float(plain)

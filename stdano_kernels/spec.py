@@ -18,7 +18,7 @@ from .define.surrogates import SHAPES
 from .define.trace import Step, Variant, trace
 from .settings import LARGEST, SMALLEST, choice, flag, number, python_value
 
-# Settings of every neuron, in the order of its signature: by the name of an option of Neuron, or of what stands for one.
+# Options whose arguments have another name.
 _ARGUMENTS = {"decay_mode": "decay"}
 _lock = threading.RLock()  # tracing has one graph at a time
 
@@ -53,7 +53,7 @@ def _traced(neuron: type[Neuron], variant: Variant) -> Step:
 def traced(neuron: type[Neuron], variant: Variant) -> Step:
     """The graph of a declaration's step, made once."""
     with _lock:
-        return _traced(neuron, variant)
+        return _traced(neuron, variant)  # type: ignore[arg-type]
 
 
 @cache
@@ -64,7 +64,7 @@ def _planned(neuron: type[Neuron], variant: Variant) -> Plan:
 def planned(neuron: type[Neuron], variant: Variant) -> Plan:
     """A step and its adjoint, made once."""
     with _lock:
-        return _planned(neuron, variant)
+        return _planned(neuron, variant)  # type: ignore[arg-type]
 
 
 class Spec:

@@ -9,7 +9,7 @@ from kernels_common import PAPER as NEURONS
 from tolerances import REDUCTION, SPIKE_BAND
 from torch import nn
 
-from stdano_kernels import SURROGATES, bn_neuron, super_neuron
+from stdano_kernels import bn_neuron, super_neuron
 from stdano_kernels.functional import kernel_for, settle
 from stdano_kernels.spec import spec_of
 
@@ -42,7 +42,7 @@ def members(neurons, x, **settings):
     return kernels, values, float(settings.get("alpha", 1.0))
 
 
-def bits_of_codes(codes, count=len(NEURONS)):
+def bits_of_codes(codes, count):
     """The spikes of each neuron, 0 or 1."""
     return [codes >> k & 1 for k in range(count)]
 
@@ -159,11 +159,13 @@ def run_bn(
 
 
 def distances(neuron, x, surrogate="triangle", alpha=1.0, affine=None, **settings):
-    """Of every step |u| in float64, and for the rectangle the distance to its jumps at 1/(2 alpha): the smaller one."""
+    """Of every step |u| in float64, at the nearest of several thresholds; and for the rectangle the distance to its
+    jumps at 1/(2 alpha), if that is smaller."""
     with recorded_u() as steps, one_thread(), torch.no_grad():
         FUNCTIONS[neuron](x.double(), affine=affine, backend="reference", **settings)
     u = torch.stack(steps).abs()
-    return torch.minimum(u, (u - 0.5 / alpha).abs()) if surrogate == "rectangle" else u
+    u = torch.minimum(u, (u - 0.5 / alpha).abs()) if surrogate == "rectangle" else u
+    return u.unflatten(0, (x.shape[0], -1)).amin(1)
 
 
 def without_doubt(x, neurons=NEURONS, **settings):
@@ -180,8 +182,3 @@ def assert_sums_close(actual, expected, magnitude, dtype):
     """Within the table's share of the sum of magnitudes."""
     worst = ((actual.double() - expected.double()).abs() / magnitude.clamp(min=1)).max().item()
     assert worst <= REDUCTION[dtype].rtol, f"off by {worst:.3g} of the sum of magnitudes"
-
-
-def some_surrogate(*key):
-    """One that changes from case to case, so that all come up without a dimension of their own."""
-    return SURROGATES[sum(len(str(k)) * (i + 1) for i, k in enumerate(key)) % len(SURROGATES)]

@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 import stdano
 import stdano_kernels
-from stdano.nodes.neurons import CANDIDATES as NODES
-from stdano.nodes.neurons import PARAMETRIC
+from stdano.nodes.neurons import CANDIDATES, PARAMETRIC
+from stdano.nodes.neurons import NEURONS as NODES
 
 SHAPE = (9, 2, 4, 3, 5)
 CHANNELS = SHAPE[2]
@@ -92,7 +92,9 @@ def _module(module, device):
 
 
 def _node(name, device, backend, **settings):
-    constants = dict(tau=nn.Parameter(torch.full((CHANNELS,), 1.7)), v_threshold=nn.Parameter(torch.tensor(0.9)))
+    constants = dict(v_threshold=nn.Parameter(torch.tensor(0.9)))
+    if name != "IF":
+        constants["tau"] = nn.Parameter(torch.full((CHANNELS,), 1.7))
     return _module(NODES[name](backend=backend, **constants, **settings), device)
 
 
@@ -143,7 +145,7 @@ CASES = {
     ),
     "SuperNeuron": lambda d, b: _module(stdano.SuperNeuron(CHANNELS, backend=b), d),
     "SuperNeuron, momentum=None": lambda d, b: _module(
-        stdano.SuperNeuron(CHANNELS, tuple(NODES)[:0:-1], momentum=None, backend=b), d
+        stdano.SuperNeuron(CHANNELS, tuple(CANDIDATES)[:0:-1], momentum=None, backend=b), d
     ),
     "fuse": _fused,
 }

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from kernels_common import (
+    DENSE_LAYOUTS,
     DTYPES,
     FUNCTIONS,
     HALF,
@@ -33,12 +34,15 @@ from stdano_kernels import SURROGATES
 
 
 def constants(kind, x):
-    """tau and v_threshold: numbers, tensors of one element, or one a channel."""
+    """tau and v_threshold: numbers, tensors of one element, one a channel, or one a neuron."""
     channels, dtype = x.shape[2], compute_dtype(x.dtype)
     if kind == "numbers":
         return {"tau": 1.7, "v_threshold": 0.9}
     if kind == "scalars":
         return {"tau": torch.tensor(1.7, dtype=dtype), "v_threshold": torch.tensor(0.9, dtype=dtype)}
+    if kind == "neurons":
+        spread = torch.linspace(0, 1, x[0].numel(), dtype=dtype).reshape(x.shape[1:])
+        return {"tau": 1.2 + 2 * spread, "v_threshold": 0.7 + 0.6 * spread.flip(0)}
     return {
         "tau": torch.linspace(1.2, 3, channels, dtype=dtype),
         "v_threshold": torch.linspace(0.7, 1.3, channels, dtype=dtype),
@@ -74,6 +78,14 @@ def test_float64_many_blocks(neuron):
     """N = 2 * 3 * 437 spans three forward blocks and ten backward ones, the last of odd size."""
     x = make_x((18, 2, 3, 437), torch.float64)
     options = constants("channels", x)
+    assert_close_to_oracle(run(neuron, x, **options), oracle(neuron, x, **options))
+
+
+@every_neuron
+@pytest.mark.parametrize("layout", DENSE_LAYOUTS)
+def test_constants_of_each_neuron_in_many_blocks(neuron, layout):
+    x = DENSE_LAYOUTS[layout](make_x((5, 2, 3, 21, 19), torch.float64))
+    options = constants("neurons", x)
     assert_close_to_oracle(run(neuron, x, **options), oracle(neuron, x, **options))
 
 

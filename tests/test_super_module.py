@@ -182,6 +182,7 @@ def test_shows_every_setting():
         ({"neurons": ("lif",)}, ValueError, "one to three different ones"),
         ({"neurons": "LIF"}, ValueError, "one to three different ones of LIF, LLIF, SLIF, got 'LIF'"),
         ({"tau": torch.tensor(2.0)}, TypeError, "tau must be a number in a super neuron, got a tensor"),
+        ({"gamma": torch.tensor(0.1)}, TypeError, "gamma must be a number in a super neuron, got a tensor"),
         ({"tau": -1.0}, ValueError, "tau must be a finite number above 0, got -1.0"),
         ({"slif_v_reset": "0"}, TypeError, "v_reset must be a number, got '0'"),
         ({"surrogate_function": "tri"}, ValueError, "surrogate_function must be one of"),

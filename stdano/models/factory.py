@@ -72,5 +72,6 @@ class Factory:
 
 
 def _arguments(kind: type[nn.Module]) -> set[str]:
-    names = set(inspect.signature(kind.__init__).parameters) - {"self", "step_mode", "store_v_seq"}
-    return names - {"neurons"} | {"candidates"} if kind is SuperNeuron else names
+    if issubclass(kind, BaseNode):
+        return set(kind._arguments.defaults) - {"step_mode", "store_v_seq"}
+    return set(inspect.signature(kind).parameters) - {"neurons"} | {"candidates"}

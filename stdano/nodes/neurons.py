@@ -62,13 +62,14 @@ class LearnedTau(BaseNode):
     tau stays above 1. The parameter is ``w``, also in ``state_dict()``; ``tau`` is computed from it in each call.
 
     Args:
-        init_tau: tau to begin with, above 1.
+        init_tau: tau to begin with, above 1; also by the keyword ``tau``.
         arguments, settings: the other arguments of the neuron, in its order.
     """
 
     w: nn.Parameter
 
     def __init__(self, init_tau: float = 2.0, *arguments: Any, **settings: Any) -> None:
+        init_tau = settings.pop("tau", init_tau)
         super().__init__(number("init_tau", init_tau, above=1.0), *arguments, **settings)
 
     @property
@@ -188,6 +189,19 @@ def names_neuron(value: Any) -> bool:
     if isinstance(value, str):
         return value in NEURONS
     return isinstance(value, type) and issubclass(value, (BaseNode, Neuron))
+
+
+def shared(name: str, one: type[BaseNode], other: type[BaseNode]) -> bool:
+    """Whether two classes of neurons have an argument of that name that means the same. A constant of one's own does
+    if it is declared once for both, an option if it has the same choices, the reset if both reset alike by default."""
+    if name not in one._arguments.defaults or name not in other._arguments.defaults:
+        return False
+    if name == "v_reset":
+        return resets_softly(one) == resets_softly(other)
+    a, b = one.neuron, other.neuron
+    if name in a.constants and name not in vars(Neuron):
+        return a.constants[name] is b.constants.get(name)
+    return name not in a.options or (name in b.options and {*a.options[name].choices} == {*b.options[name].choices})
 
 
 def resets_softly(cls: type[BaseNode]) -> bool:

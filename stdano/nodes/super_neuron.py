@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from stdano_kernels.settings import choice, flag, number, python_value
 
 from .base import BaseNode
 from .link import statistics, synchronised
-from .neurons import CANDIDATES, class_of, resets_softly
+from .neurons import CANDIDATES, class_of, resets_softly, shared
 from .recomputation import checkpointed, uncompiled
 from .surrogates import resolve_surrogate
 
@@ -198,7 +199,8 @@ class SuperNeuron(nn.Module):
     def settings_of(self, neuron: str | type[BaseNode]) -> dict[str, Any]:
         """The arguments with which a neuron is what it is in here, as far as it has them."""
         cls = class_of(neuron)
-        here = {name: name_here(name, cls) for name in cls._arguments.defaults}
+        known = [name for name in cls._arguments.defaults if any(shared(name, c, cls) for c in CANDIDATES.values())]
+        here = {name: name_here(name, cls) for name in known}
         return {name: getattr(self, own) for name, own in here.items() if hasattr(self, own)}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -247,9 +249,5 @@ class SuperNeuron(nn.Module):
         return f"{type(self).__name__}({self.extra_repr()})"
 
     def extra_repr(self) -> str:
-        names = (
-            "num_channels neurons momentum eps track_running_stats sync tau decay_input v_threshold v_reset "
-            "slif_v_reset surrogate_function surrogate_alpha detach_reset detach_adapt decay gamma beta tau_min spike "
-            "backend"
-        )
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
+        names = [name for name in inspect.signature(SuperNeuron).parameters if name != "process_group"]
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)

@@ -17,6 +17,7 @@ from ..nodes.neurons import (
     is_spikingjellys,
     parametric,
     resets_softly,
+    shared,
 )
 from ..nodes.super_neuron import SuperNeuron
 
@@ -95,20 +96,21 @@ def lost(layer: nn.Module) -> str | None:
 
 def inherited(old: nn.Module, new: type[BaseNode]) -> dict[str, Any]:
     """The settings that a class of neurons takes over from the layer that it replaces, as far as both have them. A tau
-    that the old layer learns is not among them; nor is the reset where the two reset in different ways by default."""
+    that the old layer learns is not among them."""
     if isinstance(old, SuperNeuron):
         return old.settings_of(new)
-    names = old._arguments.defaults if isinstance(old, BaseNode) else _INHERITED
-    values = {name: getattr(old, name) for name in names if hasattr(old, name)}
-    values["step_mode"] = step_mode_of(old)
+    if isinstance(old, BaseNode):
+        values = {name: getattr(old, name) for name in old._arguments.defaults if shared(name, type(old), new)}
+    else:
+        values = {name: getattr(old, name) for name in _INHERITED if hasattr(old, name)} | {"decay": "linear"}
+        values["step_mode"] = step_mode_of(old)
+        if resets_softly(new):
+            values.pop("v_reset", None)
     if learns_tau(old):
         values.pop("tau", None)
     if is_spikingjellys(old, *_IF) or isinstance(old, IFNode):
         values["tau"] = math.inf  # with which both kinds of decay are none
-    elif not isinstance(old, BaseNode):
-        values["decay"] = "linear"
-    if resets_softly(new) != (isinstance(old, BaseNode) and resets_softly(type(old))):
-        values.pop("v_reset", None)
+        values.pop("decay", None)
     return {name: value for name, value in values.items() if name in new._arguments.defaults}
 
 
@@ -126,7 +128,7 @@ def successor(name: str, old: nn.Module, new: type[BaseNode], settings: dict[str
     values = {**inherited(old, new), **settings}
     has_tau = "tau" in new._arguments.defaults
     if has_tau and "tau" not in values and learns_tau(old):
-        learned = parametric(new)(**values)
+        learned = (new if issubclass(new, LearnedTau) else parametric(new))(**values)
         learned.register_parameter("w", old.get_parameter("w"))  # itself, which optimisers may know already
         return learned.train(old.training)
     if has_tau and "tau" not in settings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .graph import Node, fused, in_order, literal, literal_of, make
 
@@ -49,12 +49,16 @@ def _bounded(order: Sequence[Node], inputs: Sequence[Node]) -> set[int]:
     out: set[int] = set()
     for a in order:
         varies = a.op == "input" and not str(a.value).startswith(("derived", "alpha"))
-        if a.op in _BOUNDED or (not varies and a.op != "exp" and all(id(b) in out for b in a.args)) or (a.op == "where" and all(id(b) in out for b in a.args[1:])):
+        if (
+            a.op in _BOUNDED
+            or (not varies and a.op != "exp" and all(id(b) in out for b in a.args))
+            or (a.op == "where" and all(id(b) in out for b in a.args[1:]))
+        ):
             out.add(id(a))
     return out
 
 
-def _propagate(a: Node, g: Node, add, times) -> None:
+def _propagate(a: Node, g: Node, add: Callable, times: Callable) -> None:
     x = a.args
     if a.op == "add":
         add(x[0], g)

@@ -1,4 +1,4 @@
-"""The printer to C++: a neuron as loops over rows (see include/rows.h) for CPUs, and as inline functions for devices."""
+"""The printer to C++: a neuron as loops over rows (see include/rows.h), for CPUs."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ class _Loop:
         indented = "\n".join(f"    {line}" for line in self.body)
         head = "\n".join(f"  {line}" for line in self.head)
         return (
-            f"template <class real>\nSTDANO_LOOP void {self.name}(const Rows<real>& r) {{\n  const int64_t n = r.n;\n{head}\n"
+            f"template <class real>\nSTDANO_LOOP void {self.name}(const Rows<real>& r) {{\n"
+            f"  const int64_t n = r.n;\n{head}\n"
             f"  STDANO_VECTORIZE\n  for (int64_t i = 0; i < n; ++i) {{\n{indented}\n  }}\n}}\n"
         )
 

@@ -50,7 +50,6 @@ class Node:
     """A value of the step. Arithmetic and comparisons make new ones; a decision about one is not possible."""
 
     __slots__ = ("args", "fired", "number", "op", "value")
-    __array_ufunc__ = None  # numpy then leaves arithmetic to the methods below
     __hash__ = object.__hash__
 
     def __init__(self, op: str, args: tuple[Node, ...], value: Any, number: int) -> None:
@@ -130,20 +129,27 @@ class Node:
 
     def __float__(self) -> NoReturn:
         fail(
-            "a symbol is not a number yet: functions of math and numpy cannot take it; use those of stdano_kernels.define"
+            "a symbol is not a number yet: functions of math and numpy cannot take it; use those of "
+            "stdano_kernels.define"
         )
 
-    __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __complex__ = __float__
 
     def __iter__(self) -> NoReturn:
         fail("a symbol is the value of one neuron: it has no elements")
 
-    __getitem__ = __len__ = __iter__  # type: ignore[assignment]
+    __getitem__ = __len__ = __iter__
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         fail(f"a symbol has no method or attribute {name!r}; {ALLOWED}")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **options: Any) -> Node:
+        op = _OF_NUMPY.get(ufunc.__name__)
+        if op is None or method != "__call__":
+            fail(f"numpy's {ufunc.__name__} is not an operation of a step; {ALLOWED}")
+        return make(op, *operands)
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: tuple = (), kwargs: Any = None) -> NoReturn:
@@ -154,6 +160,17 @@ ALLOWED = (
     "allowed are + - * / and comparisons, & | ~ of conditions, and spike, exp, log, sqrt, tanh, sigmoid, relu, abs, "
     "minimum, maximum, where and detach of stdano_kernels.define"
 )
+
+# What numpy's own numbers ask for in arithmetic with a symbol.
+_OF_NUMPY = {"add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div"}
+_OF_NUMPY |= {
+    "less": "lt",
+    "less_equal": "le",
+    "greater": "gt",
+    "greater_equal": "ge",
+    "equal": "eq",
+    "not_equal": "ne",
+}
 
 _count = 0
 _known: dict[tuple, Node] = {}
@@ -193,7 +210,9 @@ def is_condition(a: Node) -> bool:
 def as_node(value: Any) -> Node:
     if isinstance(value, Node):
         return value
-    if isinstance(value, (bool, int, float)) or type(value).__module__ == "numpy":
+    if isinstance(value, (bool, int, float)) or (
+        type(value).__module__ == "numpy" and getattr(value, "shape", 0) == ()
+    ):
         return literal(float(value))
     fail(f"an operand must be a symbol or a number, got {value!r} of type {type(value).__name__}")
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from .graph import DeclarationError, Node, fail, make
-from .operations import detach, where
+from .operations import detach, exp, where
 
 # The names of a neuron's function that are not the declaration's to take.
 RESERVED = ("x", "state", "affine", "backend", "return_state", "return_v_seq", "return_sequences", "self", "n")
@@ -38,9 +37,6 @@ class _Attribute:
             return self
         n._used.add(self.name)
         return n._values[self.name]
-
-    def __set__(self, n: Any, value: Any) -> None:
-        fail(f"a step cannot set n.{self.name}: what changes from step to step is a State")
 
 
 class Constant(_Attribute):
@@ -78,8 +74,8 @@ class Neuron:
 
     In a step ``n`` has the constants and options by their names, and:
 
-    ``n.charge(x, v)``
-        the potential after the charge, ``a*(v - r) + r + c*x``, with a = n.decay(n.tau), r = v_reset (0 for the soft
+    ``n.charge(x, v, tau=n.tau)``
+        the potential after the charge, ``a*(v - r) + r + c*x``, with a = n.decay(tau), r = v_reset (0 for the soft
         reset) and c = 1 (1/tau with ``decay_input``).
     ``n.reset(h, s, threshold)``
         the potential after the spike s: r, or with the soft reset h less the threshold.
@@ -107,9 +103,10 @@ class Neuron:
         cls.states, cls.constants, cls.options = {}, {}, {}
         for base in reversed(cls.__mro__):
             for name, value in vars(base).items():
-                for kind, table in ((State, cls.states), (Constant, cls.constants), (Option, cls.options)):
+                tables: dict[type, dict] = {State: cls.states, Constant: cls.constants, Option: cls.options}
+                for kind, table in tables.items():
                     if isinstance(value, kind):
-                        table[name] = value  # type: ignore[index]
+                        table[name] = value
                     elif name in table:
                         del table[name]
         _check(cls)
@@ -117,6 +114,16 @@ class Neuron:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values, self._used = values, set[str]()
         self._decayed: list[Node] = []  # what decay() was asked for
+
+    def __getattr__(self, name: str) -> Any:
+        cls = type(self)
+        methods = ("charge", "reset", "decay")
+        raise AttributeError(f"n has no {name!r}; it has {', '.join((*cls.constants, *cls.options, *methods))}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            fail(f"a step cannot set n.{name}: what changes from step to step is a State")
+        super().__setattr__(name, value)
 
     def step(self, x: Any, *states: Any) -> tuple:
         raise NotImplementedError
@@ -132,10 +139,9 @@ class Neuron:
         return h - s * threshold if self.v_reset is None else where(s, self.v_reset, h)
 
     def decay(self, tau: Any) -> Any:
-        if isinstance(tau, Node):
-            self._decayed.append(tau)
-        else:
-            return math.exp(-1 / tau) if self.decay_mode == "exp" else 1 - 1 / tau
+        if not isinstance(tau, Node):
+            return exp(-1 / tau) if self.decay_mode == "exp" else 1 - 1 / tau
+        self._decayed.append(tau)
         if self.decay_mode == "exp":
             return make("exp_negative", -_reciprocal(tau))
         smallest = 1.1754943508222875e-38  # not 0, for the sake of an infinite potential

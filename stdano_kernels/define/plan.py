@@ -1,8 +1,8 @@
 """How a step is cut for processors that look a few hundred instructions ahead.
 
 What takes tens of dependent instructions (tanh, exp, a reciprocal) is computed in loops of its own in front of the rest
-of a step, each short enough that several of its iterations overlap. In one loop with the rest, a vector unit waits: SLIF
-then takes half as long again, LLIF a third. The results are kept for the adjoint.
+of a step, each short enough that several of its iterations overlap; in one loop with the rest, a vector unit waits. The
+results are kept for the adjoint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from .graph import EXPENSIVE, Node, literal, symbol
 from .printing import depends
 from .trace import Step
 
-# In operations: what is worth a loop of its own, and how long the chain of one may be (a tanh, or a reciprocal and an exp).
+# In operations: what is worth a loop of its own, and how long the chain of one may be (a tanh, or a reciprocal and an
+# exp).
 _WORTH_A_LOOP = 12
 _LONGEST_CHAIN = 26
 

@@ -53,7 +53,7 @@ class Statements:
         return [names[id(r)] for r in roots]
 
     def _operands(self, a: Node) -> tuple[Node, ...]:
-        """Of a spike u alone, of a soft one its value, where the slope is the adjoint's, which has it in nodes of its own."""
+        """Of a spike u alone, of a soft one its value, where the adjoint has the slope in nodes of its own."""
         return a.args[: self.operands.get(a.op)]
 
     def _missing(self, roots: Iterable[Node], names: Mapping[int, str]) -> list[Node]:

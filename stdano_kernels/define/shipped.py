@@ -33,7 +33,8 @@ def variants(name: str) -> list[Variant]:
 
 def header() -> str:
     """printed.h of csrc/cpu: every neuron in a namespace of its own, and a table of them."""
-    texts, entries = [], []
+    texts: list[str] = []
+    entries: list[str] = []
     for name in NEURONS:
         for variant in variants(name):
             text, entry = namespace_source(
@@ -46,8 +47,8 @@ def header() -> str:
 
 
 def device_plans(name: str) -> list[Plan]:
-    """The settings of a neuron that have CUDA kernels; Triton serves the others. Surrogates cost little here: they share
-    the kernels."""
+    """The settings of a neuron that have CUDA kernels; Triton serves the others. Surrogates cost little here: they
+    share the kernels."""
     settings = [Variant(reset=reset, surrogate=surrogate) for reset in ("zero", "soft") for surrogate in SHAPES]
     return [plan(trace(NEURONS[name], variant)) for variant in settings]
 
@@ -58,7 +59,7 @@ def device_files() -> dict[str, str]:
     out = {"device_sizes.h": sizes([p for of_neuron in plans.values() for p in of_neuron])}
     for name, of_neuron in plans.items():
         text = DeviceSource(of_neuron, doubles=True).text()
-        head = '#define STDANO_ISA cuda\n#include "scan.h"\n\nnamespace stdano::cuda {\n\n'
+        head = '#define STDANO_ISA cuda\n#include "cuda/scan.h"\n\nnamespace stdano::cuda {\n\n'
         out[f"{name}.cu"] = f"{head}{text}\n}}  // namespace stdano::cuda\n"
     return out
 

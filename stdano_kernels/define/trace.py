@@ -41,8 +41,8 @@ class Step:
     """The graph of a step.
 
     ``derived`` are the values that depend on constants alone and that the step uses: they are computed once a neuron,
-    not once a step, and stand as the inputs ``derived0, derived1, ...`` in ``outputs`` (the spike, then the states after
-    the step). ``makers`` are their graphs, from the constants.
+    not once a step, and stand as the inputs ``derived0, derived1, ...`` in ``outputs`` (the spike, then the states
+    after the step). ``makers`` are their graphs, from the constants.
     """
 
     neuron: type[Neuron]
@@ -157,7 +157,7 @@ def _outputs(neuron: type[Neuron], tracer: _Tracer, returned: Any) -> list[Node]
     where = f"{code.co_filename}:{code.co_firstlineno}: {neuron.__name__}.step"
     count = len(neuron.states)
     if not isinstance(returned, tuple) or len(returned) != count + 1:
-        got = f"{len(returned)} values" if isinstance(returned, tuple) else f"{type(returned).__name__}"
+        got = f"{len(returned)} values" if isinstance(returned, tuple) else "no tuple"
         names = ", ".join(neuron.states)
         raise DeclarationError(
             f"{where} must return a tuple of the spike and the states after the step ({names}), got {got}"
@@ -182,7 +182,9 @@ def _separate(step: Step, outputs: list[Node]) -> None:
     """Takes what depends on constants alone out of the step."""
     varying: set[int] = set()
     for a in in_order(outputs):
-        if (a.op == "input" and (a.value in ("x", "alpha") or a.value in step.states)) or any(id(b) in varying for b in a.args):
+        if (a.op == "input" and (a.value in ("x", "alpha") or a.value in step.states)) or any(
+            id(b) in varying for b in a.args
+        ):
             varying.add(id(a))
     change: dict[int, Node] = {}
     stack = list(outputs)

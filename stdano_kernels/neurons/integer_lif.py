@@ -7,7 +7,8 @@ class IntegerLIF(Neuron):
     """Integer LIF: a step gives 0 to 4 spikes, one for each threshold that the potential has reached, and the
     potential loses as many thresholds::
 
-        h[t] = a*v[t-1] + c*x[t];   s[t] = number of k in 1..4 with h[t] >= k*v_threshold;   v[t] = h[t] - s[t]*v_threshold
+        h[t] = a*v[t-1] + c*x[t];   s[t] = number of k in 1..4 with h[t] >= k*v_threshold
+        v[t] = h[t] - s[t]*v_threshold
     """
 
     v = State()
