@@ -30,15 +30,7 @@ CPU_SOURCES = [
     "csrc/cpu/ops.cpp",
     "csrc/ops.cpp",
 ]
-CUDA_SOURCES = [
-    "csrc/cuda/ops.cpp",
-    "csrc/cuda/lif.cu",
-    "csrc/cuda/llif.cu",
-    "csrc/cuda/slif.cu",
-    "csrc/cuda/channels.cu",
-    "csrc/cuda/super_neuron.cu",
-    "csrc/cuda/sums.cu",
-]
+CUDA_SOURCES = ["csrc/cuda/ops.cpp", "csrc/cuda/launch.cu"]  # and what is printed, a file a neuron
 ROOT = Path(__file__).parent
 PRINTED = ROOT / "build" / "printed"  # the neurons as C++, written by the build
 INCLUDE_DIRS = [str(ROOT / "csrc"), str(ROOT / "stdano_kernels" / "include"), str(PRINTED)]
@@ -152,7 +144,7 @@ def compiled_extensions():
         extensions.append(
             CUDAExtension(
                 "stdano_kernels._C_cuda",
-                CUDA_SOURCES,
+                CUDA_SOURCES + [f"build/printed/{name}.cu" for name in load("neurons").NEURONS],
                 include_dirs=INCLUDE_DIRS,
                 extra_compile_args={"cxx": CXX_FLAGS + STABLE_ABI + ["-DUSE_CUDA"], "nvcc": nvcc_flags},
                 py_limited_api=True,

@@ -2,6 +2,8 @@
 // grid.
 #pragma once
 
+#define STDANO_INLINE inline
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>

@@ -101,9 +101,9 @@ class Arrays {
   void forget_outputs() { outputs_.clear(); }
 
   // Number `index` of [.][slabs][columns] here, `which` of [slabs][count][channels] there. The terms are the same up to
-  // `tolerance`, their order is not.
+  // `tolerance` of them and `floor`, their order is not.
   void compare_sum(const char* name, int64_t index, double tolerance, const Geometry& g, const double* device,
-                   int64_t which, const double* cpu, int64_t cpu_slabs, int64_t count) {
+                   int64_t which, const double* cpu, int64_t cpu_slabs, int64_t count, double floor = 0) {
     const auto [columns, slabs] = make_slices(g);
     device += index * slabs * columns;
     for (int64_t channel = 0; channel < g.channels; ++channel) {
@@ -114,7 +114,7 @@ class Arrays {
         size += std::fabs(device[i]);
       }
       for (int64_t s = 0; s < cpu_slabs; ++s) expected += cpu[(s * count + which) * g.channels + channel];
-      if (!(std::fabs(sum - expected) <= tolerance * size)) fail(name, channel);
+      if (!(std::fabs(sum - expected) <= tolerance * size + floor)) fail(name, channel);
     }
   }
 

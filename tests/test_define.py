@@ -281,7 +281,7 @@ BAD = {
     no_spike: "must return what spike",
     a_state_is_missing: r"must return a tuple of the spike and the states after the step \(v\), got 1 values",
     no_tuple: "must return a tuple of the spike and the states",
-    an_unknown_constant: "no attribute 'kappa'",
+    an_unknown_constant: "n has no 'kappa'; it has tau, v_threshold, .*charge, reset, decay",
     an_assignment: "cannot set n.tau: what changes from step to step is a State",
     a_list: r"an operand must be a symbol or a number, got \[1.0\]",
     a_loop: "it has no elements",

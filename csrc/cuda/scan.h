@@ -4,7 +4,7 @@
 //
 // Forward holds nothing but the state, so a thread takes as many neurons as one access of 16 bytes holds. Backward
 // recomputes a chunk of steps in registers, last chunk first, and takes one neuron a thread. How many steps a chunk has
-// is known where a fast kernel is compiled: a test for each would cut the chunk into pieces, between which nothing is
+// is known where a fast kernel is compiled: a test for each would cut the chunk into pieces, between which little is
 // shared or overlaps.
 #pragma once
 
@@ -163,92 +163,136 @@ struct WayBack {
   }
 
  private:
-  // Calls f(k, where its step lies) for the steps of a chunk from `start` on, first or last step first.
-  template <bool backwards, class F>
-  STDANO_INLINE void each(Index start, int count, F f) const {
+  // A chunk of steps; those from `count` on are as if x were 0, and nobody wants theirs.
+  struct Chunk {
+    Index start;
+    int count;
+    bool closes;  // behind its last step nothing is wanted
+    real state[S::states], in[K], g[K], before[K][S::states], slopes[K][S::spikes > 0 ? S::spikes : 1];
+  };
+
+  // Calls f(k, where its step lies) for the steps of a chunk.
+  template <class F>
+  STDANO_INLINE void each(const Chunk& v, F f) const {
 #pragma unroll
-    for (int i = 0; i < K; ++i) {
-      const int k = backwards ? K - 1 - i : i;
-      if (!general || k < count) f(k, start + static_cast<Index>(k) * static_cast<Index>(a.g.inner));
+    for (int k = 0; k < K; ++k) {
+      if (!general || k < v.count) f(k, v.start + static_cast<Index>(k) * static_cast<Index>(a.g.inner));
     }
   }
 
   STDANO_INLINE void chunk(int first, int count) {
-    Index start = offset(a, m) + static_cast<Index>(first) * static_cast<Index>(a.g.inner);
-    typename Values::Bits x_bits[K], gradient_bits[K];
-    each<false>(start, count, [&](int k, Index at) {
+    Chunk v;
+    v.start = offset(a, m) + static_cast<Index>(first) * static_cast<Index>(a.g.inner);
+    v.count = count;
+    v.closes = a.closes && first + count == a.steps;
+    typename Values::Bits x_bits[K] = {}, gradient_bits[K] = {};
+    each(v, [&](int k, Index at) {
       x_bits[k] = Values::load(a.x, at, a.dtype);
       gradient_bits[k] = Values::load(a.grad_spikes, at, a.dtype);
     });
-    real state[S::states], in[K], g[K], before[K][S::states], slopes[K][S::spikes > 0 ? S::spikes : 1];
 #pragma unroll
     for (int j = 0; j < S::states; ++j) {
       if (first > 0) {
-        state[j] = a.checkpoints[checkpoint<S>(a, first / K - 1, j, m)];
+        v.state[j] = a.checkpoints[checkpoint<S>(a, first / K - 1, j, m)];
       } else {
-        state[j] = a.has_state0 ? a.state0[j][m] : c.rest[j];
+        v.state[j] = a.has_state0 ? a.state0[j][m] : c.rest[j];
       }
     }
-    each<false>(start, count, [&](int k, Index) {
-      in[k] = Values::value(x_bits[k], a.dtype, real());
-      g[k] = Values::value(gradient_bits[k], a.dtype, real());
-    });
-    if (a.has_codes) from_codes(start, count, g);
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+      v.in[k] = Values::value(x_bits[k], a.dtype, real());
+      v.g[k] = Values::value(gradient_bits[k], a.dtype, real());
+    }
+    if (a.has_codes) from_codes(v);
     if (a.has_affine) {
       ChannelMap<real> map;
       map.load(a, m);
-      each<false>(start, count, [&](int k, Index) { in[k] = map(in[k]); });
-    }
-
-    each<false>(start, count, [&](int k, Index) {
 #pragma unroll
-      for (int j = 0; j < S::states; ++j) before[k][j] = state[j];
-      S::step(in[k], state, c.derived, a.alpha, state, slopes[k]);
-    });
-    S::slopes::choose(a.surrogate, [&](auto slope) {
-      each<false>(start, count, [&](int k, Index) {
-#pragma unroll
-        for (int i = 0; i < S::spikes; ++i) slopes[k][i] = decltype(slope)::of(slopes[k][i], a.alpha);
-      });
-    });
-    each<true>(start, count, [&](int k, Index at) {
-      if constexpr (general) add_sequences(at);
-      if (k == (general ? count : K) - 1 && first + count == a.steps && a.closes) {
-        g[k] = A::last_adjoint(slopes[k], in[k], g[k], before[k], c.derived, a.alpha, gradient);
-      } else {
-        g[k] = A::template adjoint<general>(slopes[k], in[k], g[k], before[k], c.derived, a.alpha, gradient, sums);
-      }
-    });
-
-    forget_origin(start);  // or the places of all steps stay in registers from the loads on
-    if (a.has_affine) {
-      ChannelMap<real> map;
-      map.load(a, m);
-      real of_shift = 0, of_scale = 0;
-      each<false>(start, count, [&](int k, Index at) {
-        const real x = Values::value(Values::load(a.x, at, a.dtype), a.dtype, real());
-        of_shift += g[k];
-        of_scale = fma_(g[k], x - map.centre, of_scale);
-        g[k] = map.scale * g[k];
-      });
-      sum_shift += of_shift;
-      sum_scale += of_scale;
+      for (int k = 0; k < K; ++k) v.in[k] = map(v.in[k]);
     }
+    walk<0>(v);
+
+    forget_origin(v.start);  // or the places of all steps stay in registers from the loads on
+    if (a.has_affine) from_map(v);
     if (a.has_codes) {
-      if (a.sum) each<false>(start, count, [&](int k, Index at) { g[k] = a.sum[at] + g[k]; });
+      if (a.sum) each(v, [&](int k, Index at) { v.g[k] = a.sum[at] + v.g[k]; });
       if (a.new_sum) {
-        each<false>(start, count, [&](int k, Index at) { a.new_sum[at] = g[k]; });
+        each(v, [&](int k, Index at) { a.new_sum[at] = v.g[k]; });
         return;
       }
     }
-    each<false>(start, count, [&](int k, Index at) { Values::store(a.grad_x, at, a.dtype, g[k]); });
+    each(v, [&](int k, Index at) { Values::store(a.grad_x, at, a.dtype, v.g[k]); });
   }
 
-  STDANO_INLINE void from_codes(Index start, int count, real* g) const {
+  // Through the steps of a chunk from `begin` on, and back. By fours, so that a short chunk costs less.
+  template <int begin>
+  STDANO_INLINE void walk(Chunk& v) {
+    constexpr int end = begin + 4;
+#pragma unroll
+    for (int k = begin; k < end; ++k) {
+#pragma unroll
+      for (int j = 0; j < S::states; ++j) v.before[k][j] = v.state[j];
+      S::step(v.in[k], v.state, c.derived, a.alpha, v.state, v.slopes[k]);
+    }
+    S::slopes::choose(a.surrogate, [&](auto slope) {
+#pragma unroll
+      for (int k = begin; k < end; ++k) {
+#pragma unroll
+        for (int i = 0; i < S::spikes; ++i) v.slopes[k][i] = decltype(slope)::of(v.slopes[k][i], a.alpha);
+      }
+    });
+    if constexpr (end < K) {
+      if (!general || v.count > end) walk<end>(v);
+    }
+    const int last = (general ? v.count : K) - 1;
+    const bool closes = v.closes && last >= begin && last < end;
+    if (closes) close(v, begin, last);
+#pragma unroll
+    for (int k = end - 1; k >= begin; --k) {
+      if (k > last || (k == last && closes)) continue;
+      if constexpr (general) add_sequences(v.start + static_cast<Index>(k) * a.g.inner);
+      v.g[k] = A::template adjoint<general>(v.slopes[k], v.in[k], v.g[k], v.before[k], c.derived, a.alpha, gradient,
+                                            sums);
+    }
+  }
+
+  // The adjoint of step `last`, one of four from `begin` on, behind which nothing is wanted.
+  STDANO_INLINE void close(Chunk& v, int begin, int last) {
+    real x = 0, g = 0, before[S::states] = {}, slopes[S::spikes > 0 ? S::spikes : 1] = {};
+#pragma unroll
+    for (int k = begin; k < begin + 4; ++k) {  // an index that is known at run time alone would need memory
+      if (k != last) continue;
+      x = v.in[k], g = v.g[k];
+#pragma unroll
+      for (int j = 0; j < S::states; ++j) before[j] = v.before[k][j];
+#pragma unroll
+      for (int i = 0; i < S::spikes; ++i) slopes[i] = v.slopes[k][i];
+    }
+    g = A::last_adjoint(slopes, x, g, before, c.derived, a.alpha, gradient);
+#pragma unroll
+    for (int k = begin; k < begin + 4; ++k) v.g[k] = k == last ? g : v.g[k];
+  }
+
+  // From the gradient of the neuron's input to that of x.
+  STDANO_INLINE void from_map(Chunk& v) {
+    ChannelMap<real> map;
+    map.load(a, m);
+    real of_shift = 0, of_scale = 0;
+    each(v, [&](int k, Index at) {
+      const real x = Values::value(Values::load(a.x, at, a.dtype), a.dtype, real());
+      of_shift += v.g[k];
+      of_scale = fma_(v.g[k], x - map.centre, of_scale);
+      v.g[k] = map.scale * v.g[k];
+    });
+    sum_shift += of_shift;
+    sum_scale += of_scale;
+  }
+
+  STDANO_INLINE void from_codes(Chunk& v) const {
     const real* entry = a.table + channel_of(a, m);
     const real slope = entry[0], silent = entry[a.g.channels], fired = entry[2 * a.g.channels];
-    each<false>(start, count, [&](int k, Index at) {
-      g[k] = fma_(slope, g[k], (a.codes[at] >> a.bit & 1) != 0 ? fired : silent);
+    each(v, [&](int k, Index at) {
+      v.g[k] = fma_(slope, v.g[k], (a.codes[at] >> a.bit & 1) != 0 ? fired : silent);
     });
   }
 

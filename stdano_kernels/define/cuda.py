@@ -64,8 +64,8 @@ def _step(plan: Plan) -> str:
 
 
 def _adjoint(plan: Plan) -> str:
-    """The gradient of a step's input; ``gradient``, of the states behind it, becomes that of those in front of it. Or
-    of a step behind which nothing is wanted: ``gradient`` is then only written."""
+    """The gradient of a step's input; ``gradient``, of the states behind it, becomes that of those in front of it. And
+    that of a step behind which nothing is wanted, so that ``gradient`` is only written."""
     f, others = _begin_adjoint(plan, "adjoint", "bool with_sums, class real", plan.gradients)
     count = len(plan.step.states)
     gx, *gradients = f.compute(others[: 1 + count])
@@ -128,9 +128,8 @@ def _constants(plan: Plan) -> str:
     finish.read(plan.sums, "sums")
     finish.write("gradients", finish.compute(plan.grad_constants))
     at_rest = _of("void", "add_rest", "const real* of_states", "real* gradients")
-    at_rest.body = [
-        f"gradients[{names.index(r)}] += of_states[{j}];" for j, r in enumerate(rests) if isinstance(r, str)
-    ]
+    of_constants = [(names.index(r), j) for j, r in enumerate(rests) if isinstance(r, str)]
+    at_rest.body = [f"gradients[{constant}] += of_states[{j}];" for constant, j in of_constants]
     return f"  static constexpr int constants = {len(constants)};\n{derive.text()}{finish.text()}{at_rest.text()}"
 
 
@@ -156,19 +155,16 @@ class DeviceSource:
 
     def text(self) -> str:
         slopes = [f"{self.neuron}_slope{k}" for k in range(len(self.slopes))]
-        tests = [
-            *[f"if (which == {k}) return f({name}());" for k, name in enumerate(slopes[:-1])],
-            f"f({slopes[-1]}());",
-        ]
-        texts = [f"struct {name} {{\n{body}}};\n" for name, body in zip(slopes, self.slopes, strict=True)]
-        texts.append(
-            f"struct {self.neuron}_slopes {{\n  template <class F>\n"
-            "  static STDANO_INLINE void choose(int which, F f) {\n    " + "\n    ".join(tests) + "\n  }\n};\n"
+        tests = [f"    if (which == {k}) return f({name}());\n" for k, name in enumerate(slopes[:-1])]
+        choose = (
+            f"  static STDANO_INLINE void choose(int which, F f) {{\n{''.join(tests)}    f({slopes[-1]}());\n  }}\n"
         )
-        texts += [f"struct {name} {{\n{body}}};\n" for body, name in self.structs.items()]
+        structs = dict(zip(slopes, self.slopes, strict=True))
+        structs[f"{self.neuron}_slopes"] = f"  template <class F>\n{choose}"
+        structs |= {name: body for body, name in self.structs.items()}
         entries = ",\n    ".join(self.entries)
-        texts.append(f"const Registered {self.neuron}_registered{{{{\n    {entries}}}}};\n")
-        return "\n".join(texts)
+        texts = [f"struct {name} {{\n{body}}};\n" for name, body in structs.items()]
+        return "\n".join([*texts, f"const Registered {self.neuron}_registered{{{{\n    {entries}}}}};\n"])
 
 
 _PARTS = {"step": _step, "adjoint": _adjoint, "constants": _constants}

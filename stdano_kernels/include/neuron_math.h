@@ -10,7 +10,8 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__CUDACC__)
+#if defined(STDANO_INLINE)  // a build for checks: it shall take less time than its program
+#elif defined(__CUDACC__)
 #define STDANO_INLINE __host__ __device__ __forceinline__
 #else
 #define STDANO_INLINE inline __attribute__((always_inline))
