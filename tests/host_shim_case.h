@@ -15,7 +15,7 @@ struct TestNeuron {
   std::vector<Range> ranges;
 };
 
-enum class Optional { any, all, none };
+enum class Optional { any, all, none, states };
 enum class Constants { numbers, channels, neurons, any };
 constexpr const char* kConstants[] = {"numbers", "channels", "neurons", "any"};
 
@@ -57,7 +57,8 @@ class Run : Arrays {
     output("spikes", true, all_, c_.dtype, on_device.spikes, on_cpu.spikes);
     if (wanted()) on_device.state0 = on_cpu.state0 = states("state0");
     if (wanted()) outputs("state", k_.states, c_.N, real_, on_device.state, on_cpu.state);
-    for (int64_t q = wanted() ? 1 + random_.below(3) : 0; q > 0; --q) on_cpu.which.push_back(random_.below(k_.states));
+    const bool some = wanted() && c_.optional != Optional::states;
+    for (int64_t q = some ? 1 + random_.below(3) : 0; q > 0; --q) on_cpu.which.push_back(random_.below(k_.states));
     on_device.which = on_cpu.which;
     outputs("sequence", on_cpu.which.size(), all_, c_.dtype, on_device.sequences, on_cpu.sequences);
     const int64_t saved = checkpoints(real_ == Dtype::float64 ? kDeviceCheckpointStepsDouble : kDeviceCheckpointSteps);
@@ -163,7 +164,7 @@ class Run : Arrays {
     }
   }
 
-  bool wanted() { return c_.optional == Optional::all || (c_.optional == Optional::any && random_.coin()); }
+  bool wanted() { return c_.optional == Optional::any ? random_.coin() : c_.optional != Optional::none; }
   int64_t checkpoints(int64_t steps) const { return c_.T > 0 ? (c_.T - 1) / steps * k_.states * c_.N : 0; }
 
   Case c_;

@@ -2,8 +2,8 @@
 #define STDANO_ISA host_device
 #include "host_shim.h"
 
-#include "cuda/scan.h"
 #include "cuda/launch.h"
+#include "cuda/neuron.h"
 
 namespace stdano {
 namespace host_device {

@@ -90,7 +90,7 @@ void check_sample() {
       c.affine = kind == 1 || (kind > 1 && random.below(3) == 0);
       set_layout(random, c.N, c.inner, c.channels, c.channel_stride);
       c.shifted = some_shift(random);
-      c.optional = static_cast<Optional>(random.below(3));
+      c.optional = static_cast<Optional>(random.below(4));
       check(c);
     }
   }
@@ -130,7 +130,7 @@ void check_special() {
     for (const Dtype dtype : kAllDtypes) {
       // Everything suits the widest access but one array.
       for (int shifted = kNone; shifted < 10; ++shifted) {
-        check({0, &neuron, dtype, Constants::numbers, false, 16, 64, 64, 4, 16, shifted, Optional::all});
+        check({0, &neuron, dtype, Constants::numbers, false, 16, 64, 64, 4, 16, shifted, Optional::states});
         check({0, &neuron, dtype, Constants::numbers, true, 4, 64, 64, 4, 16, shifted, Optional::none});
       }
       // Several blocks, the last one not full; several sequences.

@@ -1,6 +1,6 @@
 """The CUDA kernels without a GPU: whole launches on the host, under sanitizers, against the CPU kernels in all bits.
 
-csrc/cuda/scan.h, launch.h and channels.h are plain C++ but for a few words, which host_shim.h defines; a launch is a
+csrc/cuda/neuron.h, launch.h and channels.h are plain C++ but for a few words, which host_shim.h defines; a launch is a
 loop over grid and block. What a GPU does in parallel, and what nvcc makes of the code, is for tests/gpu.
 """
 
@@ -41,7 +41,9 @@ pytestmark = [
 COMPILE = ["g++", "-w", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-c"]
 SANITIZE = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 SANITIZE_MEMORY = ["-O0", "-fsanitize=address,alignment,null", "-fno-sanitize-recover=all"]  # compiles faster
-SCAN, LAYOUT, LAUNCH, CHANNELS = (f"csrc/cuda/{name}.h" for name in ("scan", "layout", "launch", "channels"))
+FORWARD, BACKWARD, LAYOUT, LAUNCH, CHANNELS = (
+    f"csrc/cuda/{name}.h" for name in ("forward", "backward", "layout", "launch", "channels")
+)
 PRINTED = "printed/neurons.inc"
 OUTSIDE, ALIGNMENT, BITS = "AddressSanitizer", "misaligned address", "MISMATCH"
 KERNELS, AROUND = "kernels", "channels"
@@ -50,42 +52,42 @@ ANYTHING = ""  # one of several mistakes, by whatever memory holds
 # name: (file, text, replacement, what notices); each text stands in its file exactly once.
 MUTATIONS = {
     "firing > instead of >=": (PRINTED, ">= 0;\n    const real v4 = v3 ?", "> 0;\n    const real v4 = v3 ?", BITS),
-    "forward: no mask": (SCAN, "if (m >= static_cast<Index>(a.g.N)) return;", ";", OUTSIDE),
-    "forward: mask one neuron late": (SCAN, "if (m >= static_cast", "if (m > static_cast", OUTSIDE),
-    "forward: stride in time": (SCAN, "++t, at += static_cast<Index>(a.g.inner)", "++t, at += a.g.N", OUTSIDE),
-    "forward: one element in time": (SCAN, "++t, at += static_cast<Index>(a.g.inner)", "++t, ++at", BITS),
-    "forward: loads beyond the last step": (SCAN, "if (t + 1 < a.steps) next", "if (t < a.steps) next", OUTSIDE),
-    "forward: a checkpoint too far": (SCAN, "(a, t / K - 1, j, m)", "(a, t / K, j, m)", OUTSIDE),
-    "forward: a checkpoint one step late": (SCAN, "t > 0 && t % K == 0", "t > 1 && (t - 1) % K == 0", BITS),
-    "forward: a sequence of another state": (SCAN, "== j ? state[0][j]", "!= j ? state[0][j]", BITS),
-    "forward: at rest whatever is given": (SCAN, "a.has_state0 ? from.items[i] : c.rest[j]", "c.rest[j]", BITS),
-    "checkpoint: states in one place": (SCAN, "number * S::states + j)", "number * S::states)", BITS),
-    "codes: those of others are lost": (SCAN, "if (!a.is_first) codes", "if (false) codes", BITS),
-    "codes: the first bit": (SCAN, "!= 0 ? 1 : 0) << a.bit)", "!= 0 ? 1 : 0))", BITS),
-    "backward: no mask": (SCAN, "if (thread >= static_cast<Index>(a.threads)) return;", ";", OUTSIDE),
-    "backward: the neurons of others": (SCAN, "m += static_cast<Index>(a.threads))", "m += 1)", BITS),
-    "backward: one neuron a thread": (SCAN, "m < static_cast<Index>(a.g.N); m", "m < a.threads; m", BITS),
-    "backward: stride in time": (SCAN, "static_cast<Index>(k) * static_cast<Index>(a.g.inner)", "k * a.g.N", OUTSIDE),
-    "backward: first step of a chunk": (SCAN, "static_cast<Index>(first) *", "static_cast<Index>(first / 2) *", BITS),
-    "backward: first chunk": (SCAN, "(a.steps - 1) / K * K; first", "a.steps / K * K; first", ANYTHING),
-    "backward: a checkpoint too far": (SCAN, "(a, first / K - 1, j, m)", "(a, first / K, j, m)", OUTSIDE),
-    "backward: a checkpoint too early": (SCAN, "(a, first / K - 1, j, m)", "(a, first / K > 1, j, m)", BITS),
-    "backward: nothing behind the last step": (SCAN, "== a.steps && a.closes)", "== a.steps)", BITS),
-    "backward: the gradient of another state": (SCAN, "? a.grad_state[j][m]", "? a.grad_state[S::states - 1][m]", BITS),
-    "backward: sequences are left out": (SCAN, "gradient[j] + more :", "gradient[j] :", BITS),
-    "backward: a sequence of another state": (SCAN, "== j ? gradient[j]", "!= j ? gradient[j]", BITS),
-    "backward: what a state rests at": (SCAN, "if (!a.has_state0) C::add_rest", "if (false) C::add_rest", BITS),
-    "constants: of the neuron's channel": (SCAN, "c.per_neuron ? m : channel", "channel", BITS),
-    "constants: of the channel's neuron": (SCAN, "c.per_neuron ? m : channel", "m", OUTSIDE),
-    "constants: the last neuron alone": (SCAN, "[j][own] +=", "[j][own] =", "sum of a constant"),
-    "constants: the gradient of another": (SCAN, "[m] = gradients[j];", "[m] = gradients[0];", BITS),
-    "affine: without shift": (SCAN, "return fma_(scale, x - centre, shift)", "return scale * (x - centre)", BITS),
-    "affine: without centre": (SCAN, "return fma_(scale, x - centre, shift)", "return fma_(scale, x, shift)", BITS),
-    "affine: gradient not scaled": (SCAN, "g[k] = map.scale * g[k];", ";", BITS),
-    "affine: sum for scale without x": (SCAN, "fma_(g[k], x - map.centre, of_scale)", "of_scale + g[k]", "sum_scale"),
-    "affine: sum for shift, scaled": (SCAN, "of_shift += g[k];", "of_shift += map.scale * g[k];", "sum_shift"),
-    "super neuron: fired for silent": (SCAN, "!= 0 ? fired : silent", "!= 0 ? silent : fired", BITS),
-    "super neuron: the last neuron alone": (SCAN, "g[k] = a.sum[at] + g[k];", ";", BITS),
+    "forward: no mask": (FORWARD, "if (m >= static_cast<Index>(a.g.N)) return;", ";", OUTSIDE),
+    "forward: mask one neuron late": (FORWARD, "if (m >= static_cast", "if (m > static_cast", OUTSIDE),
+    "forward: stride in time": (FORWARD, "++t, at += static_cast<Index>(a.g.inner)", "++t, at += a.g.N", OUTSIDE),
+    "forward: one element in time": (FORWARD, "++t, at += static_cast<Index>(a.g.inner)", "++t, ++at", BITS),
+    "forward: loads beyond the last step": (FORWARD, "if (t + 1 < a.steps) next", "if (t < a.steps) next", OUTSIDE),
+    "forward: a checkpoint too far": (FORWARD, "(a, t / K - 1, j, m)", "(a, t / K, j, m)", OUTSIDE),
+    "forward: a checkpoint one step late": (FORWARD, "t > 0 && t % K == 0", "t > 1 && (t - 1) % K == 0", BITS),
+    "forward: a sequence of another state": (FORWARD, "== j ? state[0][j]", "!= j ? state[0][j]", BITS),
+    "forward: at rest whatever is given": (FORWARD, "a.has_state0 ? from.items[i] : c.rest[j]", "c.rest[j]", BITS),
+    "checkpoint: states in one place": (FORWARD, "number * S::states + j)", "number * S::states)", BITS),
+    "codes: those of others are lost": (FORWARD, "if (!a.is_first) codes", "if (false) codes", BITS),
+    "codes: the first bit": (FORWARD, "!= 0 ? 1 : 0) << a.bit)", "!= 0 ? 1 : 0))", BITS),
+    "backward: no mask": (BACKWARD, "if (thread >= static_cast<Index>(a.threads)) return;", ";", OUTSIDE),
+    "backward: every second row": (BACKWARD, "m += static_cast<Index>(a.threads))", "m += 2 * a.threads)", BITS),
+    "backward: one neuron a thread": (BACKWARD, "m < static_cast<Index>(a.g.N); m", "m < a.threads; m", BITS),
+    "backward: stride in time": (BACKWARD, "static_cast<Index>(k) * static_cast<Index>(a.g.inner)", "k * a.g.N", OUTSIDE),
+    "backward: first step of a chunk": (BACKWARD, "static_cast<Index>(first) *", "static_cast<Index>(first / 2) *", BITS),
+    "backward: first chunk": (BACKWARD, "(a.steps - 1) / K * K; first", "a.steps / K * K; first", ANYTHING),
+    "backward: a checkpoint too far": (BACKWARD, "(a, first / K - 1, j, m)", "(a, first / K, j, m)", OUTSIDE),
+    "backward: a checkpoint too early": (BACKWARD, "(a, first / K - 1, j, m)", "(a, 0, j, m)", BITS),
+    "backward: nothing behind the last step": (BACKWARD, "a.closes && first", "first", BITS),
+    "backward: the gradient of another state": (BACKWARD, "? a.grad_state[j][m]", "? a.grad_state[S::states - 1][m]", BITS),
+    "backward: sequences are left out": (BACKWARD, "gradient[j] + more :", "gradient[j] :", BITS),
+    "backward: a sequence of another state": (BACKWARD, "== j ? gradient[j]", "!= j ? gradient[j]", BITS),
+    "backward: what a state rests at": (BACKWARD, "if (!a.has_state0) C::add_rest", "if (false) C::add_rest", BITS),
+    "constants: of the neuron's channel": (FORWARD, "c.per_neuron ? m : channel", "channel", BITS),
+    "constants: of the channel's neuron": (FORWARD, "c.per_neuron ? m : channel", "m", OUTSIDE),
+    "constants: the last neuron alone": (BACKWARD, "[j][own] +=", "[j][own] =", "sum of a constant"),
+    "constants: the gradient of another": (BACKWARD, "[m] = gradients[j];", "[m] = gradients[0];", BITS),
+    "affine: without shift": (FORWARD, "return fma_(scale, x - centre, shift)", "return scale * (x - centre)", BITS),
+    "affine: without centre": (FORWARD, "return fma_(scale, x - centre, shift)", "return fma_(scale, x, shift)", BITS),
+    "affine: gradient not scaled": (BACKWARD, "v.g[k] = map.scale * v.g[k];", ";", BITS),
+    "affine: sum for scale without x": (BACKWARD, "fma_(v.g[k], x - map.centre, of_scale)", "of_scale + v.g[k]", "sum_scale"),
+    "affine: sum for shift, scaled": (BACKWARD, "of_shift += v.g[k]", "of_shift += map.scale * v.g[k]", "sum_shift"),
+    "super neuron: fired for silent": (BACKWARD, "!= 0 ? fired : silent", "!= 0 ? silent : fired", BITS),
+    "super neuron: the last neuron alone": (BACKWARD, "v.g[k] = a.sum[at] + v.g[k];", ";", BITS),
     "super neuron: table of the first": (LAUNCH, "+ 3 * k * call.g.channels * size", "", BITS),
     "super neuron: no checkpoints": (LAUNCH, "if (scratch_bytes(call) > sums)", "if (false)", BITS),
     "super neuron: sums in the way": (LAUNCH, "static_cast<char*>(scratch) + sums;", "scratch;", BITS),
@@ -102,14 +104,14 @@ MUTATIONS = {
     "launch: pointers checked to 4 bytes": (LAUNCH, "is_aligned(16, a.x", "is_aligned(4, a.x", ALIGNMENT),
     "launch: checkpoints are not checked": (LAUNCH, "a.codes, a.checkpoints)", "a.codes)", ALIGNMENT),
     "launch: states are not checked": (LAUNCH, "&& is_aligned(16, a.state0[j], a.state[j])", "", ALIGNMENT),
-    "launch: inner is not checked": (LAUNCH, "call.g.inner % fast.width == 0 &&", "true &&", OUTSIDE),
+    "launch: inner is not checked": (LAUNCH, "call.g.inner % fast.width == 0 &&", "true &&", ANYTHING),
     "launch: sequences are not checked": (LAUNCH, "&& call.which.empty() &&", "&&", BITS),
     "launch: tables are not checked": (LAUNCH, "&& !has_tables(call.neuron) &&", "&&", BITS),
     "launch: five steps are eight": (LAUNCH, "call.g.T > 0 && call.g.T % 8 == 0", "call.g.T > 8", ANYTHING),
     "launch: sums in one place": (LAUNCH, "partial += a.threads;", ";", BITS),
     "launch: the signs of zeros": (LAUNCH, "(k.is_long || call.g.T % 4 == 0)", "false", BITS),
     "sums: squares in float": (CHANNELS, "sums[1] += value * value;", "sums[1] += float(value * value);", "squares"),
-    "sums: those of other threads": (CHANNELS, "m += a.threads)", "m += 1)", BITS),
+    "sums: every second row": (CHANNELS, "m += a.threads)", "m += 2 * a.threads)", BITS),
     "counts: 256 at once": (CHANNELS, "++counted == 255", "++counted == 256", "count"),
     "counts: of the lower half": (CHANNELS, "(k < 4 ? low : high)", "low", "count"),
     "table: neighbours share a channel": (CHANNELS, "g.channel_stride % 4 == 0;", "true;", BITS),

@@ -137,12 +137,13 @@ __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
   int64_t at = offset(a, m);
 #pragma unroll 2
   for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
-    const auto x_raw = Neighbours::load(x, at, a.dtype), grad_raw = Neighbours::load(grad, at, a.dtype);
-    real in[width], sum[width];
-    Neighbours::read(x_raw, a.dtype, in);
-    Neighbours::read(grad_raw, a.dtype, sum);
+    const auto in = Neighbours::load(x, at, a.dtype), g = Neighbours::load(grad, at, a.dtype);
+    typename Neighbours::Raw sum;
 #pragma unroll
-    for (int i = 0; i < width; ++i) sum[i] += fma_(table[1][i], in[i] - table[0][i], table[2][i]);
+    for (int i = 0; i < width; ++i) {
+      const real added = fma_(table[1][i], Neighbours::get(in, a.dtype, i) - table[0][i], table[2][i]);
+      Neighbours::set(sum, a.dtype, Neighbours::get(g, a.dtype, i) + added, i);
+    }
     Neighbours::store(out, at, a.dtype, sum);
   }
 }
@@ -150,6 +151,7 @@ __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
 template <class scalar, class real, int width, int most>
 __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     decode_kernel(const uint8_t* __restrict__ codes, void* y, const __grid_constant__ TableArguments<real> a) {
+  using Neighbours = Few<scalar, real, width>;
   const int64_t m = this_thread() * width;
   if (m >= a.g.N) return;
   real table[1 + most][width];
@@ -158,14 +160,15 @@ __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
 #pragma unroll 4
   for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
     const Pack<uint8_t, width> code = load<width>(codes + at);
-    real out[width];
+    typename Neighbours::Raw out;
 #pragma unroll
     for (int i = 0; i < width; ++i) {
-      out[i] = table[0][i];
+      real value = table[0][i];
 #pragma unroll
-      for (int k = 0; k < most; ++k) out[i] += (code.items[i] >> k & 1) != 0 ? table[1 + k][i] : real(0);
+      for (int k = 0; k < most; ++k) value += (code.items[i] >> k & 1) != 0 ? table[1 + k][i] : real(0);
+      Neighbours::set(out, a.dtype, value, i);
     }
-    Few<scalar, real, width>::store(y, at, a.dtype, out);
+    Neighbours::store(y, at, a.dtype, out);
   }
 }
 

@@ -39,6 +39,11 @@ void derive(const DeviceNeuron& k, const real* constants, real* derived, real* r
   }
 }
 
+template <class Pointer, class From, int size>
+void copy(Pointer (&to)[size], const std::vector<From>& from) {
+  for (size_t j = 0; j < from.size(); ++j) to[j] = static_cast<Pointer>(from[j]);
+}
+
 template <class real, class Call>
 void fill(Arguments<real>& a, const Call& call) {
   const DeviceNeuron& k = kernels_of(call.neuron);
@@ -58,9 +63,9 @@ void fill(Arguments<real>& a, const Call& call) {
   a.has_affine = call.affine != nullptr;
   a.affine = static_cast<const real*>(call.affine);
   a.has_state0 = !call.state0.empty();
-  for (size_t j = 0; j < call.state0.size(); ++j) a.state0[j] = static_cast<const real*>(call.state0[j]);
+  copy(a.state0, call.state0);
   a.sequences = static_cast<int>(call.which.size());
-  for (int q = 0; q < a.sequences; ++q) a.which[q] = static_cast<int>(call.which[q]);
+  copy(a.which, call.which);
 }
 
 template <class real, class Stream>
@@ -71,10 +76,10 @@ void forward(const ForwardCall<NeuronInfo>& call, Coded coded, Stream stream) {
   a.has_spikes = call.spikes != nullptr;
   a.spikes = call.spikes;
   a.has_state = !call.state.empty();
-  for (size_t j = 0; j < call.state.size(); ++j) a.state[j] = static_cast<real*>(call.state[j]);
+  copy(a.state, call.state);
   a.has_checkpoints = call.checkpoints != nullptr;
   a.checkpoints = static_cast<real*>(call.checkpoints);
-  for (int q = 0; q < a.sequences; ++q) a.sequence[q] = call.sequences[q];
+  copy(a.sequence, call.sequences);
   a.has_codes = coded.codes != nullptr;
   a.codes = coded.codes;
   a.bit = coded.bit;
@@ -111,18 +116,14 @@ void backward(const BackwardCall<NeuronInfo>& call, Coded coded, Stream stream) 
   fill(a, call);
   a.grad_spikes = call.grad_spikes;
   a.checkpoints = static_cast<const real*>(call.checkpoints);
-  for (size_t j = 0; j < call.grad_state.size(); ++j) {
-    a.grad_state[j] = static_cast<const real*>(call.grad_state[j]);
-    a.has_grad_state |= a.grad_state[j] ? 1 << j : 0;
-  }
+  copy(a.grad_state, call.grad_state);
+  for (int j = 0; j < k.states; ++j) a.has_grad_state |= a.grad_state[j] ? 1 << j : 0;
   // Where the CPU leaves out what is 0 there, so that the signs of zeros agree.
   a.closes = call.grad_state.empty() && !a.has_tables && a.sequences == 0 && (k.is_long || call.g.T % 4 == 0);
-  for (int q = 0; q < a.sequences; ++q) a.grad_sequence[q] = call.grad_sequences[q];
+  copy(a.grad_sequence, call.grad_sequences);
   a.grad_x = call.grad_x;
-  for (size_t j = 0; j < call.grad_state0.size(); ++j) a.grad_state0[j] = static_cast<real*>(call.grad_state0[j]);
-  for (size_t j = 0; j < call.grad_constants.size(); ++j) {
-    a.grad_constants[j] = static_cast<real*>(call.grad_constants[j]);
-  }
+  copy(a.grad_state0, call.grad_state0);
+  copy(a.grad_constants, call.grad_constants);
   a.threads = call.sums ? make_slices(call.g).threads() : call.g.N;
   double* partial = call.sums;
   for (int number : list_sums(call)) {

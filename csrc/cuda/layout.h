@@ -127,84 +127,51 @@ STDANO_INLINE void store(scalar* to, const Pack<scalar, width>& values) {
   *reinterpret_cast<Pack<scalar, width>*>(to) = values;
 }
 
-// x and what is like it, one value at a time, in a dtype that is known here or, AnyFloat, to the call alone.
-template <class scalar>
-struct Memory {
-  using Bits = scalar;
+// `width` neighbours of x and what is like it, in a dtype that is known here or, for one of AnyFloat, to the call alone.
+// What is loaded is apart from what it means, so that nobody waits for it too early.
+template <class scalar, class real, int width>
+struct Few {
+  using Raw = Pack<scalar, width>;
+
   template <class Index>
-  static STDANO_INLINE Bits load(const void* base, Index at, Dtype) {
-    return static_cast<const scalar*>(base)[at];
+  static STDANO_INLINE Raw load(const void* base, Index at, Dtype) {
+    return STDANO_ISA::load<width>(static_cast<const scalar*>(base) + at);
   }
-  template <class real>
-  static STDANO_INLINE real value(Bits bits, Dtype, real) {
-    return convert(bits, real());
+  template <class Index>
+  static STDANO_INLINE void store(void* base, Index at, Dtype, const Raw& raw) {
+    STDANO_ISA::store(static_cast<scalar*>(base) + at, raw);
   }
-  template <class Index, class real>
-  static STDANO_INLINE void store(void* base, Index at, Dtype, real value) {
-    static_cast<scalar*>(base)[at] = convert(value, scalar());
-  }
+  static STDANO_INLINE real get(const Raw& raw, Dtype, int i = 0) { return convert(raw.items[i], real()); }
+  static STDANO_INLINE void set(Raw& raw, Dtype, real value, int i = 0) { raw.items[i] = convert(value, scalar()); }
 };
 
 struct AnyFloat {};
 
 template <>
-struct Memory<AnyFloat> {
-  using Bits = uint32_t;
-  template <class Index>
-  static STDANO_INLINE Bits load(const void* base, Index at, Dtype dtype) {
-    return dtype == Dtype::float32 ? static_cast<const uint32_t*>(base)[at] : static_cast<const uint16_t*>(base)[at];
-  }
-  static STDANO_INLINE float value(Bits bits, Dtype dtype, float) {
-    if (dtype == Dtype::float32) return bit_cast<float>(bits);
-    const uint16_t half = static_cast<uint16_t>(bits);
-    return dtype == Dtype::bfloat16 ? convert(bfloat16{half}, float()) : convert(float16{half}, float());
-  }
-  template <class Index>
-  static STDANO_INLINE void store(void* base, Index at, Dtype dtype, float value) {
-    if (dtype == Dtype::float32) {
-      static_cast<float*>(base)[at] = value;
-    } else {
-      const uint16_t half =
-          dtype == Dtype::bfloat16 ? convert(value, bfloat16()).bits : convert(value, float16()).bits;
-      static_cast<uint16_t*>(base)[at] = half;
-    }
-  }
-};
+struct Few<AnyFloat, float, 1> {
+  using Raw = uint32_t;
 
-// `width` neighbours of such memory; what is loaded is apart from what it means, so that nobody waits for it too early.
-template <class scalar, class real, int width>
-struct Few {
-  using Raw = Pack<scalar, width>;
-  template <class Index>
-  static STDANO_INLINE Raw load(const void* base, Index at, Dtype) {
-    return STDANO_ISA::load<width>(static_cast<const scalar*>(base) + at);
-  }
-  static STDANO_INLINE void read(const Raw& raw, Dtype, real (&values)[width]) {
-#pragma unroll
-    for (int i = 0; i < width; ++i) values[i] = convert(raw.items[i], real());
-  }
-  template <class Index>
-  static STDANO_INLINE void store(void* base, Index at, Dtype, const real (&values)[width]) {
-    Raw raw;
-#pragma unroll
-    for (int i = 0; i < width; ++i) raw.items[i] = convert(values[i], scalar());
-    STDANO_ISA::store(static_cast<scalar*>(base) + at, raw);
-  }
-};
-
-template <class scalar, class real>
-struct Few<scalar, real, 1> {
-  using Raw = typename Memory<scalar>::Bits;
   template <class Index>
   static STDANO_INLINE Raw load(const void* base, Index at, Dtype dtype) {
-    return Memory<scalar>::load(base, at, dtype);
-  }
-  static STDANO_INLINE void read(Raw raw, Dtype dtype, real (&values)[1]) {
-    values[0] = Memory<scalar>::value(raw, dtype, real());
+    return dtype == Dtype::float32 ? static_cast<const uint32_t*>(base)[at] : static_cast<const uint16_t*>(base)[at];
   }
   template <class Index>
-  static STDANO_INLINE void store(void* base, Index at, Dtype dtype, const real (&values)[1]) {
-    Memory<scalar>::store(base, at, dtype, values[0]);
+  static STDANO_INLINE void store(void* base, Index at, Dtype dtype, Raw raw) {
+    if (dtype == Dtype::float32) {
+      static_cast<uint32_t*>(base)[at] = raw;
+    } else {
+      static_cast<uint16_t*>(base)[at] = static_cast<uint16_t>(raw);
+    }
+  }
+  static STDANO_INLINE float get(Raw raw, Dtype dtype, int = 0) {
+    if (dtype == Dtype::float32) return bit_cast<float>(raw);
+    const uint16_t half = static_cast<uint16_t>(raw);
+    return dtype == Dtype::bfloat16 ? convert(bfloat16{half}, float()) : convert(float16{half}, float());
+  }
+  static STDANO_INLINE void set(Raw& raw, Dtype dtype, float value, int = 0) {
+    raw = dtype == Dtype::float32    ? bit_cast<uint32_t>(value)
+          : dtype == Dtype::bfloat16 ? convert(value, bfloat16()).bits
+                                     : convert(value, float16()).bits;
   }
 };
 

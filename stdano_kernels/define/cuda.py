@@ -1,5 +1,5 @@
-"""The printer to CUDA C++: a neuron as inline functions on a few numbers, in structs that csrc/cuda/scan.h takes as
-template arguments. The statements are those that the CPU gets."""
+"""The printer to CUDA C++: a neuron as inline functions on a few numbers, in structs that csrc/cuda/neuron.h takes
+as template arguments. The statements are those that the CPU gets."""
 
 from __future__ import annotations
 

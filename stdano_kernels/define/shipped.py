@@ -59,7 +59,7 @@ def device_files() -> dict[str, str]:
     out = {"device_sizes.h": sizes([p for of_neuron in plans.values() for p in of_neuron])}
     for name, of_neuron in plans.items():
         text = DeviceSource(of_neuron, doubles=True).text()
-        head = '#define STDANO_ISA cuda\n#include "cuda/scan.h"\n\nnamespace stdano::cuda {\n\n'
+        head = '#define STDANO_ISA cuda\n#include "cuda/neuron.h"\n\nnamespace stdano::cuda {\n\n'
         out[f"{name}.cu"] = f"{head}{text}\n}}  // namespace stdano::cuda\n"
     return out
 

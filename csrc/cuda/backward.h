@@ -1,136 +1,12 @@
-// The kernels of a neuron: one thread walks one neuron, or a few neighbouring ones, through all time steps, by the
-// functions that stdano_kernels/define/cuda.py has printed: S (a step), A (its adjoint) and C (what constants make). Fast
-// kernels have void for C: their constants are numbers, from which the host has made `derived`.
-//
-// Forward holds nothing but the state, so a thread takes as many neurons as one access of 16 bytes holds. Backward
-// recomputes a chunk of steps in registers, last chunk first, and takes one neuron a thread. How many steps a chunk has
-// is known where a fast kernel is compiled: a test for each would cut the chunk into pieces, between which little is
-// shared or overlaps.
+// The kernels of a neuron backward, by the functions S, C (see forward.h) and A (the adjoint of a step). A thread takes
+// one neuron, and recomputes a chunk of steps in registers, last chunk first. How many steps a chunk has is known where a
+// fast kernel is compiled: a test for each would cut the chunk into pieces, between which little is shared or overlaps.
 #pragma once
 
-#include "arguments.h"
+#include "forward.h"
 
 namespace stdano {
 namespace STDANO_ISA {
-
-template <bool general>
-using IndexOf = std::conditional_t<general, int64_t, uint32_t>;
-
-// Where state j of a neuron lies in a checkpoint.
-template <class S, class Index>
-STDANO_INLINE Index checkpoint(const Layout& a, int number, int j, Index m) {
-  return static_cast<Index>(number * S::states + j) * static_cast<Index>(a.g.N) + m;
-}
-
-// What constants make for neuron m, and where its states begin.
-template <class C, class real>
-struct NeuronConstants {
-  real constants[C::constants > 0 ? C::constants : 1], derived[kDeviceDerived], rest[kDeviceStates];
-
-  template <class Index>
-  STDANO_INLINE NeuronConstants(const Arguments<real>& a, Index m) {
-    const Index channel = a.has_tables ? channel_of(a, m) : 0;
-#pragma unroll
-    for (int j = 0; j < C::constants; ++j) {
-      const ConstantSource<real>& c = a.constants[j];
-      constants[j] = c.data ? c.data[c.per_neuron ? m : channel] : c.value;
-    }
-    C::derive(constants, derived, rest);
-  }
-};
-
-// The same for all neurons.
-template <class real>
-struct NeuronConstants<void, real> {
-  const real *derived, *rest;
-  template <class Index>
-  STDANO_INLINE NeuronConstants(const Arguments<real>& a, Index) : derived(a.derived), rest(a.rest) {}
-};
-
-// The affine map of a neuron's channel: its input is scale*(x - centre) + shift.
-template <class real>
-struct ChannelMap {
-  real centre, scale, shift;
-
-  template <class Index>
-  STDANO_INLINE void load(const Arguments<real>& a, Index m) {
-    const real* entry = a.affine + channel_of(a, m);
-    centre = entry[0], scale = entry[a.g.channels], shift = entry[2 * a.g.channels];
-  }
-  STDANO_INLINE real operator()(real x) const { return fma_(scale, x - centre, shift); }
-};
-
-template <class S, class C, class scalar, class real, int width>
-__global__ void __launch_bounds__(kForwardThreads, sizeof(real) == 4 ? 4 : 2)
-    forward_kernel(const __grid_constant__ ForwardArguments<real> a) {
-  constexpr bool general = !std::is_void<C>::value;
-  constexpr int K = checkpoint_steps<real>;
-  static_assert(width == 1 || !general, "constants of one neuron a thread");
-  using Index = IndexOf<general>;
-  using Neighbours = Few<scalar, real, width>;
-  const Index m = (static_cast<Index>(blockIdx.x) * kForwardThreads + threadIdx.x) * width;
-  if (m >= static_cast<Index>(a.g.N)) return;
-  const NeuronConstants<C, real> c(a, m);
-  real state[width][S::states];
-  ChannelMap<real> map[width] = {};
-  if (a.has_affine) {
-#pragma unroll
-    for (int i = 0; i < width; ++i) map[i].load(a, m + i);
-  }
-#pragma unroll
-  for (int j = 0; j < S::states; ++j) {
-    Pack<real, width> from;
-    if (a.has_state0) from = load<width>(a.state0[j] + m);
-#pragma unroll
-    for (int i = 0; i < width; ++i) state[i][j] = a.has_state0 ? from.items[i] : c.rest[j];
-  }
-  const auto save = [&](real* to, int j) {
-    Pack<real, width> values;
-#pragma unroll
-    for (int i = 0; i < width; ++i) values.items[i] = state[i][j];
-    store(to, values);
-  };
-
-  Index at = offset(a, m);
-  typename Neighbours::Raw next{};
-  if (a.steps > 0) next = Neighbours::load(a.x, at, a.dtype);
-  for (int t = 0; t < a.steps; ++t, at += static_cast<Index>(a.g.inner)) {
-    real in[width], spikes[width];
-    Neighbours::read(next, a.dtype, in);
-    if (t + 1 < a.steps) next = Neighbours::load(a.x, at + static_cast<Index>(a.g.inner), a.dtype);
-    if (a.has_checkpoints && t > 0 && t % K == 0) {
-#pragma unroll
-      for (int j = 0; j < S::states; ++j) save(a.checkpoints + checkpoint<S>(a, t / K - 1, j, m), j);
-    }
-#pragma unroll
-    for (int i = 0; i < width; ++i) {
-      if (a.has_affine) in[i] = map[i](in[i]);
-      real u[S::spikes > 0 ? S::spikes : 1];
-      spikes[i] = S::step(in[i], state[i], c.derived, a.alpha, state[i], u);
-    }
-    if (a.has_codes) {
-      Pack<uint8_t, width> codes{};
-      if (!a.is_first) codes = load<width>(a.codes + at);
-#pragma unroll
-      for (int i = 0; i < width; ++i) codes.items[i] |= static_cast<uint8_t>((spikes[i] != 0 ? 1 : 0) << a.bit);
-      store(a.codes + at, codes);
-    } else if (a.has_spikes) {
-      Neighbours::store(a.spikes, at, a.dtype, spikes);
-    }
-    if constexpr (general) {
-#pragma unroll 1
-      for (int q = 0; q < a.sequences; ++q) {
-        real value = state[0][0];
-#pragma unroll
-        for (int j = 1; j < S::states; ++j) value = a.which[q] == j ? state[0][j] : value;
-        Memory<scalar>::store(a.sequence[q], at, a.dtype, value);
-      }
-    }
-  }
-  if (!a.has_state) return;
-#pragma unroll
-  for (int j = 0; j < S::states; ++j) save(a.state[j] + m, j);
-}
 
 // The way back of one neuron. `steps`: 4, all of them; 8, a multiple of it; 0, any number.
 template <class S, class A, class C, class scalar, class real, int steps>
@@ -138,7 +14,7 @@ struct WayBack {
   static constexpr bool general = !std::is_void<C>::value;
   static constexpr int K = general ? checkpoint_steps<real> : steps;
   using Index = IndexOf<general>;
-  using Values = Memory<scalar>;
+  using Values = Few<scalar, real, 1>;
 
   const BackwardArguments<real>& a;
   const Index m;
@@ -185,10 +61,10 @@ struct WayBack {
     v.start = offset(a, m) + static_cast<Index>(first) * static_cast<Index>(a.g.inner);
     v.count = count;
     v.closes = a.closes && first + count == a.steps;
-    typename Values::Bits x_bits[K] = {}, gradient_bits[K] = {};
+    typename Values::Raw x[K] = {}, grad_spikes[K] = {};
     each(v, [&](int k, Index at) {
-      x_bits[k] = Values::load(a.x, at, a.dtype);
-      gradient_bits[k] = Values::load(a.grad_spikes, at, a.dtype);
+      x[k] = Values::load(a.x, at, a.dtype);
+      grad_spikes[k] = Values::load(a.grad_spikes, at, a.dtype);
     });
 #pragma unroll
     for (int j = 0; j < S::states; ++j) {
@@ -200,8 +76,8 @@ struct WayBack {
     }
 #pragma unroll
     for (int k = 0; k < K; ++k) {
-      v.in[k] = Values::value(x_bits[k], a.dtype, real());
-      v.g[k] = Values::value(gradient_bits[k], a.dtype, real());
+      v.in[k] = Values::get(x[k], a.dtype);
+      v.g[k] = Values::get(grad_spikes[k], a.dtype);
     }
     if (a.has_codes) from_codes(v);
     if (a.has_affine) {
@@ -221,7 +97,11 @@ struct WayBack {
         return;
       }
     }
-    each(v, [&](int k, Index at) { Values::store(a.grad_x, at, a.dtype, v.g[k]); });
+    each(v, [&](int k, Index at) {
+      typename Values::Raw out;
+      Values::set(out, a.dtype, v.g[k]);
+      Values::store(a.grad_x, at, a.dtype, out);
+    });
   }
 
   // Through the steps of a chunk from `begin` on, and back. By fours, so that a short chunk costs less.
@@ -279,7 +159,7 @@ struct WayBack {
     map.load(a, m);
     real of_shift = 0, of_scale = 0;
     each(v, [&](int k, Index at) {
-      const real x = Values::value(Values::load(a.x, at, a.dtype), a.dtype, real());
+      const real x = Values::get(Values::load(a.x, at, a.dtype), a.dtype);
       of_shift += v.g[k];
       of_scale = fma_(v.g[k], x - map.centre, of_scale);
       v.g[k] = map.scale * v.g[k];
@@ -299,7 +179,7 @@ struct WayBack {
   STDANO_INLINE void add_sequences(Index at) {
 #pragma unroll 1
     for (int q = 0; q < a.sequences; ++q) {
-      const real more = Values::value(Values::load(a.grad_sequence[q], at, a.dtype), a.dtype, real());
+      const real more = Values::get(Values::load(a.grad_sequence[q], at, a.dtype), a.dtype);
 #pragma unroll
       for (int j = 0; j < S::states; ++j) gradient[j] = a.which[q] == j ? gradient[j] + more : gradient[j];
     }
@@ -346,33 +226,6 @@ __global__ void __launch_bounds__(kBackwardThreads, sizeof(real) == 8 || !std::i
       if (a.partial[j]) a.partial[j][thread] = of_constants[j][own];
     }
   }
-}
-
-template <class S, class A, class scalar>
-FastKernels make_fast() {
-  constexpr int width = S::is_long ? 4 : 16 / sizeof(scalar);
-  return {forward_kernel<S, void, scalar, float, width>, backward_kernel<S, A, void, scalar, float, 4>,
-          backward_kernel<S, A, void, scalar, float, 8>, width};
-}
-
-template <class S, class A, class C, bool doubles>
-DeviceNeuron make_neuron(const char* name, int surrogate) {
-  DeviceNeuron out{};
-  out.name = name;
-  out.states = S::states;
-  out.constants = C::constants;
-  out.surrogate = surrogate;
-  out.is_long = S::is_long;
-  out.derive = C::template derive<float>;
-  out.general = {forward_kernel<S, C, AnyFloat, float, 1>, backward_kernel<S, A, C, AnyFloat, float, 0>};
-  if constexpr (doubles) {  // for checks
-    out.derive_double = C::template derive<double>;
-    out.general_double = {forward_kernel<S, C, double, double, 1>, backward_kernel<S, A, C, double, double, 0>};
-  }
-  out.of_float32 = make_fast<S, A, float>();
-  out.of_bfloat16 = make_fast<S, A, bfloat16>();
-  out.of_float16 = make_fast<S, A, float16>();
-  return out;
 }
 
 }  // namespace STDANO_ISA
