@@ -84,7 +84,12 @@ MUTATIONS = {
     "affine: without shift": (AHEAD, "return fma_(scale, x - centre, shift)", "return scale * (x - centre)", BITS),
     "affine: without centre": (AHEAD, "return fma_(scale, x - centre, shift)", "return fma_(scale, x, shift)", BITS),
     "affine: gradient not scaled": (BACK, "v.g[k] = map.scale * v.g[k];", ";", BITS),
-    "affine: sum for scale without x": (BACK, "fma_(v.g[k], x - map.centre, of_scale)", "of_scale + v.g[k]", "sum_scale"),
+    "affine: sum for scale without x": (
+        BACK,
+        "fma_(v.g[k], x - map.centre, of_scale)",
+        "of_scale + v.g[k]",
+        "sum_scale",
+    ),
     "affine: sum for shift, scaled": (BACK, "of_shift += v.g[k]", "of_shift += map.scale * v.g[k]", "sum_shift"),
     "super neuron: fired for silent": (BACK, "!= 0 ? fired : silent", "!= 0 ? silent : fired", BITS),
     "super neuron: the last neuron alone": (BACK, "v.g[k] = a.sum[at] + v.g[k];", ";", BITS),
