@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 import torch
-from kernels_common import FUNCTIONS, NEURONS, PAPER, make_cotangents, make_state, make_x
+from kernels_common import FUNCTIONS, LEAKY, NEURONS, PAPER, make_cotangents, make_state, make_x
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -59,7 +59,7 @@ def _function(neuron, device, backend):
         )
         return plain + spikes + v_seq + sum(final)
 
-    return forward, (tau, v_threshold), ()
+    return forward, (tau, v_threshold) if neuron in LEAKY else (v_threshold,), ()
 
 
 def _bn_neuron(neuron, device, backend, training, momentum=0.1, group=None):

@@ -78,10 +78,10 @@ def test_waits_are_noticed(wait):
 def test_the_launchers_of_triton_do_not_wait(monkeypatch):
     """What they do around a launch, in Python too."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-    from _gpu_code import recorded_calls, recorded_channel_calls
+    from _triton_code import recorded_calls, recorded_channel_calls
 
     with no_waits():
         for neuron in NEURONS:
-            for sums in (False, True):
-                recorded_calls(neuron, torch.float32, 0, False, sums, 0, torch.ones(3, 4) if sums else None)
-        recorded_channel_calls(torch.float32, 0, False, 7, 0)
+            for learned in (False, True):
+                recorded_calls(neuron, kinds=("channel", "neuron") if learned else ("number",), affine=learned)
+        recorded_channel_calls(tuple(NEURONS))

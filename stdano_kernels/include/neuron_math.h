@@ -151,20 +151,15 @@ STDANO_INLINE real tanh_(real x) {
   return copysign_(w * reciprocal(w + real(2)), x);
 }
 
-// exp(x) for any x: 0 below the range of normal numbers, infinity above that of all.
-STDANO_INLINE float exp_(float x) {
-  const float top = 88.7228f;
-  const Exponential<float> e = exponential((x > top ? top : x) - 0.693147182f);  // half of it, which always fits
-  const float half = fma_(e.scale, e.fraction, e.scale);
-  const float value = x < lowest_exponent<float>() ? 0.0f : half + half;
-  return x > top ? INFINITY : value;
-}
-STDANO_INLINE double exp_(double x) {
-  const double top = 709.78;
-  const Exponential<double> e = exponential((x > top ? top : x) - 0.69314718055994531);
-  const double half = fma_(e.scale, e.fraction, e.scale);
-  const double value = x < lowest_exponent<double>() ? 0.0 : half + half;
-  return x > top ? static_cast<double>(INFINITY) : value;
+// exp(x) for any x, the square of exp(x/2), at most 3 ulp off: 0 below the range of normal numbers, infinity above that
+// of all.
+template <class real>
+STDANO_INLINE real exp_(real x) {
+  const real top = sizeof(real) == 4 ? real(88.7228) : real(709.78);
+  const Exponential<real> e = exponential(real(0.5) * (x > top ? top : x));
+  const real root = fma_(e.scale, e.fraction, e.scale);
+  const real value = x < lowest_exponent<real>() ? real(0) : root * root;
+  return x > top ? static_cast<real>(INFINITY) : value;
 }
 
 // arctan, at most 2 ulp off: an odd minimax polynomial up to 1, beyond it the complement of the reciprocal's. What

@@ -77,10 +77,10 @@ def exp_or_zero(x):
 
 @triton.jit
 def exp(x):
-    """exp(x) for any x: 0 below the range of normal numbers, infinity above that of all."""
+    """exp(x) for any x, the square of exp(x/2): 0 below the range of normal numbers, infinity above that of all."""
     too_large = x > 88.7228
-    half = exp_negative(tl.where(too_large, 88.7228, x) - 0.693147182)  # which always fits
-    return tl.where(too_large, float("inf"), tl.where(x < LOWEST, 0.0, half + half))
+    root = exp_negative(0.5 * tl.where(too_large, 88.7228, x))
+    return tl.where(too_large, float("inf"), tl.where(x < LOWEST, 0.0, root * root))
 
 
 @triton.jit

@@ -163,8 +163,10 @@ def adjoint_of_chunk(
                 own, grads, parts = LAST_ADJOINT(gs[k], xn, before[k], derived, alpha)
             else:
                 own, grads, parts = ADJOINT(gs[k], grads, xn, before[k], derived, alpha)
-            of_derived = plus(of_derived, parts)
-            of_affine = plus(of_affine, (own, own * x[k]))
+            if len(of_derived) > 0:
+                of_derived = plus(of_derived, parts)
+            if len(of_affine) > 0:
+                of_affine = plus(of_affine, (own, own * x[k]))
         gx = (own,) + gx
     return gx, grads, of_derived, of_affine
 

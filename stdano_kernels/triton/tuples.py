@@ -45,7 +45,7 @@ def zeros(COUNT: tl.constexpr, like, dtype: tl.constexpr):
 
 @triton.jit
 def plus(a, b):
-    """The sums of as many as a has."""
+    """Of as many each: Triton 3.5 does not see where in a call's arguments a tuple ends and the next one begins."""
     sums = ()
     for i in tl.static_range(len(a)):
         sums = sums + (a[i] + b[i],)
