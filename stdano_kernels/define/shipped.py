@@ -47,10 +47,10 @@ def header() -> str:
 
 
 def device_plans(name: str) -> list[Plan]:
-    """The settings of a neuron that have CUDA kernels; Triton serves the others. Surrogates cost little here: they
-    share the kernels."""
-    settings = [Variant(reset=reset, surrogate=surrogate) for reset in ("zero", "soft") for surrogate in SHAPES]
-    return [plan(trace(NEURONS[name], variant)) for variant in settings]
+    """The settings of a neuron that have CUDA kernels: those above with every surrogate, which cost little here because
+    they share the kernels. Triton serves the others."""
+    of_cpu = dict.fromkeys((v.reset, v.options) for v in variants(name))
+    return [plan(trace(NEURONS[name], Variant(*own, surrogate))) for own in of_cpu for surrogate in SHAPES]
 
 
 def device_files() -> dict[str, str]:
