@@ -6,9 +6,10 @@ STDANO_CUDA=0 leaves them out. Otherwise the install succeeds whatever is missin
 ``stdano_kernels.backends()`` says what is missing.
 """
 
-import importlib.util
+import importlib
 import os
 import sys
+import types
 from pathlib import Path
 
 from setuptools import setup
@@ -19,7 +20,8 @@ from setuptools.errors import PlatformError
 # of their own, which vector code then joins again with masks: without it SLIF's adjoint takes a third of the time.
 CXX_FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-thread-jumps"]
 CXX_FLAGS += ["-fvisibility=hidden"]  # thousands of templates' names would be a tenth of the library
-NVCC_FLAGS = ["-O3", "-fmad=false", "--threads=2", "-Xcompiler=-ffp-contract=off"]
+# -O1 is about the host's code, which takes arguments to launches; kernels are compiled with all optimisations anyway.
+NVCC_FLAGS = ["-O1", "-fmad=false", "--threads=2", "-Xcompiler=-ffp-contract=off"]
 STABLE_ABI = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DPy_LIMITED_API=0x030A0000"]
 
 CPU_SOURCES = [
@@ -29,27 +31,23 @@ CPU_SOURCES = [
     "csrc/cpu/ops.cpp",
     "csrc/ops.cpp",
 ]
-CUDA_SOURCES = [
-    "csrc/cuda/ops.cpp",
-    "csrc/cuda/lif.cu",
-    "csrc/cuda/llif.cu",
-    "csrc/cuda/slif.cu",
-    "csrc/cuda/channels.cu",
-    "csrc/cuda/super_neuron.cu",
-    "csrc/cuda/sums.cu",
-]
+CUDA_SOURCES = ["csrc/cuda/ops.cpp", "csrc/cuda/launch.cu"]  # and what is printed
 ROOT = Path(__file__).parent
+PRINTED = ROOT / "build" / "printed"  # the neurons as C++, written by the build
+INCLUDE_DIRS = [str(ROOT / "csrc"), str(ROOT / "stdano_kernels" / "include"), str(PRINTED)]
 
 
-def load_toolkit_module():
-    """stdano_kernels/toolkit.py by itself: the package around it loads what is only now being built."""
-    spec = importlib.util.spec_from_file_location("toolkit", ROOT / "stdano_kernels" / "toolkit.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def load(name):
+    """A module of stdano_kernels without what stands in the package's __init__.py, which loads what is only now being
+    built."""
+    if "stdano_kernels" not in sys.modules:
+        package = types.ModuleType("stdano_kernels")
+        package.__path__ = [str(ROOT / "stdano_kernels")]
+        sys.modules["stdano_kernels"] = package
+    return importlib.import_module(f"stdano_kernels.{name}")
 
 
-toolkit = load_toolkit_module()
+toolkit = load("toolkit")
 
 
 def prepare_cuda():
@@ -111,6 +109,7 @@ def compiled_extensions():
             self.extensions = [e for e in self.extensions if e not in self.failed]  # what later steps copy
 
         def run(self):
+            load("define.shipped").write(PRINTED)
             if no_cuda:
                 if asked_for_cuda:
                     raise CudaMissing(no_cuda)
@@ -137,6 +136,7 @@ def compiled_extensions():
         CppExtension(
             "stdano_kernels._C",
             CPU_SOURCES,
+            include_dirs=INCLUDE_DIRS,
             extra_compile_args={"cxx": CXX_FLAGS + STABLE_ABI},
             py_limited_api=True,
         )
@@ -145,7 +145,8 @@ def compiled_extensions():
         extensions.append(
             CUDAExtension(
                 "stdano_kernels._C_cuda",
-                CUDA_SOURCES,
+                CUDA_SOURCES + [f"build/printed/neurons{k}.cu" for k in range(load("define.shipped").DEVICE_FILES)],
+                include_dirs=INCLUDE_DIRS,
                 extra_compile_args={"cxx": CXX_FLAGS + STABLE_ABI + ["-DUSE_CUDA"], "nvcc": nvcc_flags},
                 py_limited_api=True,
             )

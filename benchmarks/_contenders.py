@@ -2,7 +2,8 @@
 
 PyTorch and SpikingJelly each get two tries, and the table shows the faster one, so that no opponent is weak by the way
 it is written: the reference backend and the plain equations below; LIFNode as it comes and with LIF's equations.
-_composed.py has the contenders of what stands around a neuron: BatchNorm, and the super neuron.
+_composed.py has the contenders of what stands around a neuron: BatchNorm, and the super neuron; _own.py those of a
+neuron that is declared there.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import torch
 from torch import Tensor
 
 import stdano_kernels
-from stdano_kernels import registration
 
-NEURONS = registration.NEURONS
-OPPONENTS = ("eager", "compile", "spikingjelly", "unfused")  # unfused: stdano's neurons beside F.batch_norm
+NEURONS = ("lif", "llif", "slif")  # the paper's
+# unfused: stdano's neurons beside F.batch_norm; shipped_lif: stdano's LIF, for a neuron of one's own
+OPPONENTS = ("eager", "compile", "spikingjelly", "unfused", "shipped_lif")
 
 Function = Callable[..., Tensor]  # of x and the case's further leaves
 
@@ -49,7 +50,10 @@ class _Spike(torch.autograd.Function):
         return grad * (1 - u.abs()).clamp(min=0)
 
 
-def _computed_in(x: Tensor) -> Tensor:
+fire = _Spike.apply
+
+
+def computed_in(x: Tensor) -> Tensor:
     """Half precision is computed in float32 by every contender that lets us choose."""
     return x if x.dtype == torch.float64 else x.float()
 
@@ -58,9 +62,9 @@ def plain_lif(x: Tensor, tau: float = 2.0, threshold: float = 1.0) -> Tensor:
     """LIF as one writes it down: h = a*v + x, s = h >= threshold, v = (1 - s)*h."""
     a, spikes = math.exp(-1 / tau), []
     v: Tensor | float = 0.0
-    for xt in _computed_in(x).unbind(0):
+    for xt in computed_in(x).unbind(0):
         h = a * v + xt
-        s = _Spike.apply(h - threshold)
+        s = fire(h - threshold)
         v = (1 - s) * h
         spikes.append(s)
     return torch.stack(spikes).to(x.dtype)
@@ -71,9 +75,9 @@ def plain_llif(x: Tensor, tau: float = 2.0, threshold: float = 1.0, gamma: float
     a, spikes = math.exp(-1 / tau), []
     v: Tensor | float = 0.0
     theta: Tensor | float = threshold
-    for xt in _computed_in(x).unbind(0):
+    for xt in computed_in(x).unbind(0):
         h = a * v + xt
-        s = _Spike.apply(h - theta)
+        s = fire(h - theta)
         v = (1 - s) * h
         theta = theta + gamma * torch.tanh(torch.relu(-xt))
         spikes.append(s)
@@ -85,10 +89,10 @@ def plain_slif(x: Tensor, tau: float = 2.0, threshold: float = 1.0, beta: float 
     a: Tensor | float = math.exp(-1 / tau)
     v: Tensor | float = 0.0
     spikes = []
-    for xt in _computed_in(x).unbind(0):
+    for xt in computed_in(x).unbind(0):
         h = a * v + xt
         u = h - threshold
-        s = _Spike.apply(u)
+        s = fire(u)
         v = h - s * threshold
         a = torch.exp(-1 / (tau - beta * torch.tanh(s * u)).clamp(min=tau_min))
         spikes.append(s)

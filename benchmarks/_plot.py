@@ -20,9 +20,9 @@ from matplotlib.patches import Patch
 
 from stdano.memory import MMAP_LIMIT
 
-NAMES = {"eager": "PyTorch eager", "compile": "torch.compile", "spikingjelly": "SpikingJelly LIFNode"}
-NAMES["unfused"] = "stdano's neurons and F.batch_norm"
-OPPONENT_COLORS = dict(zip(OPPONENTS, ("#8c9bab", "#3b6ea5", "#d08c3c", "#4f9a6b"), strict=True))
+NAMES = {"eager": "PyTorch eager", "compile": "torch.compile", "spikingjelly": "SpikingJelly"}
+NAMES |= {"unfused": "stdano's neurons and F.batch_norm", "shipped_lif": "stdano's LIF"}
+OPPONENT_COLORS = dict(zip(OPPONENTS, ("#8c9bab", "#3b6ea5", "#d08c3c", "#4f9a6b", "#8a6fb0"), strict=True))
 NEURON_COLORS = dict(zip(NEURONS, ("#3b6ea5", "#c1543f", "#4f9a6b"), strict=True))
 
 LOWEST = 0.25  # of the axis of speed-ups
@@ -72,7 +72,8 @@ def _bars(axis: Axes, results: Sequence[Result]) -> None:
     opponents = [o for o in OPPONENTS if any(r.speed_up(o) for r in chosen)]
     with_marks = (first.dtype, first.device, chosen[0].case.steps) == ("float32", "cpu", 4)
     with_marks &= len(first.shape) == 2 or first.shape == MARK_SHAPE
-    width, highest = 0.27, 1.0
+    with_marks &= any((r.case.neuron, r.case.passes) == (m.neuron, m.passes) for r in chosen for m in MARKS)
+    width, highest = min(0.27, 0.9 / max(1, len(opponents))), 1.0
     for i, result in enumerate(chosen):
         bars = [(o, s) for o in opponents if (s := result.speed_up(o)) is not None]
         for j, (opponent, times) in enumerate(bars):

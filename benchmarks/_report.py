@@ -167,6 +167,7 @@ def append(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 TITLES = {"eager": "eager", "compile": "compile", "spikingjelly": "SpikingJelly", "unfused": "unfused"}
+TITLES["shipped_lif"] = "stdano's LIF"
 COLUMNS_BEFORE = ["neuron", "pass", "backend", "dtype", "T", "N", "ms", "±IQR", "Gelem/s", "GB/s", "x copy", "of copy"]
 
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 from _composed import bn_case, composed_contenders, super_case
 from _contenders import OPPONENTS, Contender, contenders
+from _own import own_case, own_contenders
 from _report import Result, append, csv_rows, machine
 from _timing import Bench, Case, Patience
 from _vgg import vgg_case, vgg_peaks
 
-SECTIONS = ("neurons", "super_neuron", "batch_norm", "memory")
+SECTIONS = ("neurons", "own_neuron", "super_neuron", "batch_norm", "memory")
 PASSES = ("train", "forward")
 T_SCALING = (1, 2, 4, 8, 16, 32, 64)
 N_SCALING = (1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000, 2_000_000, 4_000_000)
@@ -29,6 +30,13 @@ def neuron_cases(options: argparse.Namespace) -> list[Case]:
         for neuron in options.neuron
         for passes in PASSES
     ]
+
+
+def own_cases(options: argparse.Namespace) -> list[Case]:
+    """A neuron that is declared in the benchmark; in the first dtype and at the first size and T alone."""
+    steps = options.time_steps[0]
+    shape = (steps, options.elements[0] // steps)
+    return [own_case(passes, options.dtype[0], shape, options.device) for passes in PASSES]
 
 
 def composed_cases(options: argparse.Namespace, section: str) -> list[Case]:
@@ -59,10 +67,12 @@ class Run:
         """One case; of what is composed of neurons the peak memory of a train step too."""
         options, composed = self.options, bool(case.leaves)
         compiled = opponents and not options.no_compile
+        spikingjelly = opponents and not options.no_spikingjelly
         if composed:
             chosen = composed_contenders(case, compiled)
+        elif case.neuron == "own_alif":
+            chosen = own_contenders(case, compiled, spikingjelly)
         else:
-            spikingjelly = opponents and not options.no_spikingjelly
             chosen = contenders(case.neuron, case.device, case.passes == "train", compiled, spikingjelly)
         chosen = [c for c in chosen if self._wanted(case, c, opponents)]
         rounds = self.rounds if opponents else self.rounds // 2 + 1

@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from _gpu_code import ARCHITECTURES, Code, cuda_code, triton_channel_code, triton_code
+from _gpu_code import ARCHITECTURES, Code, cuda_code
+from _triton_code import triton_channel_code, triton_code
 
 import stdano_kernels
 

@@ -12,6 +12,9 @@ bytes on buffers of the same size. "Eager" and "compile" are PyTorch without std
 reference backend and of plain equations; both are in the CSV. Contenders run in turn, in short rounds, so that a
 change of the machine's speed meets all of them.
 
+own_neuron: the same for a neuron that the benchmark declares itself (ALIF, a dozen lines), whose kernels are compiled
+at their first use; against the same step in PyTorch, eager and compiled, as a node of SpikingJelly, and stdano's LIF.
+
 super_neuron, batch_norm: the same for super_neuron of all three neurons and for bn_neuron, with statistics of the
 batch, on x: [T, B, C, H, W]. "Unfused" is stdano's neurons with F.batch_norm before or after them. The bytes that
 cannot be avoided are counted as above, although statistics take another pass over x. And the peak extra memory of a
@@ -43,7 +46,7 @@ from _contenders import NEURONS, spikingjelly_version
 from _marks import MARK_HEADER, MARK_SHAPE, marks
 from _options import positive
 from _report import MEMORY_HEADER, check_header, header, markdown, memory_table, table
-from _sections import SECTIONS, Run, composed_cases, flatness, memory_cases, neuron_cases
+from _sections import SECTIONS, Run, composed_cases, flatness, memory_cases, neuron_cases, own_cases
 from _timing import DTYPES
 
 from stdano import keep_freed_memory
@@ -141,23 +144,26 @@ def main(argv: list[str] | None = None) -> int:
     ]
 
     neurons = neuron_cases(options) if "neurons" in options.section else []
+    own = own_cases(options) if "own_neuron" in options.section else []
     composed = [c for s in ("super_neuron", "batch_norm") if s in options.section for c in composed_cases(options, s)]
     networks = memory_cases(options) if "memory" in options.section else []
-    results, progress, count = [], Console(stderr=True), len(neurons) + len(composed) + len(networks)
-    for i, case in enumerate([*neurons, *composed, *networks]):
+    results, progress, count = [], Console(stderr=True), len(neurons) + len(own) + len(composed) + len(networks)
+    for i, case in enumerate([*neurons, *own, *composed, *networks]):
         progress.print(f"{i + 1}/{count} {case.neuron} {case.passes} {case.dtype} {list(case.shape)}", highlight=False)
         results.append(run.peaks(case) if case in networks else run.measure(case))
     if neurons and not options.no_scaling:
         progress.print("time per element over T and N")
     over_t, over_n = run.scaling()
-    timed = results[: len(neurons) + len(composed)]
+    timed = results[: len(neurons) + len(own) + len(composed)]
     others = max((r.others for r in (*timed, *over_t, *over_n)), default=0.0)
     if timed:
         facts.append(f"other programs used up to {others:.1f} cores; distrust cases with a note on that")
         draw(options.plot, timed, over_t, over_n, f"{run.about}; torch {torch.__version__}")
 
     parts = [("Throughput", results[: len(neurons)], ("eager", "compile", "spikingjelly"))]
-    parts.append(("Super neuron, BatchNorm and neuron", timed[len(neurons) :], ("eager", "compile", "unfused")))
+    of_own, of_composed = timed[len(neurons) : len(neurons) + len(own)], timed[len(neurons) + len(own) :]
+    parts.append(("Own neuron", of_own, ("eager", "compile", "spikingjelly", "shipped_lif")))
+    parts.append(("Super neuron, BatchNorm and neuron", of_composed, ("eager", "compile", "unfused")))
     tables = [
         (f"{title}; opponents: ms, and how many times faster stdano is", header(opponents), table(part, opponents))
         for title, part, opponents in parts

@@ -2,15 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
+
+#include "rows.h"
 
 namespace stdano {
 
 // Time steps between two checkpoints of the state, and so the longest sequence that keeps x alone for backward. A
 // device recomputes them in registers, of which a thread has few; stdano_kernels/fakes.py knows the numbers.
 constexpr int64_t kCheckpointSteps = 16;
-constexpr int64_t kDeviceCheckpointSteps = 8, kDeviceCheckpointStepsDouble = 4;
+constexpr int64_t kDeviceCheckpointSteps = 8, kDeviceCheckpointStepsDouble = 1;
 
-enum class Neuron { lif, llif, slif };
 enum class Dtype { float32, float64, bfloat16, float16 };
 
 // A dense tensor [T, ...] in memory order: [outer][T][inner]. Neuron m of N = outer*inner lies at
@@ -19,84 +21,101 @@ struct Geometry {
   int64_t T, N, inner, channels, channel_stride;
 };
 
-struct Options {
-  Neuron neuron;
-  Dtype dtype;            // of x, spikes, v_seq and their gradients; everything else is float32, or float64 with it
-  bool soft_reset, linear_decay, decay_input, soft_spike, detach_reset, detach_adapt;
-  int64_t surrogate;
-  double v_reset, rate, tau_min, alpha;
-  double tau, threshold;  // where the tensors below are null
+// A constant of a call: a number, or where `data` is given a tensor with an element for each channel, or for each neuron.
+struct ConstantValue {
+  double value = 0;
+  const void* data = nullptr;
+  bool per_neuron = false;
 };
 
-// Null: not given, not wanted. affine [3][channels] holds centre, scale and shift: the neuron's input is then
-// scale*(x - centre) + shift.
+// A neuron and its constants. `kernels` is the compiled one of a backend.
+template <class Kernels>
+struct Member {
+  const Kernels* kernels;
+  std::vector<ConstantValue> constants;
+  double alpha;
+};
+
+// Null and empty: not given, not wanted. dtype is that of x, spikes, sequences and their gradients; everything else is
+// float32, or float64 with it. affine [3][channels] holds centre, scale and shift: the neuron's input is then
+// scale*(x - centre) + shift. A sequence is a state's values after every step: sequences[k] of state number which[k].
+template <class Kernels>
 struct ForwardCall {
   Geometry g;
-  Options o;
-  const void *x, *v0, *adapt0, *tau, *threshold, *affine;
-  void *spikes, *v, *adapt, *v_seq, *checkpoints;  // checkpoints [(T-1)/K][1 or 2][N]
+  Dtype dtype;
+  Member<Kernels> neuron;
+  const void *x, *affine;
+  std::vector<const void*> state0;
+  void* spikes;
+  std::vector<void*> state, sequences;
+  std::vector<int64_t> which;
+  void* checkpoints;  // [(T-1)/K][states][N]
 };
 
+// grad_constants[j] is where the gradient of constant j goes if that is one a neuron; of the others there are partial
+// `sums`, in an order of the backend's own, of which there are constants + 2 for each channel: of the constants, of shift,
+// and of scale, which is that of the neuron's input times x - centre.
+template <class Kernels>
 struct BackwardCall {
   Geometry g;
-  Options o;
-  const void *x, *v0, *adapt0, *tau, *threshold, *affine, *checkpoints;
-  const void *grad_spikes, *grad_v, *grad_adapt, *grad_v_seq;
-  void *grad_x, *grad_v0, *grad_adapt0;
-  double* grad_constants;  // partial sums (ConstantSum), in an order of the backend's own
+  Dtype dtype;
+  Member<Kernels> neuron;
+  const void *x, *affine, *grad_spikes, *checkpoints;
+  std::vector<const void*> state0, grad_state, grad_sequences;
+  std::vector<int64_t> which;
+  void* grad_x;
+  std::vector<void*> grad_state0, grad_constants;
+  double* sums;
 };
 
-// What a backward call sums up for each channel: the gradients of tau, v_threshold and shift, and of scale, which is
-// that of the neuron's input times x - centre.
-enum ConstantSum { sum_tau, sum_threshold, sum_shift, sum_scale, constant_sums };
-
-// The neurons of a super neuron: bit k of `present`, and of a code, is that of Neuron k; o[k] are its settings.
-constexpr int kSuperNeurons = 3;
-struct SuperNeurons {
-  int64_t present;
-  Options o[kSuperNeurons];
-};
+// The neurons of a super neuron: bit k of a code is the spike of the k-th. They start at rest and have numbers for
+// constants.
+constexpr int kMostMembers = 8;
+template <class Kernels>
+using Members = std::vector<Member<Kernels>>;
 
 // Spikes of all neurons as a code each element, and for each neuron and channel their number.
+template <class Kernels>
 struct EncodeCall {
   Geometry g;
-  SuperNeurons neurons;
+  Dtype dtype;
+  Members<Kernels> members;
   const void* x;
   uint8_t* codes;
-  double* sums;  // partial sums for kSuperNeurons counts
+  double* sums;  // partial sums, a count for each neuron
 };
 
-// y = table[0] + (spike of LIF: table[1]) + (of LLIF: table[2]) + (of SLIF: table[3]), added up in this order; table is
-// [4][channels].
+// y = table[0] + (spike of the first neuron: table[1]) + ..., added up in this order; table is [1 + neurons][channels].
 struct DecodeCall {
   Geometry g;
   Dtype dtype;  // of y
+  int members;
   const uint8_t* codes;
   const void* table;
   void* y;
 };
-constexpr int kDecodeRows = 1 + kSuperNeurons;
 
-// Sums of a gradient for each channel: all of it, and that of the elements at which neuron k fired.
+// Sums of a gradient for each channel: all of it, and that of the elements at which each neuron fired.
 struct SuperSumsCall {
   Geometry g;
   Dtype dtype;
+  int members;
   const uint8_t* codes;
   const void* grad;
-  double* sums;  // partial sums for kSuperSums
+  double* sums;  // 1 + members
 };
-constexpr int kSuperSums = 1 + kSuperNeurons;
 
-// grad_x = sum over k, from LIF to SLIF, of neuron k's adjoint for gs = fma(a, grad, fired ? fired_k : silent_k), where
-// table [9][channels] holds a, silent and fired of LIF, of LLIF, of SLIF.
+// grad_x = sum over the neurons, in their order, of neuron k's adjoint for gs = fma(a, grad, fired ? fired_k : silent_k),
+// where table [3*neurons][channels] holds a, silent and fired of each.
+template <class Kernels>
 struct SuperBackwardCall {
   Geometry g;
-  SuperNeurons neurons;
+  Dtype dtype;
+  Members<Kernels> members;
   const void *x, *grad, *table;
   const uint8_t* codes;
   void* grad_x;
 };
-constexpr int kSuperBackwardRows = 3 * kSuperNeurons;
 
 // Sums of x and of x*x for each channel.
 struct ChannelSumsCall {

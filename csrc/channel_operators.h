@@ -45,18 +45,17 @@ struct ChannelOperators {
 
   using Codes = std::tuple<Tensor, Tensor>;
 
-  static Codes encode(Tensor x, int64_t neurons, double tau, double v_threshold, std::optional<double> v_reset,
-                      std::optional<double> slif_v_reset, double gamma, double beta, double tau_min, bool linear_decay,
-                      bool decay_input, int64_t surrogate, double alpha, bool detach_reset, bool detach_adapt) {
+  static Codes encode(Tensor x, std::vector<std::string> kernels, std::vector<double> values, double alpha) {
     const typename Device::Guard guard(x);
     const int64_t channels = channels_of(x);
     x = dense(x);
     Tensor codes = empty_like(x, ScalarType::Byte);
-    Tensor counts = torch::stable::new_empty(x, {kSuperNeurons, channels}, ScalarType::Double);
-    EncodeCall call{};
+    EncodeCall<typename Device::Kernels> call{};
     call.g = make_geometry(x, channels);
-    call.neurons = super_neurons(neurons, x, tau, v_threshold, v_reset, slif_v_reset, gamma, beta, tau_min,
-                                 linear_decay, decay_input, surrogate, alpha, detach_reset, detach_adapt);
+    call.dtype = kernel_dtype(x);
+    call.members = make_members(kernels, values, alpha, x);
+    Tensor counts =
+        torch::stable::new_empty(x, {static_cast<int64_t>(call.members.size()), channels}, ScalarType::Double);
     call.x = x.const_data_ptr();
     call.codes = static_cast<uint8_t*>(codes.mutable_data_ptr());
     Device::encode(call, counts);
@@ -65,45 +64,45 @@ struct ChannelOperators {
 
   static Tensor decode(Tensor codes, Tensor table, Tensor like) {
     const typename Device::Guard guard(codes);
-    const int64_t channels = channels_of(codes);
+    const int64_t channels = channels_of(codes), members = table.size(0) - 1;
     STD_TORCH_CHECK(codes.scalar_type() == ScalarType::Byte && is_dense(codes), "stdano: codes must be dense uint8");
-    check_table(table, kDecodeRows, like, "table");
+    check_members(members);
+    check_table(table, 1 + members, like, "table");
     Tensor y = empty_like(codes, like.scalar_type());
-    Device::decode({make_geometry(codes, channels), kernel_dtype(like),
+    Device::decode({make_geometry(codes, channels), kernel_dtype(like), static_cast<int>(members),
                     static_cast<const uint8_t*>(codes.const_data_ptr()), table.const_data_ptr(), y.mutable_data_ptr()},
                    codes);
     return y;
   }
 
-  static Tensor super_sums(Tensor codes, Tensor grad) {
+  static Tensor super_sums(Tensor codes, Tensor grad, int64_t members) {
     const typename Device::Guard guard(codes);
     const int64_t channels = channels_of(codes);
     STD_TORCH_CHECK(codes.scalar_type() == ScalarType::Byte && is_dense(codes), "stdano: codes must be dense uint8");
+    check_members(members);
     grad = in_layout_of(grad, codes, "grad");
-    Tensor sums = torch::stable::new_empty(codes, {kSuperSums, channels}, ScalarType::Double);
-    SuperSumsCall call{make_geometry(codes, channels), kernel_dtype(grad),
+    Tensor sums = torch::stable::new_empty(codes, {1 + members, channels}, ScalarType::Double);
+    SuperSumsCall call{make_geometry(codes, channels), kernel_dtype(grad), static_cast<int>(members),
                        static_cast<const uint8_t*>(codes.const_data_ptr()), grad.const_data_ptr(), nullptr};
     Device::super_sums(call, sums);
     return sums;
   }
 
-  static Tensor super_backward(Tensor grad, Tensor x, Tensor codes, Tensor table, int64_t neurons, double tau,
-                               double v_threshold, std::optional<double> v_reset, std::optional<double> slif_v_reset,
-                               double gamma, double beta, double tau_min, bool linear_decay, bool decay_input,
-                               int64_t surrogate, double alpha, bool detach_reset, bool detach_adapt) {
+  static Tensor super_backward(Tensor grad, Tensor x, Tensor codes, Tensor table, std::vector<std::string> kernels,
+                               std::vector<double> values, double alpha) {
     const typename Device::Guard guard(x);
     const int64_t channels = channels_of(x);
     x = dense(x);
     grad = with_layout_of(grad, x, "grad");
-    check_table(table, kSuperBackwardRows, x, "table");
+    check_table(table, 3 * static_cast<int64_t>(kernels.size()), x, "table");
     STD_TORCH_CHECK(codes.scalar_type() == ScalarType::Byte && codes.dim() == x.dim() && codes.numel() == x.numel() &&
                         codes.get_device_index() == x.get_device_index() && same_layout(codes, x),
                     "stdano: codes must be those that the forward operator returned for x");
     Tensor grad_x = torch::stable::empty_like(x);
-    SuperBackwardCall call{};
+    SuperBackwardCall<typename Device::Kernels> call{};
     call.g = make_geometry(x, channels);
-    call.neurons = super_neurons(neurons, x, tau, v_threshold, v_reset, slif_v_reset, gamma, beta, tau_min,
-                                 linear_decay, decay_input, surrogate, alpha, detach_reset, detach_adapt);
+    call.dtype = kernel_dtype(x);
+    call.members = make_members(kernels, values, alpha, x);
     call.x = x.const_data_ptr();
     call.grad = grad.const_data_ptr();
     call.table = table.const_data_ptr();
@@ -114,18 +113,28 @@ struct ChannelOperators {
   }
 
  private:
-  static SuperNeurons super_neurons(int64_t present, const Tensor& x, double tau, double v_threshold,
-                                    std::optional<double> v_reset, std::optional<double> slif_v_reset, double gamma,
-                                    double beta, double tau_min, bool linear_decay, bool decay_input,
-                                    int64_t surrogate, double alpha, bool detach_reset, bool detach_adapt) {
-    STD_TORCH_CHECK(present > 0 && present < (1 << kSuperNeurons), "stdano: neurons must be a set of bits, 1 to 7");
-    const auto options = [&](Neuron neuron, std::optional<double> reset, double rate) {
-      return make_options(neuron, x, tau, v_threshold, reset, rate, tau_min, linear_decay, decay_input, surrogate,
-                          alpha, false, detach_reset, detach_adapt);
-    };
-    return {present,
-            {options(Neuron::lif, v_reset, 0), options(Neuron::llif, v_reset, gamma),
-             options(Neuron::slif, slif_v_reset, beta)}};
+  static void check_members(int64_t members) {
+    STD_TORCH_CHECK(members >= 1 && members <= kMostMembers, "stdano: a super neuron has 1 to ", kMostMembers,
+                    " neurons, got ", members);
+  }
+
+  // `values`: the constants of all neurons, one after the other.
+  static Members<typename Device::Kernels> make_members(const std::vector<std::string>& kernels,
+                                                        const std::vector<double>& values, double alpha,
+                                                        const Tensor& x) {
+    check_members(static_cast<int64_t>(kernels.size()));
+    Members<typename Device::Kernels> members;
+    size_t next = 0;
+    for (const std::string& name : kernels) {
+      Member<typename Device::Kernels> member{Device::find(name, x), {}, alpha};
+      for (int j = 0; j < member.kernels->constants; ++j) {
+        STD_TORCH_CHECK(next < values.size(), "stdano: too few constants for ", kernels.size(), " neurons");
+        member.constants.push_back({values[next++], nullptr, false});
+      }
+      members.push_back(std::move(member));
+    }
+    STD_TORCH_CHECK(next == values.size(), "stdano: too many constants for ", kernels.size(), " neurons");
+    return members;
   }
 };
 

@@ -138,22 +138,31 @@ inline void check_table(const Tensor& table, int64_t rows, const Tensor& x, cons
                   " rows with an element for each channel of x, in the dtype of the state, on x's device");
 }
 
-// The constants' tensors: one element, or one for each channel of x.
-inline int64_t count_channels(const Tensor& x, const MaybeTensor& tau, const MaybeTensor& threshold,
-                              const MaybeTensor& affine) {
+// Whether a constant has an element for each neuron: the shape of x less its time.
+inline bool is_per_neuron(const Tensor& t, const Tensor& x) {
+  if (t.dim() != x.dim() - 1 || t.dim() == 0) return false;
+  for (int64_t d = 0; d < t.dim(); ++d) {
+    if (t.size(d) != x.size(d + 1)) return false;
+  }
+  return true;
+}
+
+// The channels by which constants differ, 1 for none.
+inline int64_t count_channels(const Tensor& x, const std::vector<Tensor>& constants, const MaybeTensor& affine) {
   int64_t channels = 1;
   if (affine.has_value()) {
     check_table(*affine, 3, x, "affine");
     channels = x.size(2);
   }
-  for (const MaybeTensor* t : {&tau, &threshold}) {
-    if (!t->has_value()) continue;
-    STD_TORCH_CHECK((*t)->scalar_type() == compute_dtype(x) && (*t)->is_contiguous() &&
-                        (*t)->get_device_index() == x.get_device_index(),
-                    "stdano: tau and v_threshold must be contiguous, in the dtype of the state, on x's device");
-    const int64_t n = (*t)->numel();
+  for (const Tensor& t : constants) {
+    STD_TORCH_CHECK(t.scalar_type() == compute_dtype(x) && t.get_device_index() == x.get_device_index(),
+                    "stdano: constants must be in the dtype of the state, on x's device");
+    if (is_per_neuron(t, x)) continue;
+    STD_TORCH_CHECK(t.is_contiguous(), "stdano: constants must be contiguous");
+    const int64_t n = t.numel();
     STD_TORCH_CHECK(n == 1 || (x.dim() >= 3 && n == x.size(2)),
-                    "stdano: tau and v_threshold must have one element, or one for each channel (dimension 2 of x)");
+                    "stdano: constants must have one element, one for each channel (dimension 2 of x), or one for each "
+                    "neuron");
     channels = std::max(channels, n);
   }
   return channels;

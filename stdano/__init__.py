@@ -7,7 +7,19 @@ from stdano_kernels import __version__
 from .memory import keep_freed_memory
 from .nodes import link, neurons, normalised, norms, recomputation, super_neuron
 from .nodes.base import BaseNode
-from .nodes.neurons import LIFNode, LLIFNode, ParametricLIFNode, SLIFNode, reset_net
+from .nodes.neurons import (
+    ALIFNode,
+    CubaLIFNode,
+    IFNode,
+    IntegerLIFNode,
+    LIFNode,
+    LLIFNode,
+    ParametricLIFNode,
+    SLIFNode,
+    node,
+    reset_net,
+    stateless,
+)
 from .nodes.normalised import BatchNormNeuron
 from .nodes.norms import SynchronisedBatchNorm2d
 from .nodes.super_neuron import SuperNeuron
@@ -16,9 +28,13 @@ from .rewrite.folding import fuse_conv_bn
 from .rewrite.fusion import FusionReport, fuse, unfuse
 
 __all__ = [
+    "ALIFNode",
     "BaseNode",
     "BatchNormNeuron",
+    "CubaLIFNode",
     "FusionReport",
+    "IFNode",
+    "IntegerLIFNode",
     "LIFNode",
     "LLIFNode",
     "ParametricLIFNode",
@@ -30,7 +46,9 @@ __all__ = [
     "fuse",
     "fuse_conv_bn",
     "keep_freed_memory",
+    "node",
     "reset_net",
+    "stateless",
     "unfuse",
 ]
 

@@ -166,10 +166,12 @@ class SearchOptions(_Part):
         _between(self, {"alpha_weight_decay": math.inf})
         _choice(self, "order", (1, 2))
         _at_least(self, {"patience": 0})
+        from .nodes.neurons import CANDIDATES
+
         names = self.candidates
-        known = all(name in ("LIF", "LLIF", "SLIF") for name in names)
-        if not names or not known or len(set(names)) != len(names):
-            raise ValueError(f"candidates must be one to three different ones of LIF, LLIF, SLIF, got {names!r}")
+        if not names or any(name not in CANDIDATES for name in names) or len(set(names)) != len(names):
+            allowed = ", ".join(CANDIDATES)
+            raise ValueError(f"candidates must be one to three different ones of {allowed}, got {names!r}")
 
 
 @dataclass(frozen=True)

@@ -4,18 +4,28 @@ __version__ = "0.1.0"
 
 from .backends import BackendStatus, backends
 from .batch_norm import bn_neuron
-from .functional import LIFState, LLIFState, SLIFState, lif, llif, slif
+from .checking import CheckReport, check
+from .define import Constant, DeclarationError, Neuron, Option, State
+from .functional import LIFState, LLIFState, SLIFState, function, lif, llif, slif
 from .mixture import super_neuron
 from .surrogate import SURROGATES
 
 __all__ = [
     "SURROGATES",
     "BackendStatus",
+    "CheckReport",
+    "Constant",
+    "DeclarationError",
     "LIFState",
     "LLIFState",
+    "Neuron",
+    "Option",
     "SLIFState",
+    "State",
     "backends",
     "bn_neuron",
+    "check",
+    "function",
     "lif",
     "llif",
     "slif",

@@ -136,13 +136,13 @@ def _code_error(index: int) -> str | None:
     )
 
 
-def _constant_when_traced(function: Callable) -> Callable:
+def constant_when_traced(function: Callable) -> Callable:
     """torch.compiler.assume_constant_result, which would import the whole compiler together with this package."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
 
-@_constant_when_traced
+@constant_when_traced
 def _missing(backend: str, index: int | None, float64: bool) -> str | None:
     """Why a backend does not serve tensors of its kind of device; None where it does."""
     if backend == "cpu":
@@ -206,7 +206,7 @@ def _device_status(name: str) -> BackendStatus:
     return BackendStatus(True, what, details)
 
 
-@_constant_when_traced
+@constant_when_traced
 def _best(device: str, index: int | None, float64: bool) -> str:
     """The fastest backend for such tensors; where that is the reference, a warning says why, once."""
     reasons = []
@@ -218,15 +218,22 @@ def _best(device: str, index: int | None, float64: bool) -> str:
             return name
         reasons.append(reason)
     if device != "meta":
-        _warn_once(device, "; ".join(dict.fromkeys(reasons)) or f"stdano has no kernels for {device} devices")
+        warn_once(
+            f"tensors on {device}", "; ".join(dict.fromkeys(reasons)) or f"stdano has no kernels for {device} devices"
+        )
     return "reference"
 
 
+def serves(backend: str, x: Tensor) -> bool:
+    """Whether a backend runs on x's device, and in its dtype."""
+    device, index, float64 = x.device.type, x.device.index, x.dtype == torch.float64
+    return _DEVICES[backend] == device and _missing(backend, index, float64) is None
+
+
 @cache
-def _warn_once(device: str, reason: str) -> None:
-    warnings.warn(
-        f"stdano runs the reference backend, which is slow, for tensors on {device}: {reason}", RuntimeWarning, 6
-    )
+def warn_once(device: str, reason: str) -> None:
+    """Says that the reference runs, which is slow, and why; ``device``: for what."""
+    warnings.warn(f"stdano runs the reference backend, which is slow, for {device}: {reason}", RuntimeWarning, 6)
 
 
 def select(backend: str, x: Tensor) -> str:

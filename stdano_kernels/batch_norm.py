@@ -7,7 +7,6 @@ which theirs follows; a last pass adds that. Kept for backward: x and three numb
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +17,8 @@ from torch import Tensor
 from . import registration
 from .backends import NAMES, select
 from .checks import check_channels, check_input, check_tensor
-from .functional import Output, lif, llif, slif
+from .define.neuron import Neuron
+from .functional import FUNCTIONS, function
 from .moments import (
     Moments,
     check_statistics,
@@ -30,11 +30,9 @@ from .moments import (
 )
 from .settings import choice, compute_dtype
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {"lif": lif, "llif": llif, "slif": slif}
-
 
 def bn_neuron(
-    neuron: str,
+    neuron: str | type[Neuron],
     x: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -47,11 +45,11 @@ def bn_neuron(
     process_group: dist.ProcessGroup | None = None,
     backend: str = "auto",
     **settings: Any,
-) -> Output:
+) -> Any:
     """``torch.nn.functional.batch_norm`` over T, B and space, followed by a neuron, without the tensor in between.
 
     Args:
-        neuron: ``"lif"``, ``"llif"`` or ``"slif"``.
+        neuron: the name of a neuron that comes with the library (``"lif"``, ...), or a declaration.
         x: ``[T, B, C, ...]``, usually the output of a convolution; dtypes and layouts as for
             :func:`stdano_kernels.lif`.
         running_mean, running_var: ``[C]``. Updated in place in training; used instead of the batch's statistics
@@ -64,8 +62,7 @@ def bn_neuron(
         process_group: statistics over all processes of this group (every one must call, forward and backward);
             None: over this process alone.
         backend: see :func:`stdano_kernels.backends`; ``"reference"`` runs ``batch_norm`` and then the neuron.
-        settings: every other argument of :func:`stdano_kernels.lif`, :func:`~stdano_kernels.llif` or
-            :func:`~stdano_kernels.slif`.
+        settings: every other argument of the neuron's function.
 
     Returns:
         What the neuron's function returns.
@@ -73,7 +70,7 @@ def bn_neuron(
     Raises:
         ValueError, TypeError: an argument is wrong; or in training a channel has one value alone.
     """
-    choice("neuron", neuron, tuple(FUNCTIONS))
+    run = function_of(neuron)
     check_input(x)
     channels = check_channels(x)
     momentum, eps = check_statistics(running_mean, running_var, (channels,), training, momentum, eps, process_group, x)
@@ -92,7 +89,7 @@ def bn_neuron(
             raise ValueError("process_group must be None with the reference backend")
         images = x.flatten(0, 1)
         normalised = F.batch_norm(images, running_mean, running_var, weight, bias, training, float(momentum), eps)
-        return FUNCTIONS[neuron](normalised.unflatten(0, x.shape[:2]), backend=chosen, **settings)
+        return run(normalised.unflatten(0, x.shape[:2]), backend=chosen, **settings)
     if not training:
         assert running_mean is not None and running_var is not None
         # In double, as in training: running statistics may be kept in half precision.
@@ -100,15 +97,23 @@ def bn_neuron(
         scale = inverse if weight is None else weight * inverse
         shift = torch.zeros_like(inverse) if bias is None else bias
         affine = torch.stack((running_mean.double(), scale.double(), shift.double())).to(compute_dtype(x))
-        return FUNCTIONS[neuron](x, affine=affine, backend=chosen, **settings)
+        return run(x, affine=affine, backend=chosen, **settings)
     registration.refuse_transforms(x, weight, bias)
     registration.refuse_vmap(x, weight, bias)
     namespace = registration.NAMESPACES[chosen]
     x, affine, mean, variance, all_values = _Normalise.apply(x, weight, bias, eps, count, process_group, namespace)
-    out = FUNCTIONS[neuron](x, affine=affine, backend=chosen, **settings)
+    out = run(x, affine=affine, backend=chosen, **settings)
     # Last, so that a call with a wrong setting of the neuron changes nothing.
     update_running(running_mean, running_var, Moments(mean, variance, all_values), momentum)
     return out
+
+
+def function_of(neuron: str | type[Neuron]) -> Any:
+    """The function of a neuron that is named or declared."""
+    if isinstance(neuron, type):
+        return function(neuron)
+    choice("neuron", neuron, tuple(FUNCTIONS))
+    return FUNCTIONS[neuron]
 
 
 class _Normalise(torch.autograd.Function):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from .settings import LARGEST, SMALLEST, Settings, compute_dtype, number
+from .settings import compute_dtype, number
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -24,21 +22,22 @@ def check_input(x: Tensor) -> None:
         raise ValueError("x must have a time dimension, [T, ...]; got a tensor of shape ()")
 
 
-def check_constant(name: str, value: float | Tensor, x: Tensor, above: float | None = None) -> float | Tensor:
-    """tau or v_threshold: a number, or a tensor of shape [] or [C] on x's device with valid values. A number that has a
-    lower limit, tau, may be infinite."""
+def check_constant(
+    name: str, value: float | Tensor, x: Tensor, above: float | None = None, or_inf: bool = False
+) -> float | Tensor:
+    """A constant: a number, or a tensor on x's device with valid values, of shape [], [C] or one a neuron."""
     if not isinstance(value, Tensor):
-        return number(name, value, above=above, or_inf=above is not None)
+        return number(name, value, above=above, or_inf=or_inf)
     if value.dtype not in DTYPES:
         raise TypeError(f"{name} must be a number or a floating-point tensor, got a tensor of {value.dtype}")
     if value.device != x.device:
         raise ValueError(f"{name} must be on the device of x, {x.device}, got a tensor on {value.device}")
-    channels = x.shape[2] if x.dim() >= 3 else None
-    if value.dim() != 0 and tuple(value.shape) != (channels,):
-        per_channel = "[] only, since x has no channels" if channels is None else f"[] or [{channels}]"
+    if not _fits(value, x):
+        per_channel = f"[{x.shape[2]}] (dimension 2 of x [T, B, C, ...])" if x.dim() >= 3 else ""
+        shapes = ", ".join(filter(None, ("[]", per_channel)))
         raise ValueError(
-            f"{name} must be a number or a tensor of shape {per_channel} (dimension 2 of x [T, B, C, ...]), "
-            f"got shape {list(value.shape)} with x of shape {list(x.shape)}"
+            f"{name} must be a number or a tensor of shape {shapes} or one that broadcasts to a time step of x, "
+            f"{list(x.shape[1:])}, got shape {list(value.shape)} with x of shape {list(x.shape)}"
         )
     limit = "" if above is None else f" above {above:g}"
     # Values can be read without waiting for a device on the CPU alone; a compiled graph looks at them as it runs.
@@ -56,14 +55,16 @@ def check_constant(name: str, value: float | Tensor, x: Tensor, above: float | N
     return value
 
 
-def check_tau(tau: float | Tensor, x: Tensor, settings: Settings) -> float | Tensor:
-    """tau as :func:`check_constant` has it, a number within what no dtype rounds to something else."""
-    tau = check_constant("tau", tau, x, above=1.0 if settings.linear_decay else 0.0)
-    if isinstance(tau, Tensor):
-        return tau
-    if tau == math.inf and settings.decay_input:
-        raise ValueError("tau must be finite with decay_input=True, which divides the input by it, got inf")
-    return min(max(tau, SMALLEST), LARGEST)
+def _fits(value: Tensor, x: Tensor) -> bool:
+    """Whether a constant has one element, one for each channel, or broadcasts to a time step of x."""
+    if value.dim() == 0:
+        return True
+    if value.dim() == 1 and x.dim() >= 3:
+        return value.shape[0] == x.shape[2]
+    sizes = x.shape[1:]
+    if value.dim() > len(sizes):
+        return False
+    return all(n in (1, m) for n, m in zip(reversed(value.shape), reversed(sizes), strict=False))
 
 
 def check_tensor(name: str, value: object, shape: tuple[int, ...], x: Tensor, none: str = "") -> None:

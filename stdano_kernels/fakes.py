@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from .settings import compute_dtype
+from .spec import KERNELS
 
-NEURONS = ("lif", "llif", "slif")
 # Time steps between two saved states, as csrc/call.h has them: on the CPU, and on a device for float32 and float64.
 CHECKPOINT_STEPS = 16
-DEVICE_CHECKPOINT_STEPS = {torch.float32: 8, torch.float64: 4}
+DEVICE_CHECKPOINT_STEPS = {torch.float32: 8, torch.float64: 1}
 
 
 def _empty_state(like: Tensor, dtype: torch.dtype) -> Tensor:
@@ -22,51 +22,50 @@ def _empty_state(like: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty_like(like.select(0, 0), dtype=dtype)
 
 
-def forward(name: str, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    has_adapt = name != "lif"
-    save_checkpoints, return_state, return_v_seq = rest[-3:]
+def forward(
+    x: Tensor,
+    state: list[Tensor],
+    constants: list[Tensor],
+    affine: Tensor | None,
+    which: list[int],
+    values: list[float],
+    alpha: float,
+    kernel: str,
+    save_checkpoints: bool,
+    return_state: bool,
+    sequences: list[int],
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+    states = len(KERNELS[kernel][0].states)
     dtype = compute_dtype(x)
     spikes = torch.empty_like(x)
-    none = x.new_empty(0, dtype=dtype)
-    v = _empty_state(spikes, dtype) if return_state else none
-    adapt = torch.empty_like(v) if return_state and has_adapt else x.new_empty(0, dtype=dtype)
-    v_seq = torch.empty_like(spikes) if return_v_seq else x.new_empty(0)
+    final = [_empty_state(spikes, dtype) for _ in range(states)] if return_state else []
     steps, neurons = x.shape[0], x[:1].numel() if x.shape[0] > 0 else x.new_empty(x.shape[1:]).numel()
     distance = CHECKPOINT_STEPS if x.device.type == "cpu" else DEVICE_CHECKPOINT_STEPS[dtype]
     chunks = (steps - 1) // distance if save_checkpoints and steps > 0 else 0
     if isinstance(chunks, torch.SymInt) and torch.compiler.is_exporting():
         chunks = torch.library.get_ctx().new_dynamic_size()  # else the program would hold for a few T alone
-    checkpoints = x.new_empty(chunks, 2 if has_adapt else 1, neurons, dtype=dtype)
-    return spikes, v, adapt, v_seq, checkpoints
+    checkpoints = x.new_empty(chunks, states, neurons, dtype=dtype)
+    return spikes, final, [torch.empty_like(spikes) for _ in sequences], checkpoints
 
 
 def backward(
-    name: str,
     grad_spikes: Tensor,
-    grad_v: Tensor | None,
-    grad_adapt: Tensor | None,
-    grad_v_seq: Tensor | None,
+    grad_state: list[Tensor],
+    grad_sequences: list[Tensor],
     x: Tensor,
-    v: Tensor | None,
-    adapt: Tensor | None,
+    state: list[Tensor],
     checkpoints: Tensor,
-    tau: Tensor | None,
-    v_threshold: Tensor | None,
+    constants: list[Tensor],
     affine: Tensor | None,
     *settings: Any,
-) -> tuple[Tensor, ...]:
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
     dtype = compute_dtype(x)
     grad_x = torch.empty_like(x)
-
-    def none() -> Tensor:
-        return x.new_empty(0, dtype=dtype)
-
+    per_neuron = [c.dim() == x.dim() - 1 and c.dim() > 0 and c.shape == x.shape[1:] for c in constants]
     return (
         grad_x,
-        none() if v is None else _empty_state(grad_x, dtype),
-        none() if adapt is None else _empty_state(grad_x, dtype),
-        none() if tau is None else torch.empty_like(tau),
-        none() if v_threshold is None else torch.empty_like(v_threshold),
+        [_empty_state(grad_x, dtype) for _ in state],
+        [_empty_state(grad_x, dtype) if p else torch.empty_like(c) for p, c in zip(per_neuron, constants, strict=True)],
         x.new_empty((0, 1) if affine is None else (2, affine.shape[1]), dtype=torch.float64),
     )
 
@@ -75,8 +74,8 @@ def _sums(count: int, x: Tensor) -> Tensor:
     return x.new_empty((count, x.shape[2]), dtype=torch.float64)
 
 
-def _encode(x: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x, dtype=torch.uint8), _sums(3, x)
+def _encode(x: Tensor, kernels: list[str], *settings: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x, dtype=torch.uint8), _sums(len(kernels), x)
 
 
 # What the super neuron and BatchNorm are made of (csrc/channel_operators.h).
@@ -86,6 +85,6 @@ CHANNEL_OPERATORS: dict[str, Callable[..., Any]] = {
     "channel_affine_": lambda grad, x, table: None,
     "super_neuron_encode": _encode,
     "super_neuron_decode": lambda codes, table, like: torch.empty_like(codes, dtype=like.dtype),
-    "super_neuron_sums": lambda codes, grad: _sums(4, codes),
+    "super_neuron_sums": lambda codes, grad, members: _sums(1 + members, codes),
     "super_neuron_backward": lambda grad, x, *rest: torch.empty_like(x),
 }

@@ -5,257 +5,299 @@ Arguments are checked here, once, before anything is computed; the backends trus
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import reference, registration
-from .backends import NAMES, select
-from .checks import check_affine, check_constant, check_input, check_state, check_tau
-from .settings import Settings, choice, flag, make_settings
+from . import compiler, reference, registration
+from .backends import NAMES, constant_when_traced, select, serves
+from .checks import check_affine, check_constant, check_input, check_state
+from .define.neuron import Neuron
+from .define.trace import Variant
+from .neurons import NEURONS
+from .settings import choice, flag
+from .spec import KERNELS, Settled, Spec, spec_of, traced
 
-
-class LIFState(NamedTuple):
-    """State of :func:`lif` between two calls: ``v``, the potential after the reset, of shape ``x.shape[1:]``."""
-
-    v: Tensor
-
-
-class LLIFState(NamedTuple):
-    """State of :func:`llif`: potential ``v`` and threshold ``theta`` of the next step, each ``x.shape[1:]``."""
-
-    v: Tensor
-    theta: Tensor
-
-
-class SLIFState(NamedTuple):
-    """State of :func:`slif`: potential ``v`` and residual potential ``p`` of the last step, each ``x.shape[1:]``."""
-
-    v: Tensor
-    p: Tensor
-
-
-torch.serialization.add_safe_globals([LIFState, LLIFState, SLIFState])  # for torch.load(weights_only=True)
-
-State = LIFState | LLIFState | SLIFState
-Output = Tensor | tuple[Tensor, State] | tuple[Tensor, Tensor] | tuple[Tensor, State, Tensor]
-
-
-def lif(
-    x: Tensor,
-    *,
-    tau: float | Tensor = 2.0,
-    v_threshold: float | Tensor = 1.0,
-    v_reset: float | None = 0.0,
-    decay: str = "exp",
-    decay_input: bool = False,
-    surrogate: str = "triangle",
-    alpha: float = 1.0,
-    detach_reset: bool = False,
-    spike: str = "hard",
-    affine: Tensor | None = None,
-    state: LIFState | tuple[Tensor] | None = None,
-    return_state: bool = False,
-    return_v_seq: bool = False,
-    backend: str = "auto",
-) -> Output:
-    """Leaky integrate-and-fire over all time steps in one kernel (eqs. 1 to 3 of the paper).
-
-    With ``r = v_reset`` (0 for the soft reset)::
-
-        h[t] = a*(v[t-1] - r) + r + c*x[t];   s[t] = 1 if h[t] >= v_threshold else 0
-        v[t] = r where s[t] else h[t]         (hard)    or    h[t] - s[t]*v_threshold    (soft)
+_DOC = """{doc}
 
     Args:
         x: input ``[T, ...]``, float32, float64, float16 or bfloat16, in any memory layout. Half precision is
             computed in float32. T or any other size may be 0.
-        tau: time constant in time steps, above 0 (above 1 with ``decay="linear"``). A number, or a tensor of shape
-            ``[]`` or ``[C]`` with C the size of dimension 2 of ``x: [T, B, C, ...]``, which may require grad. The
-            number ``float("inf")`` is no leak, integrate-and-fire: a = 1 exactly (not with ``decay_input``).
-        v_threshold: threshold; a number or a tensor as for ``tau``.
-        v_reset: potential after a spike (hard reset), or None for the soft reset.
-        decay: ``"exp"``: a = exp(-1/tau), the paper's eq. 3; ``"linear"``: a = 1 - 1/tau, SpikingJelly's.
-        decay_input: c = 1/tau instead of 1.
-        surrogate, alpha: stands in for the derivative of the spike; see :mod:`stdano_kernels.surrogate`.
-        detach_reset: no gradient through the spike in the reset.
-        spike: ``"soft"`` emits the surrogate's primitive, which makes the whole function differentiable.
+{arguments}
         affine: ``[3, C]``, the rows centre, scale and shift: the neuron's input is then ``scale*(x - centre) + shift``
             with the numbers of each channel (dimension 2 of ``x: [T, B, C, ...]``), computed in registers and never
             stored. It may require grad. This is how :func:`stdano_kernels.bn_neuron` normalises.
-        state: continues a sequence, exactly, in values and gradients. None starts from ``v = r``.
+        state: continues a sequence, exactly, in values and gradients: ({states}). None starts at rest.
         return_state: also return the state after the last step.
         return_v_seq: also return the potentials after the reset, ``[T, ...]``.
+        return_sequences: names of states, {states}; for each its values after every step, ``[T, ...]``.
         backend: ``"auto"``, or a name from :func:`stdano_kernels.backends`, which then never falls back.
 
     Returns:
-        Spikes like ``x``; with options a tuple of spikes, state and potentials, in this order. States are float32
-        (float64 for float64 input).
+        Spikes like ``x``; with options a tuple of spikes, state, potentials, and a tuple of sequences, in this order.
+        States are float32 (float64 for float64 input).
 
     Raises:
         ValueError, TypeError: an argument is wrong; the message names it, its value and what is allowed.
         RuntimeError: the backend is not available here.
     """
-    settings = make_settings(
-        v_reset=v_reset,
-        decay=decay,
-        decay_input=decay_input,
-        surrogate=surrogate,
-        alpha=alpha,
-        detach_reset=detach_reset,
-        spike=spike,
-        rate=0.0,
-        rate_name="rate",
-        tau_min=2.0,
-        detach_adapt=False,
-    )
-    return _neuron("lif", x, tau, v_threshold, affine, settings, state, return_state, return_v_seq, backend)
+
+_OF_ALL = {
+    "decay": '``"exp"``: a = exp(-1/tau), the paper\'s eq. 3; ``"linear"``: a = 1 - 1/tau, SpikingJelly\'s.',
+    "surrogate": "stands in for the derivative of the spike; see :mod:`stdano_kernels.surrogate`.",
+    "alpha": "the surrogate's sharpness.",
+    "spike": '``"soft"`` emits the surrogate\'s primitive, which makes the whole function differentiable.',
+}
+_CONSTANTS = (
+    "Each constant is a number or a tensor, which may require grad: of shape ``[]``, ``[C]`` with C the size of "
+    "dimension 2 of ``x: [T, B, C, ...]``, or one a neuron (``x.shape[1:]`` or what broadcasts to it)."
+)
 
 
-def llif(
-    x: Tensor,
-    *,
-    tau: float | Tensor = 2.0,
-    v_threshold: float | Tensor = 1.0,
-    v_reset: float | None = 0.0,
-    decay: str = "exp",
-    decay_input: bool = False,
-    surrogate: str = "triangle",
-    alpha: float = 1.0,
-    detach_reset: bool = False,
-    spike: str = "hard",
-    gamma: float = 0.1,
-    detach_adapt: bool = False,
-    affine: Tensor | None = None,
-    state: LLIFState | tuple[Tensor, Tensor] | None = None,
-    return_state: bool = False,
-    return_v_seq: bool = False,
-    backend: str = "auto",
-) -> Output:
-    """Long-LIF: inhibitory input accumulates in the threshold (eqs. 6 and 7 of the paper)::
+_functions: dict[type[Neuron], Callable[..., Any]] = {}
 
-        theta[t+1] = theta[t] + gamma*tanh(I[t]),   I = max(x, 0) - x,   theta[0] = v_threshold
 
-    Arguments, results and errors as for :func:`lif`, and:
+def function(neuron: type[Neuron], name: str | None = None) -> Callable[..., Any]:
+    """A declared neuron as a function of ``x [T, ...]`` with its constants and options as keyword arguments; the same
+    function each time.
 
     Args:
-        gamma: how much inhibitory input raises the threshold.
-        detach_adapt: theta counts as a constant in the backward pass; then v_threshold gets no gradient either.
+        neuron: a subclass of :class:`stdano_kernels.Neuron`.
+        name: the function's; by default the declaration's.
+
+    Raises:
+        DeclarationError: the declaration cannot become a kernel; file, line and what is allowed are named.
     """
-    settings = make_settings(
-        v_reset=v_reset,
-        decay=decay,
-        decay_input=decay_input,
-        surrogate=surrogate,
-        alpha=alpha,
-        detach_reset=detach_reset,
-        spike=spike,
-        rate=gamma,
-        rate_name="gamma",
-        tau_min=2.0,
-        detach_adapt=detach_adapt,
-    )
-    return _neuron("llif", x, tau, v_threshold, affine, settings, state, return_state, return_v_seq, backend)
+    if not isinstance(neuron, type) or not issubclass(neuron, Neuron):
+        raise TypeError(f"neuron must be a subclass of stdano_kernels.Neuron, got {neuron!r}")
+    if neuron in _functions:
+        return _functions[neuron]
+    spec = spec_of(neuron, name)
+
+    def run(
+        x: Tensor,
+        *,
+        affine: Tensor | None = None,
+        state: tuple[Tensor, ...] | None = None,
+        return_state: bool = False,
+        return_v_seq: bool = False,
+        return_sequences: Sequence[str] = (),
+        backend: str = "auto",
+        **settings: Any,
+    ) -> Any:
+        return _run(spec, x, settings, affine, state, return_state, return_v_seq, return_sequences, backend)
+
+    run.__name__ = run.__qualname__ = name or neuron.__name__
+    run.__module__ = neuron.__module__
+    run.__doc__ = _docstring(spec)
+    run.__signature__ = spec.signature()  # type: ignore[attr-defined]
+    run.neuron = neuron  # type: ignore[attr-defined]
+    _functions[neuron] = run
+    return run
 
 
-def slif(
+def _docstring(spec: Spec) -> str:
+    lines = []
+    for argument in spec.defaults:
+        declared = spec.neuron.constants.get(argument) or spec.neuron.options.get(argument)
+        text = _OF_ALL.get(argument) or (declared.doc if declared else "")
+        lines.append(f"        {argument}: {text}")
+    if spec.constants:
+        lines.append(f"            {_CONSTANTS}")
+    doc = (spec.neuron.__doc__ or spec.neuron.__name__).rstrip()
+    return _DOC.format(doc=doc, arguments="\n".join(lines), states=", ".join(spec.neuron.states))
+
+
+def _run(
+    spec: Spec,
     x: Tensor,
-    *,
-    tau: float | Tensor = 2.0,
-    v_threshold: float | Tensor = 1.0,
-    v_reset: float | None = None,
-    decay: str = "exp",
-    decay_input: bool = False,
-    surrogate: str = "triangle",
-    alpha: float = 1.0,
-    detach_reset: bool = False,
-    spike: str = "hard",
-    beta: float = 0.1,
-    tau_min: float = 1.05,
-    detach_adapt: bool = False,
-    affine: Tensor | None = None,
-    state: SLIFState | tuple[Tensor, Tensor] | None = None,
-    return_state: bool = False,
-    return_v_seq: bool = False,
-    backend: str = "auto",
-) -> Output:
-    """Short-LIF: a spike's residual potential shortens the next time constant (eqs. 8 and 9 of the paper)::
-
-        p[t] = s[t]*(h[t] - v_threshold);   tau[t+1] = max(tau_min, tau - beta*tanh(p[t]))
-
-    Soft reset by default. Arguments, results and errors as for :func:`lif`, and:
-
-    Args:
-        beta: how much the residual potential shortens the time constant.
-        tau_min: lower bound of the time constant, in time steps.
-        detach_adapt: p counts as a constant in the backward pass.
-    """
-    settings = make_settings(
-        v_reset=v_reset,
-        decay=decay,
-        decay_input=decay_input,
-        surrogate=surrogate,
-        alpha=alpha,
-        detach_reset=detach_reset,
-        spike=spike,
-        rate=beta,
-        rate_name="beta",
-        tau_min=tau_min,
-        detach_adapt=detach_adapt,
-    )
-    return _neuron("slif", x, tau, v_threshold, affine, settings, state, return_state, return_v_seq, backend)
-
-
-_STATES: dict[str, type[State]] = {"lif": LIFState, "llif": LLIFState, "slif": SLIFState}
-
-
-def _neuron(
-    name: str,
-    x: Tensor,
-    tau: float | Tensor,
-    v_threshold: float | Tensor,
+    settings: dict[str, Any],
     affine: Tensor | None,
-    settings: Settings,
     state: tuple[Tensor, ...] | None,
     return_state: bool,
     return_v_seq: bool,
+    return_sequences: Sequence[str],
     backend: str,
-) -> Output:
+) -> Any:
     check_input(x)
-    tau = check_tau(tau, x, settings)
-    v_threshold = check_constant("v_threshold", v_threshold, x)
-    affine = check_affine(affine, x)
-    states = check_state(_STATES[name].__name__, _STATES[name]._fields, state, x)
+    settled, constants = settle(spec, settings, x)
+    affine = None if affine is None else check_affine(affine, x)
+    states = () if state is None else check_state(spec.state_type.__name__, spec.state_type._fields, state, x)
     flag("return_state", return_state)
     flag("return_v_seq", return_v_seq)
+    wanted = _sequences(spec, return_v_seq, return_sequences)
     choice("backend", backend, ("auto", *NAMES))
-    backend = select(backend, x)
-
-    v, adapt = (*states, None, None)[:2]
-    arguments = (name, x, v, adapt, tau, v_threshold, affine, settings, return_state, return_v_seq)
-    if backend == "reference":
-        spikes, final, v_seq = reference_call(*arguments)
-    else:
-        spikes, final, v_seq = registration.call(*arguments, namespace=registration.NAMESPACES[backend])
-    if not (return_state or return_v_seq):
+    spikes, final, values = run_settled(
+        settled, select(backend, x), x, states, constants, affine, return_state, wanted, backend != "auto"
+    )
+    if not (return_state or wanted):
         return spikes
-    extras: list = [_STATES[name](*final[: len(_STATES[name]._fields)])] if return_state else []
-    return (spikes, *extras, v_seq) if return_v_seq else (spikes, *extras)
+    out: list = [spikes]
+    if return_state:
+        out.append(spec.state_type(*final))
+    if return_v_seq:
+        out.append(values[0])
+    if return_sequences:
+        out.append(tuple(values[1 if return_v_seq else 0 :]))
+    return tuple(out)
 
 
-def reference_call(
-    name: str,
+_PLAIN = {bool, int, float, str, type(None)}
+
+
+def settle(spec: Spec, given: dict[str, Any], x: Tensor) -> tuple[Settled, list[float | Tensor]]:
+    """Settings and constants, checked. What has been checked once, in the same types, is not checked again."""
+    if torch.compiler.is_compiling():
+        return _checked(spec, given, x)
+    types = tuple(map(type, given.values()))
+    if not _PLAIN.issuperset(types):
+        return _checked(spec, given, x)
+    key = (types, tuple(given.items()))
+    if key not in spec.known:
+        spec.known[key] = _checked(spec, given, x)
+    return spec.known[key]
+
+
+def _checked(spec: Spec, given: dict[str, Any], x: Tensor) -> tuple[Settled, list[float | Tensor]]:
+    settings = spec.settings(given)
+    settled = spec.settle(settings)
+    return settled, _constants(spec, settled, settings, x)
+
+
+def _constants(spec: Spec, settled: Settled, settings: dict[str, Any], x: Tensor) -> list[float | Tensor]:
+    """The constants that the step uses, in its order."""
+    out: list[float | Tensor] = []
+    for name in spec.constants:
+        value = settings[name]
+        if value is None and spec.neuron.constants[name].or_none:
+            continue
+        above = spec.above(name, settings)
+        value = check_constant(name, value, x, above, or_inf=above is not None and name in spec.time_constants)
+        if name == "v_reset" and settled.variant.reset != "hard":
+            continue
+        out.append(value if isinstance(value, Tensor) else spec.limited(name, value, settings))
+    return out
+
+
+def _sequences(spec: Spec, return_v_seq: bool, names: Sequence[str]) -> list[int]:
+    """The numbers of the states whose values after every step are wanted."""
+    if not return_v_seq and names == ():
+        return []
+    fields = spec.state_type._fields
+    if isinstance(names, str) or not isinstance(names, Sequence) or any(name not in fields for name in names):
+        raise ValueError(f"return_sequences must be a sequence of names from {', '.join(fields)}, got {names!r}")
+    if return_v_seq and "v" not in fields:
+        raise ValueError(f"return_v_seq must be False for a neuron without a state v; it has {', '.join(fields)}")
+    return [fields.index(name) for name in ((*(["v"] if return_v_seq else []), *names))]
+
+
+# Steps as Python, by the names that printed_reference gives. A module, because torch.compile looks into those anew each
+# time, and finds functions in them that it can guard.
+_printed = ModuleType("stdano_kernels.printed")
+_names: dict[tuple, str] = {}
+
+
+@constant_when_traced
+def printed_reference(neuron: type[Neuron], plain: tuple) -> str:
+    """The name in ``_printed`` of a step as Python, made once; ``plain``: of a variant."""
+    key = (neuron, plain)
+    if key not in _names:
+        name = f"{neuron.__name__}{len(_names)}"
+        setattr(_printed, name, reference.Printed(traced(neuron, Variant(*plain))))
+        _names[key] = name
+    return _names[key]
+
+
+@constant_when_traced
+def kernel_for(neuron: type[Neuron], plain: tuple, backend: str, is_double: bool) -> tuple[str, str | None]:
+    """The name of a compiled kernel, and why there is none; ``plain``: of a variant."""
+    variant = Variant(*plain)
+    name = compiler.name_of(neuron, variant)  # type: ignore[arg-type]
+    KERNELS[name] = neuron, variant
+    if backend == "cpu":
+        return name, compiler.ensure(neuron, variant, is_double)
+    return name, compiler.not_on_device(name, is_double) if backend == "cuda" else None
+
+
+def _known_kernel(member: Settled, backend: str, is_double: bool) -> tuple[str, str | None]:
+    key = (member.neuron, member.variant.plain, backend, is_double)
+    if torch.compiler.is_compiling():
+        return kernel_for(*key)
+    if key not in compiler.ready:
+        compiler.ready[key] = kernel_for(*key)
+    return compiler.ready[key]
+
+
+def kernels_for(
+    members: Sequence[Settled], backend: str, explicit: bool, x: Tensor
+) -> tuple[str, list[str], str | None]:
+    """The backend that runs neurons, the names of their kernels, and why there are none: where CUDA has none, and was
+    not asked for, that is Triton."""
+    names = []
+    for member in members:
+        name, missing = _known_kernel(member, backend, x.dtype == torch.float64)
+        if missing is not None:
+            if backend == "cuda" and not explicit and serves("triton", x):
+                return kernels_for(members, "triton", explicit, x)
+            return backend, [], missing
+        names.append(name)
+    return backend, names, None
+
+
+def run_settled(
+    settled: Settled,
+    backend: str,
     x: Tensor,
-    v: Tensor | None,
-    adapt: Tensor | None,
-    tau: float | Tensor,
-    v_threshold: float | Tensor,
+    states: tuple[Tensor, ...],
+    constants: list[float | Tensor],
     affine: Tensor | None,
-    settings: Settings,
     return_state: bool,
-    return_v_seq: bool,
-) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-    """The reference backend in the form of :func:`stdano_kernels.registration.call`."""
-    spikes, v, adapt, potentials = reference.neuron(name, x, v, adapt, tau, v_threshold, affine, settings)
-    v_seq = torch.stack(potentials) if potentials else torch.empty_like(spikes)
-    return spikes, (v,) if adapt is None else (v, adapt), v_seq
+    sequences: list[int],
+    explicit: bool,
+) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
+    """Runs a neuron whose arguments have been checked; ``explicit``: no other backend may stand in."""
+    if backend != "reference":
+        backend, kernels, missing = kernels_for([settled], backend, explicit, x)
+        if missing is None:
+            return registration.call(
+                registration.NAMESPACES[backend],
+                kernels[0],
+                x,
+                states,
+                constants,
+                affine,
+                settled.alpha,
+                return_state,
+                sequences,
+            )
+        if explicit:
+            raise RuntimeError(f'backend="{backend}" is not available for {settled.neuron.__name__}: {missing}')
+        warn_uncompiled(f"{settled.neuron.__name__} on {x.device.type}", missing)
+    printed = getattr(_printed, printed_reference(settled.neuron, settled.variant.plain))
+    spikes, final, values = reference.neuron(printed, x, states, constants, affine, settled.alpha)
+    return spikes, final, [values[j] for j in sequences]
+
+
+@constant_when_traced
+def warn_uncompiled(name: str, reason: str) -> None:
+    """Says once why a neuron runs slowly."""
+    from .backends import warn_once
+
+    warn_once(name, reason)
+
+
+lif, llif, slif = (function(NEURONS[name], name) for name in ("lif", "llif", "slif"))
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: {"lif": lif, "llif": llif, "slif": slif}.get(name) or function(neuron, name)
+    for name, neuron in NEURONS.items()
+}
+LIFState, LLIFState, SLIFState = (spec_of(NEURONS[name]).state_type for name in ("lif", "llif", "slif"))
+for _name, _neuron in NEURONS.items():
+    _state = spec_of(_neuron).state_type
+    _state.__module__, _state.__qualname__ = __name__, _state.__name__
+    globals()[_state.__name__] = _state
+    torch.serialization.add_safe_globals([_state])  # for torch.load(weights_only=True)
+Output = Any

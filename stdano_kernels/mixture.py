@@ -1,6 +1,6 @@
 """The super neuron of the search: several neurons on one input, each normalised, and their weighted sum (eq. 10).
 
-Spikes are 0 or 1, so BatchNorm's statistics of them are counts, and the sum takes one of eight values in each channel.
+Spikes are 0 or 1, so BatchNorm's statistics of them are counts, and the sum takes a few values in each channel.
 Forward: one pass over x writes a code a byte and counts, one pass turns codes into the result. Backward: one pass over
 the codes and the gradient sums up, one pass runs the neurons' adjoints together. Kept for backward: x, the codes, and a
 few numbers a channel.
@@ -18,9 +18,8 @@ from torch import Tensor
 
 from . import registration
 from .backends import NAMES, select
-from .batch_norm import FUNCTIONS
-from .checks import check_channels, check_input, check_tau, check_tensor
-from .fakes import NEURONS
+from .checks import check_channels, check_input, check_tensor
+from .functional import FUNCTIONS, kernels_for, settle
 from .moments import (
     Moments,
     check_statistics,
@@ -30,7 +29,9 @@ from .moments import (
     update_running,
     values_per_channel,
 )
-from .settings import Settings, choice, compute_dtype, make_settings, number
+from .neurons import NEURONS
+from .settings import choice, compute_dtype, number
+from .spec import spec_of
 
 
 def super_neuron(
@@ -39,7 +40,7 @@ def super_neuron(
     running_mean: Tensor | None,
     running_var: Tensor | None,
     *,
-    neurons: Sequence[str] = NEURONS,
+    neurons: Sequence[str] = ("lif", "llif", "slif"),
     training: bool = False,
     momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
@@ -69,7 +70,7 @@ def super_neuron(
         weights: ``[K]``, the softmax of the architecture parameters; may require grad.
         running_mean, running_var: ``[K, C]``, the statistics of each neuron's spikes. Updated in place in training;
             used instead of the batch's otherwise. None (in training alone): nothing is updated.
-        neurons: which ones, and in which order in ``weights``: one to three of ``"lif"``, ``"llif"``, ``"slif"``.
+        neurons: which ones, and in which order in ``weights``.
         training: normalise by the batch's own statistics.
         momentum: weight of the batch in the running statistics, from 0 to 1; a number, or a tensor of shape ``[]``,
             whose value is not looked at.
@@ -94,57 +95,54 @@ def super_neuron(
     """
     check_input(x)
     channels = check_channels(x)
-    order = _check_neurons(neurons)
-    check_tensor("weights", weights, (len(order),), x)
+    names = _check_neurons(neurons)
+    check_tensor("weights", weights, (len(names),), x)
     momentum, eps = check_statistics(
-        running_mean, running_var, (len(order), channels), training, momentum, eps, process_group, x
+        running_mean, running_var, (len(names), channels), training, momentum, eps, process_group, x
     )
-    common: dict[str, Any] = dict(
+    given: dict[str, Any] = dict(
+        tau=tau,
+        v_threshold=v_threshold,
+        v_reset=v_reset,
         decay=decay,
         decay_input=decay_input,
         surrogate=surrogate,
         alpha=alpha,
         detach_reset=detach_reset,
-        spike=spike,
-        tau_min=tau_min,
         detach_adapt=detach_adapt,
+        spike=spike,
+        gamma=gamma,
+        beta=beta,
+        tau_min=tau_min,
     )
-    settings = make_settings(v_reset=v_reset, rate=gamma, rate_name="gamma", **common)
+    for name in ("tau", "v_threshold", "v_reset", "gamma", "beta", "tau_min"):
+        if isinstance(value := given[name], Tensor):
+            raise TypeError(f"{name} must be a number in a super neuron, got a tensor of shape {list(value.shape)}")
     if slif_v_reset is not None:
         number("slif_v_reset", slif_v_reset)
-    slif_settings = make_settings(v_reset=slif_v_reset, rate=beta, rate_name="beta", **common)
-    for name, value in (("tau", tau), ("v_threshold", v_threshold)):
-        if isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a number in a super neuron, got a tensor of shape {list(value.shape)}")
-    tau = check_tau(tau, x, settings)  # type: ignore[assignment]
-    v_threshold = number("v_threshold", v_threshold)
+    own = [_own(name, given, slif_v_reset) for name in names]
+    settled = [settle(spec_of(NEURONS[name]), settings, x) for name, settings in zip(names, own, strict=True)]
+    _check_all(given, x)
     choice("backend", backend, ("auto", *NAMES))
     chosen = select(backend, x)
     count = values_per_channel(x, training, process_group)
     if training and count == 0 and process_group is None:
-        training, (running_mean, running_var) = False, statistics_of_nothing((len(order), channels), x)
+        training, (running_mean, running_var) = False, statistics_of_nothing((len(names), channels), x)
 
-    if chosen == "reference" or settings.soft_spike:
+    kernels: list[str] = []
+    missing = None
+    if chosen != "reference" and spike == "hard":
+        chosen, kernels, missing = kernels_for([member for member, _ in settled], chosen, backend != "auto", x)
+    if chosen == "reference" or spike == "soft" or missing is not None:
         if process_group is not None:
             raise ValueError('process_group must be None with soft spikes and with backend="reference"')
-        outputs = []
-        for name in neurons:
-            own: dict[str, Any] = {"v_reset": slif_v_reset if name == "slif" else v_reset}
-            own |= {"lif": {}, "llif": {"gamma": gamma}, "slif": {"beta": beta, "tau_min": tau_min}}[name]
-            shared = {k: v for k, v in common.items() if k != "tau_min" and not (k == "detach_adapt" and name == "lif")}
-            outputs.append(FUNCTIONS[name](x, tau=tau, v_threshold=v_threshold, backend=chosen, **shared, **own))
+        outputs = [FUNCTIONS[name](x, backend=chosen, **settings) for name, settings in zip(names, own, strict=True)]
         return _compose(outputs, weights, running_mean, running_var, training, float(momentum), eps)
 
     registration.refuse_transforms(x, weights)
     registration.refuse_vmap(x, weights)
-    call = _Call(
-        order,
-        _operator_settings(order, tau, v_threshold, settings, slif_settings),
-        count,
-        eps,
-        process_group,
-        registration.NAMESPACES[chosen],
-    )
+    values = [float(value) for _, constants in settled for value in constants]
+    call = _Call(kernels, values, settled[0][0].alpha, count, eps, process_group, registration.NAMESPACES[chosen])
     y, mean, variance, all_values = _SuperNeuron.apply(
         x, weights, None if training else running_mean, None if training else running_var, call
     )
@@ -153,25 +151,29 @@ def super_neuron(
     return y
 
 
-def _check_neurons(neurons: Sequence[str]) -> tuple[int, ...]:
+def _check_neurons(neurons: Sequence[str]) -> tuple[str, ...]:
     names = tuple(neurons) if isinstance(neurons, Sequence) and not isinstance(neurons, str) else ()
-    if not names or any(name not in NEURONS for name in names) or len(set(names)) != len(names):
-        raise ValueError(f"neurons must be one to three different ones of {', '.join(NEURONS)}, got {neurons!r}")
-    return tuple(NEURONS.index(name) for name in names)
+    if not names or any(name not in _BINARY for name in names) or len(set(names)) != len(names):
+        raise ValueError(f"neurons must be different ones of {', '.join(_BINARY)}, got {neurons!r}")
+    if len(names) > _MOST:
+        raise ValueError(f"neurons must be at most {_MOST}, got {len(names)}")
+    return names
 
 
-def _operator_settings(
-    order: tuple[int, ...], tau: float, v_threshold: float, settings: Settings, slif: Settings
-) -> tuple:
-    """The operators' arguments from ``neurons`` on, as csrc/ops.cpp has them."""
-    present = sum(1 << k for k in order)
-    _, _, tau_min, linear, decay_input, surrogate, alpha, _, detach_reset, detach_adapt = settings.as_arguments()
-    resets = (settings.v_reset, slif.v_reset)
-    rates = (settings.rate, slif.rate)
-    return (
-        *(present, tau, v_threshold, *resets, *rates, tau_min),
-        *(linear, decay_input, surrogate, alpha, detach_reset, detach_adapt),
-    )
+_MOST = 8  # bits of a code
+_BINARY = tuple(name for name in NEURONS if name != "integer_lif")
+
+
+def _own(name: str, given: dict[str, Any], slif_v_reset: float | None) -> dict[str, Any]:
+    """Those of the settings that a neuron has."""
+    of_neuron = {k: v for k, v in given.items() if k in spec_of(NEURONS[name]).defaults}
+    return of_neuron | ({"v_reset": slif_v_reset} if name == "slif" else {})
+
+
+def _check_all(given: dict[str, Any], x: Tensor) -> None:
+    """Checks the settings of neurons that are not there as well."""
+    for name in ("llif", "slif"):
+        settle(spec_of(NEURONS[name]), _own(name, given, None), x)
 
 
 def _compose(
@@ -195,8 +197,9 @@ def _compose(
 class _Call(NamedTuple):
     """What a call is told besides tensors."""
 
-    order: tuple[int, ...]  # of each weight, the neuron's number: 0 LIF, 1 LLIF, 2 SLIF
-    settings: tuple
+    kernels: list[str]
+    constants: list[float]  # of all neurons, one after the other
+    alpha: float
     values: int  # of each channel, in this process
     eps: float
     process_group: dist.ProcessGroup | None
@@ -204,22 +207,6 @@ class _Call(NamedTuple):
 
     def operator(self, name: str) -> Any:
         return registration.operator(self.namespace, name)
-
-    @property
-    def in_order(self) -> bool:
-        return self.order == tuple(range(len(NEURONS)))
-
-    # A list as an index would become a tensor of the CPU's, whose copy to a GPU is waited for.
-    def pick(self, rows: Tensor) -> Tensor:
-        """Rows of LIF, LLIF and SLIF in the order of the weights."""
-        return rows if self.in_order else torch.stack([rows[k] for k in self.order])
-
-    def place(self, rows: Tensor) -> Tensor:
-        """The reverse; zeros for a neuron that is not there."""
-        if self.in_order:
-            return rows
-        none = torch.zeros_like(rows[0])
-        return torch.stack([rows[self.order.index(k)] if k in self.order else none for k in range(len(NEURONS))])
 
 
 class _SuperNeuron(torch.autograd.Function):
@@ -229,18 +216,18 @@ class _SuperNeuron(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weights: Tensor, running_mean: Tensor | None, running_var: Tensor | None, call: _Call
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | int]:
-        codes, counts = call.operator("super_neuron_encode")(x, *call.settings)
+        codes, counts = call.operator("super_neuron_encode")(x, *call[:3])
         all_values: Tensor | int = call.values
         if running_mean is None or running_var is None:
             counts, all_values = total_with_count(counts, call.values, call.process_group)
-            mean = call.pick(counts) / all_values
+            mean = counts / all_values
             variance = mean * (1 - mean)
         else:
             mean, variance = running_mean.double(), running_var.double()
         inverse = torch.rsqrt(variance + call.eps)
         scale = weights.double()[:, None] * inverse
         offset = -(scale * mean).sum(0, keepdim=True)
-        table = torch.cat((offset, call.place(scale)))
+        table = torch.cat((offset, scale))
         y = call.operator("super_neuron_decode")(codes, table.to(compute_dtype(x)), x)
         ctx.call, ctx.all_values, ctx.own_statistics = call, all_values, running_mean is None
         ctx.weights_dtype = weights.dtype
@@ -255,9 +242,9 @@ class _SuperNeuron(torch.autograd.Function):
         call: _Call = ctx.call
         x, codes, mean, inverse, scale = ctx.saved_tensors
         grad = torch.zeros_like(x) if grad is None else grad  # other processes may wait for this one's sums
-        sums = call.operator("super_neuron_sums")(codes, grad)
+        sums = call.operator("super_neuron_sums")(codes, grad, len(call.kernels))
         of_y = sums[:1]
-        of_spikes = (call.pick(sums[1:]) - mean * of_y) * inverse  # sum of grad times the normalised spikes
+        of_spikes = (sums[1:] - mean * of_y) * inverse  # sum of grad times the normalised spikes
         grad_weights = of_spikes.sum(1).to(ctx.weights_dtype)
         grad_x = None
         if ctx.needs_input_grad[0]:
@@ -268,6 +255,6 @@ class _SuperNeuron(torch.autograd.Function):
                 fired = silent + scale * slope
             else:
                 silent = fired = torch.zeros_like(scale)
-            table = call.place(torch.stack((scale, silent, fired), 1)).flatten(0, 1)
-            grad_x = call.operator("super_neuron_backward")(grad, x, codes, table.to(compute_dtype(x)), *call.settings)
+            table = torch.stack((scale, silent, fired), 1).flatten(0, 1)
+            grad_x = call.operator("super_neuron_backward")(grad, x, codes, table.to(compute_dtype(x)), *call[:3])
         return grad_x, grad_weights, None, None, None

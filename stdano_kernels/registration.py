@@ -1,13 +1,15 @@
 """The compiled operators as PyTorch sees them: shapes for tracing (fake) and gradients (autograd).
 
-Schemas stand in csrc/ops.cpp. All neurons share one, with ``adapt`` for the second state (theta or p).
+Schemas stand in csrc/ops.cpp. All neurons share two operators, forward and backward; which neuron it is, and in which
+settings, is the argument ``kernel``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial, wraps
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,48 +17,82 @@ from torch.autograd import forward_ad
 
 from . import fakes
 from .backends import EXTENSION_ERROR
-from .fakes import NEURONS
 from .saved import saved_tensors
-from .settings import Settings, compute_dtype
+from .settings import compute_dtype
 
 # Where each compiled backend's operators are: torch chooses between C++ and CUDA by the tensor's device.
 NAMESPACES = {"cpu": "stdano", "cuda": "stdano", "triton": "stdano_triton"}
 
-_INPUTS = 6  # x, v, adapt, tau, v_threshold, affine
-_LAST = 18  # arguments before save_checkpoints
+
+class Call(NamedTuple):
+    """What the operators are told besides tensors: the arguments from ``which`` on that both have."""
+
+    which: list[int]  # numbers of the constants that are tensors
+    values: list[float]  # of all constants; of a tensor any number
+    alpha: float
+    kernel: str
+    sequences: list[int]  # numbers of the states whose values after every step are wanted
 
 
 def call(
-    name: str,
-    x: Tensor,
-    v: Tensor | None,
-    adapt: Tensor | None,
-    tau: float | Tensor,
-    v_threshold: float | Tensor,
-    affine: Tensor | None,
-    settings: Settings,
-    return_state: bool,
-    return_v_seq: bool,
     namespace: str,
-) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-    """Runs a compiled neuron: spikes, (v, adapt) and potentials; the latter empty unless asked for."""
-    refuse_transforms(x, v, adapt, tau, v_threshold, affine)
-    dtype = compute_dtype(x)
-    constants = [t.to(dtype).contiguous() if isinstance(t, Tensor) else None for t in (tau, v_threshold, affine)]
-    values = [t if not isinstance(t, Tensor) else 1.0 for t in (tau, v_threshold)]
-    tensors = (x, v, adapt, *constants)
+    kernel: str,
+    x: Tensor,
+    state: Sequence[Tensor],
+    constants: Sequence[float | Tensor],
+    affine: Tensor | None,
+    alpha: float,
+    return_state: bool,
+    sequences: list[int],
+) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
+    """Runs a compiled neuron: spikes, final states and sequences; empty where they are not asked for."""
+    refuse_transforms(x, *state, *constants, affine)
+    which = [j for j, c in enumerate(constants) if isinstance(c, Tensor)]
+    tensors: list[Tensor] = []
+    values: Any = constants
+    if which:
+        tensors = [_constant(constants[j], x, compute_dtype(x)) for j in which]
+        values = [1.0 if isinstance(c, Tensor) else c for c in constants]
+    affine = None if affine is None else affine.to(compute_dtype(x)).contiguous()
+    own = Call(which, values, alpha, kernel, sequences)
     # Checkpoints of the state serve the backward pass alone.
-    needs_grad = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    arguments = (*values, *settings.as_arguments(), needs_grad, return_state, return_v_seq)
-    if torch.compiler.is_compiling() or torch._C._functorch.maybe_current_level() is not None:
-        out = operator(namespace, f"{name}_forward")(*tensors, *arguments)
+    needs_grad = torch.is_grad_enabled() and (
+        x.requires_grad or any(t is not None and t.requires_grad for t in (*state, *tensors, affine))
+    )
+    if torch.compiler.is_compiling() or _in_functorch():
+        spikes, final, found, _ = _forward(namespace, x, list(state), tensors, affine, own, needs_grad, return_state)
     elif needs_grad:
-        out = _Eager.apply(namespace, name, *tensors, *arguments)
+        counts = (len(state), len(tensors))
+        spikes, *out = _Eager.apply(namespace, counts, own, return_state, x, affine, *state, *tensors)
+        count = len(out) - 1 - len(own.sequences)
+        final, found = out[:count], out[count:-1]
     else:
         with torch._C._AutoDispatchBelowAutograd():
-            out = operator(namespace, f"{name}_forward")(*tensors, *arguments)
-    spikes, v_out, adapt_out, v_seq, _ = out
-    return spikes, (v_out, adapt_out), v_seq
+            spikes, final, found, _ = _forward(namespace, x, list(state), tensors, affine, own, False, return_state)
+    return spikes, final, found
+
+
+def _constant(value: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A constant as the operators take it: of one element, one a channel, or in the shape of a state."""
+    value = value.to(dtype)
+    if value.dim() == 0 or (value.dim() == 1 and x.dim() >= 3):
+        return value.contiguous()
+    return value.expand(x.shape[1:]) if value.shape != x.shape[1:] else value
+
+
+def _forward(
+    namespace: str,
+    x: Tensor,
+    state: list[Tensor],
+    constants: list[Tensor],
+    affine: Tensor | None,
+    own: Call,
+    save_checkpoints: bool,
+    return_state: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+    return operator(namespace, "scan_forward")(
+        x, state, constants, affine, *own[:4], save_checkpoints, return_state, own.sequences
+    )
 
 
 def operator(namespace: str, name: str) -> Any:
@@ -69,21 +105,41 @@ class _Eager(torch.autograd.Function):
     its Python takes, because the kernels' threads fall asleep meanwhile."""
 
     @staticmethod
-    def forward(ctx: Any, namespace: str, name: str, *inputs: Any) -> tuple[Tensor, ...]:
-        ctx.namespace, ctx.name = namespace, name
+    def forward(
+        ctx: Any,
+        namespace: str,
+        counts: tuple[int, int],
+        own: Call,
+        return_state: bool,
+        x: Tensor,
+        affine: Tensor | None,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        states = counts[0]
         with torch._C._AutoDispatchBelowAutograd():
-            output = operator(namespace, f"{name}_forward")(*inputs)
-        _setup_context(ctx, inputs, output)
-        return output
+            spikes, final, values, checkpoints = _forward(
+                namespace, x, list(tensors[:states]), list(tensors[states:]), affine, own, True, return_state
+            )
+        ctx.namespace, ctx.counts, ctx.own, ctx.states = namespace, counts, own, len(final)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, affine, checkpoints, *tensors)
+        ctx.mark_non_differentiable(checkpoints)
+        return spikes, *final, *values, checkpoints
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple:
-        return None, None, *_backward(ctx.namespace, ctx.name, ctx, *grads)
+    def backward(ctx: Any, grad: Tensor | None, *grads: Tensor | None) -> tuple:
+        of_state, of_sequences = grads[: ctx.states], grads[ctx.states : -1]
+        of_x, of_affine, *others = _backward(ctx, ctx.namespace, ctx.counts, ctx.own, grad, of_state, of_sequences)
+        return None, None, None, None, of_x, of_affine, *others
+
+
+def _in_functorch() -> bool:
+    return torch._C._functorch.maybe_current_level() is not None
 
 
 def refuse_transforms(*values: object) -> None:
     """Says what the kernels cannot do, before torch says it in its own terms or, in forward mode, gives zeros."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or (forward_ad._current_level < 0 and not _in_functorch()):
         return
     if any(isinstance(t, Tensor) and torch._C._functorch.is_gradtrackingtensor(t) for t in values):
         raise RuntimeError(
@@ -105,33 +161,56 @@ def refuse_vmap(*values: object) -> None:
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+    x, state, constants, affine, *own, _, ctx.returns_state, sequences = inputs
+    ctx.own, ctx.counts = Call(*own, sequences), (len(state), len(constants))  # type: ignore[call-arg]
     ctx.set_materialize_grads(False)
-    ctx.arguments = inputs[_INPUTS:_LAST]
-    _, ctx.returns_state, ctx.returns_v_seq = inputs[_LAST:]
-    ctx.save_for_backward(*inputs[:_INPUTS], output[-1])
-    ctx.mark_non_differentiable(output[-1])
+    ctx.save_for_backward(x, affine, output[-1], *state, *constants)
 
 
-def _backward(namespace: str, name: str, ctx: Any, *grads: Tensor | None) -> tuple:
-    grad_spikes, grad_v, grad_adapt, grad_v_seq, _ = grads
-    # What was not asked for is an empty tensor, for which a compiled graph may hand an empty gradient back.
-    if not ctx.returns_state or name == "lif":
-        grad_adapt = None
-    grad_v = grad_v if ctx.returns_state else None
-    grad_v_seq = grad_v_seq if ctx.returns_v_seq else None
-    x, v, adapt, tau, v_threshold, affine, checkpoints = saved_tensors(ctx)
-    grad_spikes = torch.zeros_like(x) if grad_spikes is None else grad_spikes
-    *out, affine_sums = operator(namespace, f"{name}_backward")(
-        grad_spikes, grad_v, grad_adapt, grad_v_seq, x, v, adapt, checkpoints, tau, v_threshold, affine, *ctx.arguments
-    )
-    wanted = [x, v, adapt, tau, v_threshold]
-    inputs = [None if t is None else g for t, g in zip(wanted, out, strict=True)]
-    if affine is None:
-        inputs.append(None)
-    else:
+def _backward_of_operator(
+    namespace: str,
+    ctx: Any,
+    grad: Tensor | None,
+    of_state: Sequence[Tensor | None],
+    of_sequences: Sequence[Tensor | None],
+    _: Tensor | None,
+) -> tuple:
+    of_x, of_affine, *others = _backward(ctx, namespace, ctx.counts, ctx.own, grad, of_state, of_sequences)
+    # An empty list is one of tensors to torch, which wants a list back for it.
+    plain: list = [[] if value == [] else None for value in (*ctx.own[:4], None, None, ctx.own.sequences)]
+    return of_x, others[: ctx.counts[0]], others[ctx.counts[0] :], of_affine, *plain
+
+
+def _backward(
+    ctx: Any,
+    namespace: str,
+    counts: tuple[int, int],
+    own: Call,
+    grad: Tensor | None,
+    of_state: Sequence[Tensor | None],
+    of_sequences: Sequence[Tensor | None],
+) -> tuple:
+    """The gradients of x, affine, states and constants."""
+    x, affine, checkpoints, *tensors = saved_tensors(ctx)
+    grad = torch.zeros_like(x) if grad is None else grad
+    state_grads: list[Tensor] = []
+    if any(t is not None for t in of_state):
+        none = x.new_empty(0, dtype=compute_dtype(x))  # a list of tensors has no other way to say so
+        state_grads = [none if t is None else t for t in of_state]
+    wanted = [(j, t) for j, t in zip(own.sequences, of_sequences, strict=True) if t is not None]
+    states, constants = tensors[: counts[0]], tensors[counts[0] :]
+    settings = (*own[:4], [j for j, _ in wanted])
+    backward = operator(namespace, "scan_backward")
+    # A second derivative is what the operator's own backward refuses.
+    with nullcontext() if torch.is_grad_enabled() else torch._C._AutoDispatchBelowAutograd():
+        of_x, of_initial, of_constants, affine_sums = backward(
+            grad, state_grads, [t for _, t in wanted], x, states, checkpoints, constants, affine, *settings
+        )
+    of_affine = None
+    if affine is not None:
         of_shift, of_scale = affine_sums
-        inputs.append(torch.stack((-affine[1] * of_shift, of_scale, of_shift)).to(affine.dtype))
-    return (*inputs, *[None] * (_LAST - _INPUTS + 3))
+        of_affine = torch.stack((-affine[1] * of_shift, of_scale, of_shift)).to(affine.dtype)
+    return of_x, of_affine, *of_initial, *of_constants
 
 
 def no_double_backward(ctx: Any, *grads: Tensor | None) -> None:
@@ -167,18 +246,41 @@ def differentiable_once(backward: Callable) -> Callable:
     return wrapped
 
 
+def _mapped(name: str, info: Any, in_dims: tuple, *arguments: Any) -> tuple[tuple, tuple]:
+    """torch.vmap of an operator: one call after the other."""
+
+    def part(value: Any, dim: Any, k: int) -> Any:
+        if isinstance(value, list) and isinstance(dim, (list, tuple)):
+            return [part(v, d, k) for v, d in zip(value, dim, strict=True)]
+        return value if dim is None else value.select(dim, k)
+
+    def joined(parts: tuple) -> Any:
+        lists = not isinstance(parts[0], Tensor)
+        return [torch.stack(t) for t in zip(*parts, strict=True)] if lists else torch.stack(parts)
+
+    namespace, _, own = name.partition("::")
+    call = operator(namespace, own)
+    results = [
+        call(*[part(value, dim, k) for value, dim in zip(arguments, in_dims, strict=True)])
+        for k in range(info.batch_size)
+    ]
+    out = tuple(joined(parts) for parts in zip(*results, strict=True))
+    return out, tuple(0 if isinstance(t, Tensor) else [0] * len(t) for t in out)
+
+
 def register(namespace: str) -> None:
     """Attaches tracing and gradients to the operators of a namespace, compiled C++ or Triton alike."""
-    for name in NEURONS:
-        forward, backward = f"{namespace}::{name}_forward", f"{namespace}::{name}_backward"
-        torch.library.register_fake(forward, lambda *a, _name=name: fakes.forward(_name, *a))
-        torch.library.register_fake(backward, lambda *a, _name=name: fakes.backward(_name, *a))
-        torch.library.register_autograd(
-            forward,
-            lambda ctx, *grads, _name=name: _backward(namespace, _name, ctx, *grads),
-            setup_context=lambda ctx, inputs, output: _setup_context(ctx, inputs, output),
-        )
-        torch.library.register_autograd(backward, no_double_backward)
+    forward, backward = f"{namespace}::scan_forward", f"{namespace}::scan_backward"
+    torch.library.register_fake(forward, fakes.forward)
+    torch.library.register_fake(backward, fakes.backward)
+    torch.library.register_autograd(
+        forward,
+        lambda ctx, *grads: _backward_of_operator(namespace, ctx, *grads),
+        setup_context=lambda ctx, inputs, output: _setup_context(ctx, inputs, output),
+    )
+    torch.library.register_autograd(backward, no_double_backward)
+    for name in (forward, backward):
+        torch.library.register_vmap(name, partial(_mapped, name))
     for name, fake in fakes.CHANNEL_OPERATORS.items():
         torch.library.register_fake(f"{namespace}::{name}", fake)
 

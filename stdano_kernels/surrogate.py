@@ -19,49 +19,31 @@ name               derivative                     primitive (for ``u >= 0``; odd
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from functools import cache
 
-import torch
 from torch import Tensor
 
-# The position in this tuple is the index that the compiled kernels know (csrc/surrogates.h).
-SURROGATES = ("triangle", "rectangle", "sigmoid", "atan", "piecewise_exp", "fast_sigmoid")
+from .define.graph import symbol
+from .define.surrogates import SHAPES
+from .reference import printed
+
+SURROGATES = tuple(SHAPES)
+
+
+@cache
+def _shape(name: str) -> Callable:
+    if name not in SHAPES:
+        raise ValueError(f"surrogate must be one of {', '.join(SURROGATES)}, got {name!r}")
+    u = symbol("u")
+    return printed(name, [u], SHAPES[name](u, symbol("alpha")))
 
 
 def derivative(name: str, u: Tensor, alpha: float) -> Tensor:
     """The surrogate derivative at ``u`` (any shape and floating dtype); see the table above."""
-    a = u.abs()
-    if name == "triangle":
-        return (alpha * (1 - alpha * a)).clamp(min=0)
-    if name == "rectangle":
-        return torch.where(a.isnan(), a, alpha * (alpha * a < 0.5).to(u.dtype))
-    if name == "sigmoid":
-        e = torch.exp(-alpha * a)
-        return alpha * e / (1 + e) ** 2
-    if name == "atan":
-        return alpha / 2 / (1 + (math.pi / 2 * alpha * a) ** 2)
-    if name == "piecewise_exp":
-        return alpha / 2 * torch.exp(-alpha * a)
-    if name == "fast_sigmoid":
-        return 1 / (1 + alpha * a) ** 2
-    raise ValueError(f"surrogate must be one of {', '.join(SURROGATES)}, got {name!r}")
+    return _shape(name)(u, alpha, u.new_zeros(()))[1]
 
 
 def primitive(name: str, u: Tensor, alpha: float) -> Tensor:
     """The primitive of the surrogate derivative at ``u``, a smooth step from about 0 to about 1."""
-    a = u.abs()
-    sign = torch.where(u < 0, -1.0, 1.0).to(u.dtype)
-    if name == "triangle":
-        z = (alpha * a).clamp(max=1)
-        return 0.5 + sign * (z - z * z / 2)
-    if name == "rectangle":
-        return 0.5 + sign * (alpha * a).clamp(max=0.5)
-    if name == "sigmoid":
-        return torch.sigmoid(alpha * u)
-    if name == "atan":
-        return 0.5 + torch.atan(math.pi / 2 * alpha * u) / math.pi
-    if name == "piecewise_exp":
-        return 0.5 + sign * (0.5 - torch.exp(-alpha * a) / 2)
-    if name == "fast_sigmoid":
-        return 0.5 + torch.where(a.isinf(), sign / alpha, u / (1 + alpha * a))
-    raise ValueError(f"surrogate must be one of {', '.join(SURROGATES)}, got {name!r}")
+    return _shape(name)(u, alpha, u.new_zeros(()))[0]

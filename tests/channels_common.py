@@ -4,26 +4,47 @@ call with everything it gives, and inputs at which no spike is in doubt."""
 import itertools
 
 import torch
-from kernels_common import FUNCTIONS, NEURONS, one_thread, options_of
+from kernels_common import DECLARED, FUNCTIONS, OPTIONS, one_thread, options_of, recorded_u
+from kernels_common import PAPER as NEURONS
 from tolerances import REDUCTION, SPIKE_BAND
 from torch import nn
 
-from stdano_kernels import SURROGATES, bn_neuron, reference, super_neuron
+from stdano_kernels import bn_neuron, super_neuron
+from stdano_kernels.functional import kernel_for, settle
+from stdano_kernels.spec import spec_of
 
-# Every choice and order of neurons: 3 + 6 + 6.
+# Every choice and order of the paper's neurons, 3 + 6 + 6, and some with others among them.
 SUBSETS = [names for size in (1, 2, 3) for names in itertools.permutations(NEURONS, size)]
+SUBSETS += [("alif",), ("cuba_lif", "slif"), ("if_", "alif", "lif"), ("slif", "if_", "cuba_lif", "llif", "alif", "lif")]
+# As many as a code has bits. A search takes different ones, the operators need not know.
+EIGHT = ("alif", "lif", "cuba_lif", "slif", "lif", "if_", "llif", "alif")
 # T = 4 has loops of its own; 8, 16 and their neighbours are where states are kept on the way.
 STEPS = (1, 2, 4, 5, 16, 17, 33)
 RESETS = ({"v_reset": None, "slif_v_reset": None}, {"v_reset": -0.1, "slif_v_reset": 0.05})
+# Every setting both ways: what is built around neurons passes them on, and has no part in how they go together.
+SOME_OPTIONS = [{**o, "slif_v_reset": o["v_reset"] and 0.05} for o in (OPTIONS[1], OPTIONS[3], OPTIONS[4])]
 
 
-def own_settings(
-    neuron, v_reset=0.0, slif_v_reset=None, gamma=0.1, beta=0.1, tau_min=1.05, detach_adapt=False, **settings
-):
+def own_settings(neuron, v_reset=0.0, slif_v_reset=None, **settings):
     """The super neuron's settings as the function of one neuron takes them."""
-    settings["v_reset"] = slif_v_reset if neuron == "slif" else v_reset
-    settings |= {"lif": {}, "llif": {"gamma": gamma}, "slif": {"beta": beta, "tau_min": tau_min}}[neuron]
-    return options_of(neuron, {**settings, "detach_adapt": detach_adapt})
+    return options_of(neuron, {**settings, "v_reset": slif_v_reset if neuron == "slif" else v_reset})
+
+
+def members(neurons, x, **settings):
+    """Several neurons as the super neuron's operators take them: kernels, the constants of all, alpha."""
+    kernels, values = [], []
+    for name in neurons:
+        settled, constants = settle(spec_of(DECLARED[name]), own_settings(name, **settings), x)
+        kernel, missing = kernel_for(settled.neuron, settled.variant.plain, "cpu", x.dtype == torch.float64)
+        assert missing is None, missing
+        kernels.append(kernel)
+        values += constants
+    return kernels, values, float(settings.get("alpha", 1.0))
+
+
+def bits_of_codes(codes, count):
+    """The spikes of each neuron, 0 or 1."""
+    return [codes >> k & 1 for k in range(count)]
 
 
 def batch_norm(x, mean, var, training, momentum=0.1, eps=1e-5, weight=None, bias=None):
@@ -110,7 +131,9 @@ def run_bn(
     real = torch.float64 if x.dtype == torch.float64 else torch.float32
     channels = x.shape[2]
     mean, var = start_statistics((channels,), real) if statistics else (None, None)
-    tensors = {"x": x, "tau": tau, "v_threshold": v_threshold}
+    constants = options_of(neuron, {"tau": tau, "v_threshold": v_threshold})
+    of_bn = {k: settings[k] for k in ("momentum", "eps", "process_group", "backend") if k in settings}
+    tensors = {"x": x, **constants}
     tensors["weight"] = torch.linspace(0.7, 1.6, channels, dtype=real) if "weight" in given else None
     tensors["bias"] = torch.linspace(-0.2, 0.6, channels, dtype=real) if "bias" in given else None
     tensors |= {f"state{i}": t for i, t in enumerate(state or ())}
@@ -118,9 +141,9 @@ def run_bn(
     tensors |= leaves
     spikes, final, v_seq = function(
         neuron, tensors["x"], mean, var, tensors["weight"], tensors["bias"], training=training,
-        tau=tensors["tau"], v_threshold=tensors["v_threshold"],
+        **{k: tensors[k] for k in constants},
         state=None if state is None else tuple(tensors[f"state{i}"] for i in range(len(state))),
-        return_state=True, return_v_seq=True, **settings,
+        return_state=True, return_v_seq=True, **of_bn, **options_of(neuron, settings),
     )  # fmt: skip
     out = {"spikes": spikes, "v_seq": v_seq, **{f"final{i}": t for i, t in enumerate(final)}}
     if cotangents is None:
@@ -136,16 +159,13 @@ def run_bn(
 
 
 def distances(neuron, x, surrogate="triangle", alpha=1.0, affine=None, **settings):
-    """Of every step |u| in float64, and for the rectangle the distance to its jumps at 1/(2 alpha): the smaller one."""
-    steps, fire = [], reference._fire
-    reference._fire = lambda u, k: (steps.append(u.detach()), fire(u, k))[1]
-    try:
-        with one_thread(), torch.no_grad():
-            FUNCTIONS[neuron](x.double(), affine=affine, backend="reference", **settings)
-    finally:
-        reference._fire = fire
+    """Of every step |u| in float64, at the nearest of several thresholds; and for the rectangle the distance to its
+    jumps at 1/(2 alpha), if that is smaller."""
+    with recorded_u() as steps, one_thread(), torch.no_grad():
+        FUNCTIONS[neuron](x.double(), affine=affine, backend="reference", **settings)
     u = torch.stack(steps).abs()
-    return torch.minimum(u, (u - 0.5 / alpha).abs()) if surrogate == "rectangle" else u
+    u = torch.minimum(u, (u - 0.5 / alpha).abs()) if surrogate == "rectangle" else u
+    return u.unflatten(0, (x.shape[0], -1)).amin(1)
 
 
 def without_doubt(x, neurons=NEURONS, **settings):
@@ -162,8 +182,3 @@ def assert_sums_close(actual, expected, magnitude, dtype):
     """Within the table's share of the sum of magnitudes."""
     worst = ((actual.double() - expected.double()).abs() / magnitude.clamp(min=1)).max().item()
     assert worst <= REDUCTION[dtype].rtol, f"off by {worst:.3g} of the sum of magnitudes"
-
-
-def some_surrogate(*key):
-    """One that changes from case to case, so that all come up without a dimension of their own."""
-    return SURROGATES[sum(len(str(k)) * (i + 1) for i, k in enumerate(key)) % len(SURROGATES)]

@@ -9,6 +9,7 @@ import torch
 from hypothesis import settings
 
 import stdano_kernels
+from stdano_kernels import compiler
 
 settings.register_profile("stdano", derandomize=True, deadline=None, max_examples=100, print_blob=True)
 settings.load_profile("stdano")
@@ -62,12 +63,12 @@ def cpu_capability():
 
     def switch(level):
         try:
-            torch.ops.stdano.cpu_capability(level)
+            compiler.use_level(level)
         except RuntimeError as error:
             pytest.skip(f"this processor lacks {level}: {str(error).splitlines()[0]}")
 
     yield switch
-    torch.ops.stdano.cpu_capability(before)
+    compiler.use_level(before)
 
 
 @pytest.fixture

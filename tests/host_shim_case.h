@@ -6,25 +6,34 @@
 
 namespace {
 
-enum class Optional { any, all, none };
+// The neurons of a test: `ranges` are what their constants are taken from.
+struct Range {
+  double low, high;
+};
+struct TestNeuron {
+  const NeuronKernels* cpu;
+  std::vector<Range> ranges;
+};
+
+enum class Optional { any, all, none, states };
+enum class Constants { numbers, channels, neurons, any };
+constexpr const char* kConstants[] = {"numbers", "channels", "neurons", "any"};
 
 struct Case {
   int number;
-  Neuron neuron;
+  const TestNeuron* neuron;
   Dtype dtype;
-  bool soft_reset, soft_spike, tau, threshold, affine;
+  Constants constants;
+  bool affine;
   int64_t T, N, inner, channels, channel_stride;
   int shifted;
-  Optional optional;  // states, v_seq, checkpoints
+  Optional optional;  // states, sequences, checkpoints
 
   void print() const {
-    static const char* neurons[] = {"LIF", "LLIF", "SLIF"};
-    std::printf("case %d: %s %s %s%s%s%s%s ", number, neurons[static_cast<int>(neuron)],
-                kDtypes[static_cast<int>(dtype)], soft_reset ? "soft reset" : "hard reset",
-                soft_spike ? " soft spikes" : "", tau ? " tau" : "", threshold ? " threshold" : "",
-                affine ? " affine" : "");
-    std::printf("T=%lld N=%lld inner=%lld channels=%lld channel_stride=%lld shifted=%d", (long long)T, (long long)N,
-                (long long)inner, (long long)channels, (long long)channel_stride, shifted);
+    std::printf("case %d: %s %s constants=%s affine=%d T=%lld N=%lld inner=%lld channels=%lld channel_stride=%lld ", number,
+                neuron->cpu->name, kDtypes[static_cast<int>(dtype)], kConstants[static_cast<int>(constants)], affine,
+                (long long)T, (long long)N, (long long)inner, (long long)channels, (long long)channel_stride);
+    std::printf("shifted=%d optional=%d", shifted, static_cast<int>(optional));
   }
 };
 
@@ -33,129 +42,139 @@ class Run : Arrays {
   explicit Run(const Case& c)
       : Arrays(c.number, c.shifted),
         c_(c),
-        real_(compute_dtype(c.dtype)),
-        state_rows_(c.neuron == Neuron::lif ? 1 : 2) {}
+        k_(*c.neuron->cpu),
+        g_{c.T, c.N, c.inner, c.channels, c.channel_stride},
+        all_(c.T * c.N),
+        real_(compute_dtype(c.dtype)) {}
 
   bool passes() {
-    const Device& device = devices[static_cast<int>(c_.neuron)];
-    const Kernels& cpu = generic::kernels;
-    const bool adapt = state_rows_ == 2;
-    const int64_t all = c_.T * c_.N;
-    const int64_t steps = real_ == Dtype::float64 ? kDeviceCheckpointStepsDouble : kDeviceCheckpointSteps;
-
-    ForwardCall on_device{};
-    on_device.g = {c_.T, c_.N, c_.inner, c_.channels, c_.channel_stride};
-    on_device.o = options();
+    make_constants();
+    ForwardCall<NeuronInfo> on_device{g_, c_.dtype, member(device.find(k_.name, real_ == Dtype::float64))};
+    ForwardCall<NeuronKernels> on_cpu{g_, c_.dtype, member(&k_)};
     // The order in which arrays are numbered for Case::shifted.
-    on_device.x = values(all, c_.dtype, -1.5, 2.5);
-    ForwardCall on_cpu = on_device;
-    output("spikes", true, all, c_.dtype, on_device.spikes, on_cpu.spikes);
-    output("v_seq", wanted(), all, c_.dtype, on_device.v_seq, on_cpu.v_seq);
-    on_device.v0 = wanted() ? values(c_.N, real_, -1, 1) : nullptr;
-    on_device.adapt0 = adapt && wanted() ? values(c_.N, real_, -0.5, 1.5) : nullptr;
-    output("v", wanted(), c_.N, real_, on_device.v, on_cpu.v);
-    output("adapt", adapt && wanted(), c_.N, real_, on_device.adapt, on_cpu.adapt);
-    const int64_t saved = checkpoints(steps);
+    on_device.x = on_cpu.x = values(all_, c_.dtype, -1.5, 2.5);
+    on_device.affine = on_cpu.affine = c_.affine ? values(3 * c_.channels, real_, 0.25, 1.25) : nullptr;
+    output("spikes", true, all_, c_.dtype, on_device.spikes, on_cpu.spikes);
+    if (wanted()) on_device.state0 = on_cpu.state0 = states("state0");
+    if (wanted()) outputs("state", k_.states, c_.N, real_, on_device.state, on_cpu.state);
+    const bool some = wanted() && c_.optional != Optional::states;
+    for (int64_t q = some ? 1 + random_.below(3) : 0; q > 0; --q) on_cpu.which.push_back(random_.below(k_.states));
+    on_device.which = on_cpu.which;
+    outputs("sequence", on_cpu.which.size(), all_, c_.dtype, on_device.sequences, on_cpu.sequences);
+    const int64_t saved = checkpoints(real_ == Dtype::float64 ? kDeviceCheckpointStepsDouble : kDeviceCheckpointSteps);
     void* to = saved > 0 ? take(saved, real_) : nullptr;
     on_device.checkpoints = wanted() ? to : nullptr;
-    on_device.tau = c_.tau ? values(c_.channels, real_, 0.6, 4) : nullptr;
-    on_device.threshold = c_.threshold ? values(c_.channels, real_, 0.25, 1.25) : nullptr;
-    on_device.affine = c_.affine ? values(3 * c_.channels, real_, 0.25, 1.25) : nullptr;
-    on_cpu.v0 = on_device.v0;
-    on_cpu.adapt0 = on_device.adapt0;
-    on_cpu.tau = on_device.tau;
-    on_cpu.threshold = on_device.threshold;
-    on_cpu.affine = on_device.affine;
     std::vector<double> cpu_checkpoints(checkpoints(kCheckpointSteps));
     on_cpu.checkpoints = cpu_checkpoints.data();
 
-    cpu.forward(on_cpu, 0, cpu.blocks(on_cpu.g));
+    cpu_.forward(on_cpu, 0, cpu_.blocks(g_));
     device.forward(on_device);
     compare();
     if (to && !on_device.checkpoints) {  // backward needs them
-      ForwardCall again = on_device;
-      again.v = again.adapt = again.v_seq = nullptr;
+      ForwardCall<NeuronInfo> again = on_device;
+      again.state = again.sequences = {};
+      again.which = {};
       again.checkpoints = to;
+      again.spikes = nullptr;
       device.forward(again);
       compare();
     }
     forget_outputs();
 
-    BackwardCall back{};
-    back.g = on_device.g;
-    back.o = on_device.o;
-    back.x = on_device.x;
-    back.v0 = on_device.v0;
-    back.adapt0 = on_device.adapt0;
-    back.tau = on_device.tau;
-    back.threshold = on_device.threshold;
-    back.affine = on_device.affine;
+    BackwardCall<NeuronInfo> back{g_, c_.dtype, on_device.neuron, on_device.x, on_device.affine};
+    BackwardCall<NeuronKernels> cpu_back{g_, c_.dtype, on_cpu.neuron, on_cpu.x, on_cpu.affine};
     back.checkpoints = to;
-    back.grad_spikes = values(all, c_.dtype, -1, 1);
-    back.grad_v = wanted() ? values(c_.N, real_, -1, 1) : nullptr;
-    back.grad_adapt = adapt && wanted() ? values(c_.N, real_, -1, 1) : nullptr;
-    back.grad_v_seq = wanted() ? values(all, c_.dtype, -1, 1) : nullptr;
-    BackwardCall cpu_back = back;
     cpu_back.checkpoints = on_cpu.checkpoints;
-    output("grad_x", true, all, c_.dtype, back.grad_x, cpu_back.grad_x);
-    output("grad_v0", wanted(), c_.N, real_, back.grad_v0, cpu_back.grad_v0);
-    output("grad_adapt0", adapt && wanted(), c_.N, real_, back.grad_adapt0, cpu_back.grad_adapt0);
-    int64_t columns = 1, slabs = 0;
-    if (c_.tau || c_.threshold || c_.affine) {
-      if (c_.N > 0) device.slices(back.g, &columns, &slabs);
-      const int64_t count = c_.affine ? constant_sums : sum_shift;
-      back.grad_constants = static_cast<double*>(take(count * slabs * columns, Dtype::float64));
+    back.state0 = cpu_back.state0 = on_device.state0;
+    back.grad_spikes = cpu_back.grad_spikes = values(all_, c_.dtype, -1, 1);
+    if (wanted()) back.grad_state = cpu_back.grad_state = states("grad_state");
+    if (!back.grad_state.empty() && random_.coin()) back.grad_state[0] = cpu_back.grad_state[0] = nullptr;
+    if (wanted()) {
+      back.which = cpu_back.which = on_cpu.which;
+      for (size_t q = 0; q < back.which.size(); ++q) back.grad_sequences.push_back(values(all_, c_.dtype, -1, 1));
+      cpu_back.grad_sequences = back.grad_sequences;
     }
-    const bool by_channel = c_.tau || c_.threshold || c_.affine || c_.soft_spike || c_.dtype == Dtype::float64;
-    const int64_t cpu_slabs = cpu.slabs(back.g, by_channel);
-    std::vector<double> cpu_sums(cpu_slabs * constant_sums * c_.channels);
-    cpu_back.grad_constants = cpu_sums.data();
+    output("grad_x", true, all_, c_.dtype, back.grad_x, cpu_back.grad_x);
+    outputs("grad_state0", back.state0.size(), c_.N, real_, back.grad_state0, cpu_back.grad_state0);
+    back.grad_constants.resize(k_.constants);
+    cpu_back.grad_constants.resize(k_.constants);
+    for (int j = 0; j < k_.constants; ++j) {
+      output("grad_constant", constants_[j].per_neuron, c_.N, real_, back.grad_constants[j], cpu_back.grad_constants[j]);
+    }
+    const std::vector<int> sums = device.wanted_sums(back);
+    const int64_t threads = c_.N > 0 ? make_slices(g_).threads() : 0, count = k_.constants + 2;
+    back.sums = sums.empty() ? nullptr : static_cast<double*>(take(sums.size() * threads, Dtype::float64));
+    bool tables = c_.affine;
+    for (const ConstantValue& c : constants_) tables = tables || c.data;
+    const int64_t cpu_slabs = cpu_.slabs(g_, tables);
+    std::vector<double> cpu_sums(cpu_slabs * count * c_.channels);
+    cpu_back.sums = cpu_sums.data();
 
-    cpu.backward(cpu_back, 0, cpu_slabs);
+    cpu_.backward(cpu_back, 0, cpu_slabs);
     device.backward(back);
     compare();
-    const auto sum = [&](bool wanted, const char* name, ConstantSum which, double tolerance) {
-      if (!wanted) return;
-      compare_sum(name, which, tolerance, back.g, back.grad_constants, slabs, columns, cpu_sums.data(), cpu_slabs,
-                  constant_sums);
-    };
-    sum(c_.tau || c_.threshold, "grad_tau", sum_tau, 1e-10);
-    sum(c_.tau || c_.threshold, "grad_threshold", sum_threshold, 1e-10);
-    // Within a neuron's sequence these are sums of float, in two orders.
-    sum(c_.affine, "sum_shift", sum_shift, c_.dtype == Dtype::float64 ? 1e-10 : 1e-4);
-    sum(c_.affine, "sum_scale", sum_scale, c_.dtype == Dtype::float64 ? 1e-10 : 1e-4);
+    for (size_t index = 0; index < sums.size() && c_.N > 0; ++index) {
+      // Within a neuron's sequence those of the map are sums of float, in two orders.
+      const bool of_map = sums[index] >= k_.constants;
+      const char* name = of_map ? (sums[index] == k_.constants ? "sum_shift" : "sum_scale") : "sum of a constant";
+      const bool in_float = of_map && real_ == Dtype::float32;
+      compare_sum(name, index, in_float ? 1e-4 : 1e-10, g_, back.sums, sums[index], cpu_sums.data(), cpu_slabs, count,
+                  in_float ? 1e-6 * static_cast<double>(c_.T) : 0);
+    }
     return passes_;
   }
 
  private:
   void print() const override { c_.print(); }
 
-  Options options() {
-    Options o{};
-    o.neuron = c_.neuron;
-    o.dtype = c_.dtype;
-    o.soft_reset = c_.soft_reset;
-    o.soft_spike = c_.soft_spike;
-    o.linear_decay = random_.coin();
-    o.decay_input = random_.coin();
-    o.detach_reset = random_.below(4) == 0;
-    o.detach_adapt = random_.below(4) == 0;
-    o.surrogate = random_.below(surrogate_count);
-    o.v_reset = c_.soft_reset || random_.coin() ? 0 : -0.25;
-    o.rate = 0.4;
-    o.tau_min = 1.25;
-    o.alpha = random_.coin() ? 2 : 0.75;
-    o.tau = 2;
-    o.threshold = random_.coin() ? 1 : 0.7;
-    return o;
+  void make_constants() {
+    alpha_ = random_.coin() ? 2 : 0.75;
+    for (const Range& range : c_.neuron->ranges) {
+      ConstantValue c{random_.uniform(range.low, range.high)};
+      if (range.low < 1 && range.high > 1 && random_.coin()) c.value = 1;  // which x may meet exactly
+      const auto kind = c_.constants == Constants::any ? static_cast<Constants>(random_.below(3)) : c_.constants;
+      c.per_neuron = kind == Constants::neurons;
+      const int64_t count = kind == Constants::channels ? c_.channels : kind == Constants::neurons ? c_.N : 0;
+      if (kind != Constants::numbers) {
+        void* to = take(count, real_);
+        for (int64_t i = 0; i < count; ++i) put(to, i, real_, random_.uniform(range.low, range.high));
+        c.data = to;
+      }
+      constants_.push_back(c);
+    }
   }
 
-  bool wanted() { return c_.optional == Optional::all || (c_.optional == Optional::any && random_.coin()); }
-  int64_t checkpoints(int64_t steps) const { return c_.T > 0 ? (c_.T - 1) / steps * state_rows_ * c_.N : 0; }
+  template <class Kernels>
+  Member<Kernels> member(const Kernels* kernels) const {
+    return {kernels, constants_, alpha_};
+  }
+
+  std::vector<const void*> states(const char*) {
+    std::vector<const void*> out;
+    for (int j = 0; j < k_.states; ++j) out.push_back(values(c_.N, real_, -1, 1.5));
+    return out;
+  }
+
+  void outputs(const char* name, int64_t count, int64_t size, Dtype dtype, std::vector<void*>& device,
+               std::vector<void*>& cpu) {
+    for (int64_t j = 0; j < count; ++j) {
+      device.push_back(nullptr);
+      cpu.push_back(nullptr);
+      output(name, true, size, dtype, device.back(), cpu.back());
+    }
+  }
+
+  bool wanted() { return c_.optional == Optional::any ? random_.coin() : c_.optional != Optional::none; }
+  int64_t checkpoints(int64_t steps) const { return c_.T > 0 ? (c_.T - 1) / steps * k_.states * c_.N : 0; }
 
   Case c_;
+  const NeuronKernels& k_;
+  Geometry g_;
+  int64_t all_;
   Dtype real_;
-  int64_t state_rows_;
+  std::vector<ConstantValue> constants_;
+  double alpha_ = 1;
+  const CpuKernels& cpu_ = generic::kernels;
 };
 
 }  // namespace

@@ -7,10 +7,9 @@
 #include <functional>
 #include <utility>
 
-#include "host_shim_case.h"
 #include "host_shim_channels_case.h"
 
-Device devices[3];
+Device device;
 ChannelDevice channel_device;
 
 namespace {
@@ -18,10 +17,31 @@ namespace {
 std::function<void()> print_current = [] {};
 int only = -1, cases = 0, mismatches = 0, number = 0;
 
-void check(Case c) {
+// {constants' ranges} of each neuron, in the order of the CPU's table; written by the test.
+const std::vector<std::vector<Range>> kRanges = {
+#include "ranges.inc"
+};
+
+std::vector<TestNeuron> test_neurons() {
+  std::vector<TestNeuron> out;
+  for (int i = 0; i < generic::kernels.neuron_count; ++i) out.push_back({&generic::kernels.neurons[i], kRanges[i]});
+  return out;
+}
+const std::vector<TestNeuron> neurons = test_neurons();
+
+// The numbers of those that have kernels together.
+const std::vector<int> kTogether = {
+#include "together.inc"
+};
+
+bool is_known(const TestNeuron& neuron, Dtype dtype) {
+  return device.find && device.find(neuron.cpu->name, dtype == Dtype::float64);
+}
+
+template <class Run, class Case>
+void run(Case& c, bool is_there) {
   c.number = number++;
-  const Device& device = devices[static_cast<int>(c.neuron)];
-  if (!device.forward || !device.has(c.dtype, c.soft_reset) || (only >= 0 && c.number != only)) return;
+  if (!is_there || (only >= 0 && c.number != only)) return;
   print_current = [c] { c.print(); };
   ++cases;
   if (Run(c).passes()) return;
@@ -29,14 +49,12 @@ void check(Case c) {
   std::printf("\n");
 }
 
+void check(Case c) { run<Run>(c, is_known(*c.neuron, c.dtype)); }
+
 void check(ChannelCase c) {
-  c.number = number++;
-  if (!channel_device.encode || !channel_device.has(c.dtype) || (only >= 0 && c.number != only)) return;
-  print_current = [c] { c.print(); };
-  ++cases;
-  if (ChannelRun(c).passes()) return;
-  ++mismatches;
-  std::printf("\n");
+  bool is_there = !c.members.empty() || channel_device.decode;
+  for (const TestNeuron* member : c.members) is_there = is_there && is_known(*member, c.dtype);
+  run<ChannelRun>(c, is_there);
 }
 
 // One of the divisors of n.
@@ -59,93 +77,101 @@ void set_layout(Random& random, int64_t& N, int64_t& inner, int64_t& channels, i
 
 int some_shift(Random& random) { return random.coin() ? kNone : (random.coin() ? kAny : kAll); }
 
+constexpr Dtype kAllDtypes[] = {Dtype::float32, Dtype::float64, Dtype::bfloat16, Dtype::float16};
+constexpr int64_t kLengths[] = {0, 1, 3, 4, 8, 12, 16, 17};
+
 void check_sample() {
   Random random{1};
-  for (int i = 0; i < 3 * 4 * 2 * 9 * 7 * 2; ++i) {
-    int rest = i;
-    const auto choose = [&](int n) { return std::exchange(rest, rest / n) % n; };
-    Case c{};
-    c.neuron = static_cast<Neuron>(choose(3));
-    c.dtype = static_cast<Dtype>(choose(4));
-    c.soft_reset = choose(2);
-    // Constants: shared, tau, threshold, both; soft spikes: shared, both; affine: shared, both, both and soft spikes.
-    const int kind = choose(9);
-    c.soft_spike = kind == 4 || kind == 5 || kind == 8;
-    c.affine = kind >= 6;
-    c.tau = kind == 1 || kind == 3 || kind == 5 || kind >= 7;
-    c.threshold = kind == 2 || kind == 3 || kind == 5 || kind >= 7;
-    constexpr int64_t lengths[] = {0, 1, 4, 5, 8, 9, 17};
-    c.T = lengths[choose(7)];
-    set_layout(random, c.N, c.inner, c.channels, c.channel_stride);
-    c.shifted = some_shift(random);
-    c.optional = static_cast<Optional>(random.below(8) < 6 ? 0 : 1 + random.below(2));
-    check(c);
+  for (int i = 0; i < 4 * 5 * 8 * 2; ++i) {
+    for (const TestNeuron& neuron : neurons) {
+      int rest = i;
+      const auto choose = [&](int n) { return std::exchange(rest, rest / n) % n; };
+      Case c{};
+      c.neuron = &neuron;
+      c.dtype = kAllDtypes[choose(4)];
+      const int kind = choose(5);  // numbers, a number for each channel or neuron, some of each; with or without a map
+      c.constants = kind < 2 ? Constants::numbers : static_cast<Constants>(kind - 1);
+      c.T = kLengths[choose(8)];
+      c.affine = kind == 1 || (kind > 1 && random.below(3) == 0);
+      set_layout(random, c.N, c.inner, c.channels, c.channel_stride);
+      c.shifted = some_shift(random);
+      c.optional = static_cast<Optional>(random.below(4));
+      check(c);
+    }
   }
 }
 
 void check_channels() {
   Random random{3};
+  const auto members = [&](int64_t count) {
+    std::vector<const TestNeuron*> out;
+    for (int64_t k = 0; k < count; ++k) out.push_back(&neurons[random.below(neurons.size())]);
+    return out;
+  };
   for (int i = 0; i < 4 * 7 * 8; ++i) {
     ChannelCase c{};
-    c.dtype = static_cast<Dtype>(i % 4);
-    constexpr int64_t lengths[] = {1, 2, 4, 5, 8, 9, 17};
-    c.T = lengths[i / 4 % 7];
+    c.dtype = kAllDtypes[i % 4];
+    c.T = kLengths[1 + i / 4 % 7];
     set_layout(random, c.N, c.inner, c.channels, c.channel_stride);
     c.shifted = some_shift(random);
-    c.present = i % 3 == 0 ? 1 + static_cast<int>(random.below(7)) : 7;
+    check(c);
+    c.members = members(1 + random.below(kMostMembers));
+    check(c);
+    c.members = {&neurons[0], &neurons[0]};  // small builds have no other
+    check(c);
+    c.members.clear();
+    for (int k : kTogether) c.members.push_back(&neurons[k]);
     check(c);
   }
-  for (const Dtype dtype : {Dtype::float32, Dtype::float64, Dtype::bfloat16, Dtype::float16}) {
-    for (int shifted = kNone; shifted < 16; ++shifted) check(ChannelCase{0, dtype, 4, 64, 64, 4, 16, shifted, 7});
-    check(ChannelCase{0, dtype, 2, 3 * 700, 700, 7, 100, kNone, 7});
-    check(ChannelCase{0, dtype, 2, 3 * 700, 700, 7, 1, kNone, 7});
+  for (const Dtype dtype : kAllDtypes) {
+    for (int shifted = kNone; shifted < 10; ++shifted) check(ChannelCase{0, dtype, 4, 64, 64, 4, 16, shifted});
+    check(ChannelCase{0, dtype, 2, 3 * 700, 700, 7, 100, kNone});
+    check(ChannelCase{0, dtype, 2, 3 * 700, 700, 7, 1, kNone});
   }
-  check(ChannelCase{0, Dtype::float32, 2, 131080, 131080, 1, 131080, kNone, 7});
-  check(ChannelCase{0, Dtype::float32, 1, 200000, 40000, 4, 10000, kNone, 7});
+  check(ChannelCase{0, Dtype::float32, 300, 8, 8, 2, 4, kNone});
+  check(ChannelCase{0, Dtype::float32, 2, 131080, 131080, 1, 131080, kNone});
+  check(ChannelCase{0, Dtype::float32, 1, 200000, 40000, 4, 10000, kNone});
 }
 
 void check_special() {
-  for (const Neuron neuron : {Neuron::lif, Neuron::llif, Neuron::slif}) {
-    for (const Dtype dtype : {Dtype::float32, Dtype::float64, Dtype::bfloat16, Dtype::float16}) {
-      // Everything suits the widest access but one array; LIF has six that count, the others eight.
-      for (int shifted = kNone; shifted < 8; ++shifted) {
-        for (const bool tensors : {false, true}) {
-          check({0, neuron, dtype, false, false, tensors, tensors, false, 17, 64, 64, 4, 16, shifted, Optional::all});
-          check({0, neuron, dtype, false, false, tensors, tensors, true, 17, 64, 64, 4, 16, shifted, Optional::all});
-        }
+  for (const TestNeuron& neuron : neurons) {
+    for (const Dtype dtype : kAllDtypes) {
+      // Everything suits the widest access but one array.
+      for (int shifted = kNone; shifted < 10; ++shifted) {
+        check({0, &neuron, dtype, Constants::numbers, false, 16, 64, 64, 4, 16, shifted, Optional::states});
+        check({0, &neuron, dtype, Constants::numbers, true, 4, 64, 64, 4, 16, shifted, Optional::none});
       }
       // Several blocks, the last one not full; several sequences.
-      check({0, neuron, dtype, true, false, false, false, false, 9, 3 * 700, 700, 1, 2100, kNone, Optional::any});
-      check({0, neuron, dtype, false, false, true, true, false, 2, 3 * 700, 700, 7, 100, kNone, Optional::any});
-      check({0, neuron, dtype, false, false, false, false, false, 2, 0, 1, 1, 1, kNone, Optional::all});
+      check({0, &neuron, dtype, Constants::numbers, false, 8, 3 * 704, 704, 1, 2112, kNone, Optional::any});
+      check({0, &neuron, dtype, Constants::channels, false, 2, 3 * 700, 700, 7, 100, kNone, Optional::any});
+      check({0, &neuron, dtype, Constants::numbers, false, 2, 0, 1, 1, 1, kNone, Optional::all});
     }
   }
   // Neurons enough for a thread to take several: 2 slabs of 2 rows, then 3 of which the last is not full.
-  for (const Neuron neuron : {Neuron::lif, Neuron::slif}) {
-    const Dtype dtype = Dtype::float32;
-    check({0, neuron, dtype, false, false, true, true, false, 2, 131080, 131080, 1, 131080, kNone, Optional::any});
-    check({0, neuron, dtype, false, false, true, true, false, 1, 200000, 40000, 4, 10000, kNone, Optional::none});
-    check({0, neuron, dtype, false, false, false, true, true, 1, 200000, 40000, 4, 10000, kNone, Optional::none});
-  }
+  const Dtype dtype = Dtype::float32;
+  check({0, &neurons[0], dtype, Constants::channels, false, 2, 131080, 131080, 1, 131080, kNone, Optional::any});
+  check({0, &neurons[0], dtype, Constants::any, true, 1, 200000, 40000, 4, 10000, kNone, Optional::none});
+  check({0, &neurons[0], dtype, Constants::numbers, true, 4, 200000, 40000, 4, 10000, kNone, Optional::none});
 }
 
 int64_t check_division() {
-  const Device& device = devices[0].forward ? devices[0] : (devices[1].forward ? devices[1] : devices[2]);
   if (!device.divide) return 0;
   std::vector<int64_t> divisors = {1, 2, 3, 5, 7, 11, 97, 641, 65537, 1000003, 2147483647, 6700417, 137438953447};
   for (int e = 2; e <= 37; ++e) {
     for (const int64_t near : {-1, 0, 1}) divisors.push_back((int64_t(1) << e) + (e == 37 && near > 0 ? 0 : near));
   }
-  const int64_t end = int64_t(1) << 40;
   int64_t wrong = 0;
   Random random{2};
   for (const int64_t d : divisors) {
-    for (int i = 0; i < 2000; ++i) {
-      int64_t n = random.below(end) >> random.below(40);
-      if (i % 4 == 1) n = n / d * d;  // where a quotient begins and ends
-      if (i % 4 == 2) n = n / d * d + d - 1;
-      if (i == 3) n = end - 1;
-      if (n >= end || (device.divide(n, d) == n / d && device.remainder(n, d) == n % d)) continue;
+    for (int i = 0; i < 4000; ++i) {
+      const bool narrow = i % 2 == 1;
+      if (narrow && d >> 31 != 0) continue;
+      const int64_t end = int64_t(1) << (narrow ? 31 : 40);
+      int64_t n = random.below(end) >> random.below(narrow ? 31 : 40);
+      if (i % 8 / 2 == 1) n = n / d * d;  // where a quotient begins and ends
+      if (i % 8 / 2 == 2) n = n / d * d + d - 1;
+      if (i < 4) n = end - 1;
+      if (n >= end || (narrow ? device.divide_in_32_bits : device.divide)(n, d) == n / d) continue;
       if (wrong++ == 0) std::printf("MISMATCH: %lld divided by %lld\n", (long long)n, (long long)d);
     }
   }

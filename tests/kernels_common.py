@@ -8,11 +8,28 @@ import pytest
 import torch
 from tolerances import TOLERANCES
 
-import stdano_kernels
-from stdano_kernels import SURROGATES, reference
-from stdano_kernels.registration import NEURONS
+from stdano_kernels import SURROGATES, functional, reference
+from stdano_kernels.neurons import NEURONS as DECLARED
+from stdano_kernels.spec import spec_of
 
-FUNCTIONS = {neuron: getattr(stdano_kernels, neuron) for neuron in NEURONS}
+# Every neuron that comes with the library, by the table that everything else reads.
+NEURONS = tuple(DECLARED)
+PAPER = ("lif", "llif", "slif")
+STATES = {name: tuple(neuron.states) for name, neuron in DECLARED.items()}
+
+
+def _function(neuron):
+    """A neuron's function that ignores what a neuron without a leak has no use for."""
+
+    def call(x, **settings):
+        if neuron == "if_":
+            settings = {k: v for k, v in settings.items() if k not in ("tau", "decay", "decay_input")}
+        return functional.FUNCTIONS[neuron](x, **settings)
+
+    return call
+
+
+FUNCTIONS = {neuron: _function(neuron) for neuron in NEURONS}
 BACKENDS = ("reference", "cpu")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 HALF = (torch.bfloat16, torch.float16)
@@ -33,6 +50,9 @@ def supported_levels():
 LEVELS = supported_levels()
 several_levels = pytest.mark.skipif(len(LEVELS) < 2, reason=f"builds of the CPU kernels for this processor: {LEVELS}")
 every_neuron = pytest.mark.parametrize("neuron", NEURONS)
+LEAKY = tuple(neuron for neuron in NEURONS if "tau" in spec_of(DECLARED[neuron]).defaults)
+every_leaky_neuron = pytest.mark.parametrize("neuron", LEAKY)
+every_neuron_of_the_paper = pytest.mark.parametrize("neuron", PAPER)
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 every_surrogate = pytest.mark.parametrize("surrogate", SURROGATES)
 
@@ -41,7 +61,7 @@ def short(value):
     """A parameter's name in a test's id."""
     if isinstance(value, dict):
         return "-".join(f"{k}={short(v)}" for k, v in value.items()) or "defaults"
-    return str(value).removeprefix("torch.")
+    return getattr(value, "__name__", str(value)).removeprefix("torch.")
 
 
 def by_dtype(dtypes=DTYPES):
@@ -53,19 +73,22 @@ def product(**choices):
     return [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
 
 
-# Every setting that changes the equations.
-OPTIONS = product(
-    v_reset=(None, -0.1),
-    decay=("exp", "linear"),
-    decay_input=(False, True),
-    detach_reset=(False, True),
-    detach_adapt=(False, True),
-)
+# Every setting that changes the equations, and every pair of them (an orthogonal array).
+OPTIONS = [
+    {
+        "v_reset": (None, -0.1)[a],
+        "decay": ("exp", "linear")[b],
+        "decay_input": (False, True)[c],
+        "detach_reset": (False, True)[a ^ b],
+        "detach_adapt": (False, True)[a ^ b ^ c],
+    }
+    for a, b, c in itertools.product((0, 1), repeat=3)
+]
 
 
 def options_of(neuron, options):
     """Settings without those that a neuron does not have."""
-    return {k: v for k, v in options.items() if not (k == "detach_adapt" and neuron == "lif")}
+    return {k: v for k, v in options.items() if k in spec_of(DECLARED[neuron]).defaults}
 
 
 def compute_dtype(dtype):
@@ -95,8 +118,8 @@ def make_state(neuron, x, seed=1):
     def uniform(low, high):
         return (torch.rand(x.shape[1:], generator=generator) * (high - low) + low).to(dtype)
 
-    v = uniform(-0.5, 0.8)
-    return {"lif": (v,), "llif": (v, uniform(0.8, 1.3)), "slif": (v, uniform(0.0, 0.7))}[neuron]
+    ranges = {"v": (-0.5, 0.8), "theta": (0.8, 1.3)}
+    return tuple(uniform(*ranges.get(name, (0.0, 0.7))) for name in STATES[neuron])
 
 
 def constant_tensors(kind, x):
@@ -119,10 +142,8 @@ def make_cotangents(neuron, x, seed=2):
     def draw(shape):
         return torch.randint(-64, 65, shape, generator=generator) / 32
 
-    out = {"spikes": draw(tuple(x.shape)), "v": draw(state), "adapt": draw(state), "v_seq": draw(tuple(x.shape))}
-    if neuron == "lif":
-        del out["adapt"]
-    return out
+    out = {"spikes": draw(tuple(x.shape)), "v_seq": draw(tuple(x.shape))}
+    return out | {name: draw(state) for name in STATES[neuron]}
 
 
 @contextmanager
@@ -164,27 +185,22 @@ def run(
     def leaf(t):
         return t.detach().requires_grad_(gradients) if isinstance(t, torch.Tensor) else t
 
-    x, tau, v_threshold, affine = leaf(x), leaf(tau), leaf(v_threshold), leaf(affine)
+    x, affine = leaf(x), leaf(affine)
+    constants = {k: leaf(c) for k, c in options_of(neuron, {"tau": tau, "v_threshold": v_threshold}).items()}
+    settings = {k: leaf(t) for k, t in options_of(neuron, settings).items()}
+    constants |= {k: t for k, t in settings.items() if isinstance(t, torch.Tensor)}
     state = None if state is None else tuple(leaf(t) for t in state)
     spikes, final, v_seq = FUNCTIONS[neuron](
         x,
-        tau=tau,
-        v_threshold=v_threshold,
         affine=affine,
         state=state,
         return_state=True,
         return_v_seq=True,
         backend=backend,
-        **settings,
+        **{**settings, **constants},
     )
-    out = {"spikes": spikes, **dict(zip(("v", "adapt"), final, strict=False)), "v_seq": v_seq}
-    leaves = {
-        "x": x,
-        **dict(zip(("v", "adapt"), state or (), strict=False)),
-        "tau": tau,
-        "v_threshold": v_threshold,
-        "affine": affine,
-    }
+    out = {"spikes": spikes, **final._asdict(), "v_seq": v_seq}
+    leaves = {"x": x, **dict(zip(STATES[neuron], state or (), strict=False)), **constants, "affine": affine}
     leaves = {k: t for k, t in leaves.items() if isinstance(t, torch.Tensor)}
     result = {k: t.detach() for k, t in out.items()}
     if gradients:
@@ -208,9 +224,9 @@ def oracle(neuron, x, *, state=None, tau=2.0, v_threshold=1.0, **settings):
         return t.double() if isinstance(t, torch.Tensor) else t
 
     state = None if state is None else tuple(wide(t) for t in state)
-    constants = {"tau": wide(tau), "v_threshold": wide(v_threshold)}
+    settings = {k: wide(t) for k, t in {"tau": tau, "v_threshold": v_threshold, **settings}.items()}
     with one_thread():
-        return run(neuron, x.double(), backend="reference", state=state, **constants, **settings)
+        return run(neuron, x.double(), backend="reference", state=state, **settings)
 
 
 def bits(t):
@@ -247,15 +263,12 @@ def assert_close_to_oracle(actual, expected, dtype=torch.float64):
 
 
 @contextmanager
-def recorded_u(monkeypatch):
-    """Lists u = h - theta of every step that the reference computes inside the block."""
-    steps = []
-    fire = reference._fire
-
-    def record(u, settings):
-        steps.append(u.detach())
-        return fire(u, settings)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(reference, "_fire", record)
+def recorded_u():
+    """Lists u, the distance to the threshold, of every step that the reference computes inside the block; of a spike of
+    several levels one after the other."""
+    steps, fire = [], reference._APPLY["spike"]
+    reference._APPLY["spike"] = lambda u, slope: (steps.append(u.detach()), fire(u, slope))[1]
+    try:
         yield steps
+    finally:
+        reference._APPLY["spike"] = fire

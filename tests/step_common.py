@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 import torch
-from kernels_common import FUNCTIONS, NEURONS, make_cotangents, make_state, make_x
+from kernels_common import FUNCTIONS, LEAKY, NEURONS, PAPER, make_cotangents, make_state, make_x
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -11,8 +11,8 @@ from torch.utils._pytree import tree_leaves
 
 import stdano
 import stdano_kernels
+from stdano.nodes.neurons import CANDIDATES, PARAMETRIC
 from stdano.nodes.neurons import NEURONS as NODES
-from stdano.nodes.neurons import PARAMETRIC
 
 SHAPE = (9, 2, 4, 3, 5)
 CHANNELS = SHAPE[2]
@@ -59,7 +59,7 @@ def _function(neuron, device, backend):
         )
         return plain + spikes + v_seq + sum(final)
 
-    return forward, (tau, v_threshold), ()
+    return forward, (tau, v_threshold) if neuron in LEAKY else (v_threshold,), ()
 
 
 def _bn_neuron(neuron, device, backend, training, momentum=0.1, group=None):
@@ -92,7 +92,9 @@ def _module(module, device):
 
 
 def _node(name, device, backend, **settings):
-    constants = dict(tau=nn.Parameter(torch.full((CHANNELS,), 1.7)), v_threshold=nn.Parameter(torch.tensor(0.9)))
+    constants = dict(v_threshold=nn.Parameter(torch.tensor(0.9)))
+    if name != "IF":
+        constants["tau"] = nn.Parameter(torch.full((CHANNELS,), 1.7))
     return _module(NODES[name](backend=backend, **constants, **settings), device)
 
 
@@ -130,10 +132,10 @@ CASES = {
     **{f"bn_neuron {name}": lambda *a, n=name: _bn_neuron(n, *a, True) for name in NEURONS},
     "bn_neuron eval": lambda *a: _bn_neuron(NEURONS[0], *a, False),
     "bn_neuron, momentum a tensor": lambda *a: _bn_neuron(NEURONS[0], *a, True, _filled(0.1, a[0], ())),
-    "super_neuron": lambda *a: _super_neuron(NEURONS, *a, True),
-    "super_neuron eval": lambda *a: _super_neuron(NEURONS, *a, False),
-    "super_neuron, other order": lambda *a: _super_neuron(NEURONS[::-1], *a, True),
-    "super_neuron, two": lambda *a: _super_neuron(NEURONS[:0:-1], *a, True),
+    "super_neuron": lambda *a: _super_neuron(PAPER, *a, True),
+    "super_neuron eval": lambda *a: _super_neuron(PAPER, *a, False),
+    "super_neuron, other order": lambda *a: _super_neuron(PAPER[::-1], *a, True),
+    "super_neuron, two": lambda *a: _super_neuron(PAPER[:0:-1], *a, True),
     **{cls.__name__: lambda *a, n=name: _node(n, *a) for name, cls in NODES.items()},
     **{f"{cls.__name__}, steps": lambda *a, n=name: _single_steps(n, *a) for name, cls in NODES.items()},
     **{cls.__name__: lambda d, b, c=cls: _module(c(backend=b), d) for cls in PARAMETRIC.values()},
@@ -143,14 +145,14 @@ CASES = {
     ),
     "SuperNeuron": lambda d, b: _module(stdano.SuperNeuron(CHANNELS, backend=b), d),
     "SuperNeuron, momentum=None": lambda d, b: _module(
-        stdano.SuperNeuron(CHANNELS, tuple(NODES)[:0:-1], momentum=None, backend=b), d
+        stdano.SuperNeuron(CHANNELS, tuple(CANDIDATES)[:0:-1], momentum=None, backend=b), d
     ),
     "fuse": _fused,
 }
 # Those with a process group.
 GROUP_CASES = {
     "bn_neuron, group": lambda d, b, g: _bn_neuron(NEURONS[0], d, b, True, group=g),
-    "super_neuron, group": lambda d, b, g: _super_neuron(NEURONS, d, b, True, group=g),
+    "super_neuron, group": lambda d, b, g: _super_neuron(PAPER, d, b, True, group=g),
     "SynchronisedBatchNorm2d": lambda d, b, g: _synchronised_norm(d, g),
 }
 COVERED = {name.split()[0].rstrip(",") for name in (*CASES, *GROUP_CASES)}

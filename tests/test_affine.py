@@ -17,7 +17,8 @@ from kernels_common import (
     compute_dtype,
     constant_tensors,
     every_backend,
-    every_neuron,
+    every_leaky_neuron,
+    every_neuron_of_the_paper,
     every_surrogate,
     make_cotangents,
     make_state,
@@ -56,7 +57,7 @@ def everything(neuron, x, affine=None, cotangents=None, state=None, tau=2.0, v_t
         return_v_seq=True,
         **settings,
     )
-    out = {"spikes": spikes, "v_seq": v_seq, **dict(zip(("v", "adapt"), final, strict=False))}
+    out = {"spikes": spikes, "v_seq": v_seq, **final._asdict()}
     cotangents = make_cotangents(neuron, x) if cotangents is None else cotangents
     used = {k: t for k, t in out.items() if k in cotangents and t.requires_grad}
     grads = torch.autograd.grad(
@@ -82,7 +83,7 @@ def reference_of(neuron, x, affine=None, state=None, tau=2.0, v_threshold=1.0, *
         return everything(neuron, x.double(), wide(affine), state=state, backend="reference", **constants, **settings)
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("steps", (1, 4, 18))
 @pytest.mark.parametrize("options", OPTIONS, ids=short)
 def test_every_option_in_float64(neuron, steps, options):
@@ -97,16 +98,16 @@ def test_every_option_in_float64(neuron, steps, options):
     assert_close(actual, expected, TOLERANCES[torch.float64])
 
 
-@every_neuron
 @every_surrogate
 @pytest.mark.parametrize("spike", ("hard", "soft"))
-def test_surrogates_in_float64(neuron, surrogate, spike):
+def test_surrogates_in_float64(surrogate, spike):
+    neuron = "llif"
     x = make_x((4, 2, 3, 400), torch.float64)
     settings = dict(surrogate=surrogate, spike=spike, alpha=1.3)
     assert_close(everything(neuron, x, **settings), reference_of(neuron, x, **settings), TOLERANCES[torch.float64])
 
 
-@every_neuron
+@every_neuron_of_the_paper
 @pytest.mark.parametrize("steps", (4, 17))
 @pytest.mark.parametrize("outputs", ("all", "spikes alone"))
 def test_float32(neuron, steps, outputs):
@@ -135,7 +136,7 @@ def test_float32(neuron, steps, outputs):
     assert worst <= REDUCTION[torch.float32].rtol * x.numel() / 3
 
 
-@every_neuron
+@every_leaky_neuron
 @by_dtype(HALF)
 @pytest.mark.parametrize("steps", (4, 18))
 def test_half_precision_is_float32_rounded(neuron, dtype, steps):
@@ -147,7 +148,7 @@ def test_half_precision_is_float32_rounded(neuron, dtype, steps):
     assert_same_bits(half, single)
 
 
-@every_neuron
+@every_leaky_neuron
 @by_dtype()
 @pytest.mark.parametrize("steps", (4, 5))
 def test_the_affine_input_is_what_the_kernels_see(neuron, steps, dtype):
@@ -163,7 +164,7 @@ def test_the_affine_input_is_what_the_kernels_see(neuron, steps, dtype):
     assert_same_bits(actual, expected, [k for k in expected if not k.startswith("grad")])
 
 
-@every_neuron
+@every_leaky_neuron
 @by_dtype((torch.float32, torch.float64, torch.bfloat16))
 @pytest.mark.parametrize("layout", DENSE_LAYOUTS)
 @pytest.mark.parametrize("shape", ((4, 2, 3, 41, 13), (4, 7, 3), (5, 2, 1, 9), (17, 2, 1031), (4, 1, 2, 1, 1)), ids=str)
@@ -175,7 +176,7 @@ def test_every_layout_gives_the_same_numbers(neuron, shape, layout, dtype):
     assert worst <= REDUCTION[dtype].rtol * x.numel() / shape[2]
 
 
-@every_neuron
+@every_leaky_neuron
 @by_dtype(DTYPES)
 @pytest.mark.parametrize("steps", (4, 6))
 def test_instruction_sets_agree_in_all_bits(neuron, steps, dtype, cpu_capability):
@@ -191,7 +192,7 @@ def test_instruction_sets_agree_in_all_bits(neuron, steps, dtype, cpu_capability
                 assert_same_bits(a, b)
 
 
-@every_neuron
+@every_leaky_neuron
 @by_dtype((torch.float32, torch.float64, torch.float16))
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 def test_threads_agree_in_all_bits(neuron, layout, dtype, set_threads):
@@ -206,7 +207,7 @@ def test_threads_agree_in_all_bits(neuron, layout, dtype, set_threads):
 
 
 @every_backend
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("steps", (3, 4, 17))
 def test_gradcheck(neuron, backend, steps):
     """Soft spikes: x, the three rows, tau and v_threshold for each channel, the state."""
@@ -224,7 +225,7 @@ def test_gradcheck(neuron, backend, steps):
     assert torch.autograd.gradcheck(function, tensors)
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("shape", ((0, 2, 3, 4), (4, 0, 3), (4, 2, 0), (0, 0, 0)), ids=str)
 def test_empty_tensors(neuron, shape):
     result = everything(neuron, make_x(shape))
@@ -232,7 +233,7 @@ def test_empty_tensors(neuron, shape):
     assert not result["grad affine"].any()
 
 
-@every_neuron
+@every_leaky_neuron
 def test_no_affine_is_the_identity(neuron):
     """centre 0, scale 1, shift 0: the plain call's numbers."""
     for steps in (4, 5):

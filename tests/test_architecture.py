@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from stdano import SuperNeuron
-from stdano.nodes.neurons import NEURONS
+from stdano.nodes.neurons import CANDIDATES as NEURONS
 
 pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 pytest.importorskip("matplotlib", reason="needs the extra [app]")

@@ -15,7 +15,7 @@ import stdano
 import stdano_kernels
 
 backends = sys.modules["stdano_kernels.backends"]  # whose name in the package is the function's
-CACHED = (backends._load_triton, backends._device_error, backends._code_error, backends._warn_once)
+CACHED = (backends._load_triton, backends._device_error, backends._code_error, backends.warn_once)
 
 
 @pytest.fixture

@@ -5,9 +5,26 @@ import re
 
 import pytest
 import torch
-from kernels_common import FUNCTIONS, every_backend, every_neuron, every_surrogate, make_cotangents, make_x, run
+from kernels_common import (
+    DECLARED,
+    FUNCTIONS,
+    STATES,
+    every_backend,
+    every_leaky_neuron,
+    every_neuron,
+    every_neuron_of_the_paper,
+    every_surrogate,
+    make_cotangents,
+    make_x,
+    run,
+)
 
 import stdano_kernels
+from stdano_kernels import compiler
+from stdano_kernels.define.shipped import variants
+from stdano_kernels.spec import spec_of, traced
+
+VARIANT = {name: variants(name)[0] for name in DECLARED}
 
 INF, NAN = float("inf"), float("nan")
 X = torch.zeros(3, 2, 4, 5)
@@ -62,23 +79,26 @@ NUMBERS = {
 
 @every_neuron
 @pytest.mark.parametrize("value, error, got", NUMBERS.values(), ids=NUMBERS)
-@pytest.mark.parametrize("name", ("tau", "v_threshold", "v_reset", "alpha", "gamma", "beta", "tau_min"))
-def test_numbers(neuron, name, value, error, got):
-    adaptation = {"lif": (), "llif": ("gamma",), "slif": ("beta", "tau_min")}
-    if name in ("gamma", "beta", "tau_min") and name not in adaptation[neuron]:
-        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
-            FUNCTIONS[neuron](X, **{name: 0.5})
-        return
-    if name == "v_reset" and value is None:
-        FUNCTIONS[neuron](X, v_reset=None)  # the soft reset
-        return
-    if name == "tau" and value == INF:
-        FUNCTIONS[neuron](X, tau=INF)  # no leak
-        return
-    refused(neuron, error, f"{name} must be a .*number.*{got}", **{name: value})
+def test_numbers(neuron, value, error, got):
+    spec = spec_of(DECLARED[neuron])
+    for name in (*spec.constants, "alpha"):
+        allowed = (name == "v_reset" and value is None) or (name in spec.time_constants and value == INF)
+        if allowed:  # the soft reset; no leak
+            FUNCTIONS[neuron](X, **{name: value})
+        else:
+            refused(neuron, error, f"{name} must be a .*number.*{got}", **{name: value})
 
 
 @every_neuron
+def test_what_a_neuron_does_not_have(neuron):
+    for name in ("gamma", "beta", "kappa", "tau_syn"):
+        if name not in spec_of(DECLARED[neuron]).defaults:
+            refused(
+                neuron, TypeError, f"unexpected keyword argument '{name}'; allowed are .*v_threshold", **{name: 0.5}
+            )
+
+
+@every_leaky_neuron
 @pytest.mark.parametrize("decay, lowest", (("exp", 0), ("linear", 1)))
 @pytest.mark.parametrize("below", (0.0, -0.5, -1e300), ids=("at", "below", "far below"))
 def test_tau_too_small(neuron, decay, lowest, below):
@@ -113,7 +133,7 @@ def test_alpha_too_small(neuron, alpha):
     refused(neuron, ValueError, f"alpha must be a finite number above 0, got {alpha}", alpha=alpha)
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("value", (NAN, INF))
 @pytest.mark.parametrize("name", ("tau", "v_threshold"))
 def test_constants_that_are_not_finite(neuron, name, value):
@@ -121,16 +141,18 @@ def test_constants_that_are_not_finite(neuron, name, value):
         refused(neuron, ValueError, f"{name} must be finite.* everywhere, got {value}", **{name: tensor})
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("name", ("tau", "v_threshold"))
 def test_constants_of_the_wrong_kind(neuron, name):
-    for shape in ((3,), (5,), (1, 4), (4, 1), (4, 5)):
+    for shape in ((3,), (5,), (1, 4), (3, 5), (3, 2, 4, 5)):
         pattern = (
-            re.escape(f"{name} must be a number or a tensor of shape [] or [4]") + ".*" + re.escape(str(list(shape)))
+            re.escape(f"{name} must be a number or a tensor of shape [], [4]") + ".*" + re.escape(str(list(shape)))
         )
         refused(neuron, ValueError, pattern, **{name: torch.full(shape, 2.0)})
-    pattern = rf"{name} must be a number or a tensor of shape \[\] only.*got shape \[4\] with x of shape \[3, 4\]"
-    refused(neuron, ValueError, pattern, torch.zeros(3, 4), **{name: torch.full((4,), 2.0)})
+    for shape in ((4, 1), (4, 5), (2, 1, 1), (2, 4, 5)):
+        FUNCTIONS[neuron](X, **{name: torch.full(shape, 2.0)})
+    pattern = rf"{name} must be .* of shape \[\] or one that .*\[4\], got shape \[3\] with x of shape \[3, 4\]"
+    refused(neuron, ValueError, pattern, torch.zeros(3, 4), **{name: torch.full((3,), 2.0)})
     refused(neuron, TypeError, f"{name} must be .*got a tensor of torch.int64", **{name: torch.tensor(2)})
     meta = torch.full((4,), 2.0, device="meta")
     refused(neuron, ValueError, f"{name} must be on the device of x, cpu, got a tensor on meta", **{name: meta})
@@ -155,18 +177,15 @@ def test_choices(neuron, name, allowed, value):
 @pytest.mark.parametrize("name", ("decay_input", "detach_reset", "detach_adapt", "return_state", "return_v_seq"))
 @pytest.mark.parametrize("value", (0, 1, None, "yes"))
 def test_flags(neuron, name, value):
-    if neuron == "lif" and name == "detach_adapt":
-        pytest.skip("LIF has no adaptation")
+    if name not in (*spec_of(DECLARED[neuron]).defaults, "return_state", "return_v_seq"):
+        pytest.skip(f"{neuron} has no {name}")
     refused(neuron, TypeError, f"{name} must be True or False, got {value!r}", **{name: value})
-
-
-FIELDS = {"lif": ("v",), "llif": ("v", "theta"), "slif": ("v", "p")}
 
 
 @every_backend
 @every_neuron
 def test_states(neuron, backend):
-    fields = FIELDS[neuron]
+    fields = STATES[neuron]
     for position, name in enumerate(fields):
 
         def state(bad, position=position):
@@ -190,7 +209,7 @@ def test_states(neuron, backend):
         pattern = f"state.{name} must be on the device of x, cpu, got a tensor on meta"
         refused(neuron, ValueError, pattern, state=state(meta), backend=backend)
     names = ", ".join(fields)
-    pattern = rf"state must be None or {neuron.upper()}State\({names}\)"
+    pattern = rf"state must be None or {DECLARED[neuron].__name__}State\({names}\)"
     for bad in (STATE, [STATE] * len(fields), (STATE,) * (len(fields) + 1), (), 0.0):
         refused(neuron, TypeError, pattern, state=bad, backend=backend)
 
@@ -213,25 +232,32 @@ def test_devices_and_backends(neuron):
 @every_neuron
 def test_operators_check_again_what_would_read_foreign_memory(neuron):
     """torch.ops can be called by anyone: sizes and dtypes are looked at in C++ too."""
-    operator = getattr(torch.ops.stdano, f"{neuron}_forward")
-    settings = (2.0, 1.0, 0.0, 0.1, 1.05, False, False, 0, 1.0, False, False, False, False, False, False)
-    good = operator(X, None, None, None, None, None, *settings)
-    assert good[0].shape == X.shape
-    for arguments in (
-        (X.long(), None, None, None, None, None),
-        (X, STATE[:1].clone(), None, None, None, None),
-        (X, STATE.double(), None, None, None, None),
-        (X, None, None, torch.ones(3), None, None),
-        (X, None, None, torch.ones(8)[::2], None, None),
-        (X, None, None, None, torch.ones(4).double(), None),
-        (X, None, None, None, None, torch.ones(3, 3)),
-        (X, None, None, None, None, torch.ones(3, 4).double()),
-        (X, None, None, None, None, torch.ones(4, 3).mT),
+    operator, kernel = torch.ops.stdano.scan_forward, compiler.name_of(DECLARED[neuron], VARIANT[neuron])
+    FUNCTIONS[neuron](X)
+    count = len(traced(DECLARED[neuron], VARIANT[neuron]).constants)
+    values, state = [1.5] * count, [STATE] * len(STATES[neuron])
+    settings = ([], values, 1.0, kernel, False, False, [])
+    assert operator(X, [], [], None, *settings)[0].shape == X.shape
+    one = ([0], values, 1.0, kernel, False, False, [])
+    for x, states, constants, affine, others in (
+        (X.long(), [], [], None, settings),
+        (X, [*state[1:], STATE[:1].clone()], [], None, settings),
+        (X, [*state, STATE], [], None, settings),
+        (X, [*state[1:], STATE.double()], [], None, settings),
+        (X, [], [torch.ones(3)], None, one),
+        (X, [], [torch.ones(8)[::2]], None, one),
+        (X, [], [torch.ones(4).double()], None, one),
+        (X, [], [torch.ones(4)], None, settings),
+        (X, [], [torch.ones(4)], None, ([count], *one[1:])),
+        (X, [], [], torch.ones(3, 3), settings),
+        (X, [], [], torch.ones(3, 4).double(), settings),
+        (X, [], [], torch.ones(4, 3).mT, settings),
+        (X, [], [], None, ([], values[1:], *settings[2:])),
+        (X, [], [], None, (*settings[:3], "LIF-unknown", *settings[4:])),
+        (X, [], [], None, (*settings[:-1], [len(state)])),
     ):
         with pytest.raises(RuntimeError, match="stdano: "):
-            operator(*arguments, *settings)
-    with pytest.raises(RuntimeError, match="stdano: surrogate"):
-        operator(X, None, None, None, None, None, *settings[:7], 6, *settings[8:])
+            operator(x, states, constants, affine, *others)
 
 
 # --- NaN and infinity are input like any other ---
@@ -256,7 +282,7 @@ def test_nan_stays_in_its_neuron_and_does_not_spike(neuron, v_reset, backend):
 
 
 @every_backend
-@every_neuron
+@every_neuron_of_the_paper
 @every_surrogate
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64), ids=("float32", "float64"))
 def test_an_infinite_spike_and_the_hard_reset_leave_nothing_infinite(neuron, backend, surrogate, dtype):
@@ -264,7 +290,7 @@ def test_an_infinite_spike_and_the_hard_reset_leave_nothing_infinite(neuron, bac
     x = make_x((6, 4), dtype)
     x[2, 1] = INF
     result = run(neuron, x, backend=backend, v_reset=0.0, surrogate=surrogate)
-    assert result["spikes"][2, 1] == 1
+    assert result["spikes"][2, 1] >= 1
     for name in ("v", "v_seq", "grad x"):
         assert result[name].isfinite().all(), name
     x[2, 1] = 1e4
@@ -286,7 +312,7 @@ def test_minus_infinity_silences_a_neuron(neuron, v_reset, backend):
 
 
 @every_backend
-@every_neuron
+@every_neuron_of_the_paper
 @every_surrogate
 def test_infinity_with_the_soft_reset_stays_infinite(neuron, surrogate, backend):
     """v' = inf - theta: the neuron fires for ever; nothing turns into NaN, with a loss on the spikes."""
@@ -294,7 +320,7 @@ def test_infinity_with_the_soft_reset_stays_infinite(neuron, surrogate, backend)
     x[2, 1] = INF
     spikes_only = {"spikes": make_cotangents(neuron, x)["spikes"]}
     result = run(neuron, x, backend=backend, v_reset=None, surrogate=surrogate, cotangents=spikes_only)
-    assert (result["spikes"][2:, 1] == 1).all() and (result["v_seq"][2:, 1] == INF).all()
+    assert (result["spikes"][2:, 1] >= 1).all() and (result["v_seq"][2:, 1] == INF).all()
     assert not result["grad x"].isnan().any()
 
 

@@ -13,13 +13,13 @@ from channels_common import (
     draw,
     run_bn,
     run_super,
-    some_surrogate,
     start_statistics,
 )
 from kernels_common import (
     DENSE_LAYOUTS,
     FUNCTIONS,
     HALF,
+    OPTIONS,
     assert_close,
     assert_same_bits,
     by_dtype,
@@ -29,14 +29,13 @@ from kernels_common import (
     make_state,
     make_x,
     one_thread,
-    product,
+    options_of,
     short,
 )
 from tolerances import LARGE_MEAN, ROUNDING, SPIKE_BAND, TOLERANCES
 
 from stdano_kernels import bn_neuron
 
-OPTIONS = product(v_reset=(None, -0.1), decay=("exp", "linear"), decay_input=(False, True), detach_reset=(False, True))
 GIVEN = ((), ("weight",), ("bias",), ("weight", "bias"))
 training_and_eval = pytest.mark.parametrize("training", (True, False), ids=("training", "eval"))
 
@@ -57,7 +56,7 @@ def test_every_option_in_float64(neuron, options, training):
     steps = 4 + 14 * options["detach_reset"]
     x = make_x((steps, 2, 3, 5, 3), torch.float64)
     kind = ("both []", "tau, v_threshold [C]")[options["decay_input"]]
-    settings = {**options, **constant_tensors(kind, x), "surrogate": some_surrogate(short(options), neuron)}
+    settings = options_of(neuron, {**options, **constant_tensors(kind, x)})
     assert_equals_composition(neuron, x, training=training, state=make_state(neuron, x), **settings)
 
 
@@ -198,14 +197,16 @@ def test_a_large_mean_against_a_small_deviation(neuron, dtype):
 def test_gradcheck(neuron, backend, training, steps):
     """Soft spikes through the kernels: x, weight, bias, tau, v_threshold and the state."""
     x = make_x((steps, 2, 2, 2), torch.float64)
-    tensors = [x, *(torch.tensor(v, dtype=torch.float64) for v in ([0.8, 1.2], [0.1, 0.3], 1.8, 0.9))]
-    tensors = [t.requires_grad_() for t in (*tensors, *make_state(neuron, x))]
+    constants = options_of(neuron, {"tau": 1.8, "v_threshold": 0.9})
+    tensors = [torch.tensor(v, dtype=torch.float64) for v in ([0.8, 1.2], [0.1, 0.3], *constants.values())]
+    tensors = [t.requires_grad_() for t in (x, *tensors, *make_state(neuron, x))]
 
-    def function(x, weight, bias, tau, v_threshold, *state):
+    def function(x, weight, bias, *others):
+        given, state = others[: len(constants)], others[len(constants) :]
         spikes, final, v_seq = bn_neuron(
-            neuron, x, *start_statistics((2,), torch.float64), weight, bias, training=training, tau=tau,
-            v_threshold=v_threshold, state=state, spike="soft", surrogate="sigmoid", alpha=2.0, return_state=True,
-            return_v_seq=True, backend=backend,
+            neuron, x, *start_statistics((2,), torch.float64), weight, bias, training=training, state=state,
+            spike="soft", surrogate="sigmoid", alpha=2.0, return_state=True, return_v_seq=True, backend=backend,
+            **dict(zip(constants, given, strict=True)),
         )  # fmt: skip
         return (spikes, *final, v_seq)
 

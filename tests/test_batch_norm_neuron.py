@@ -13,10 +13,10 @@ from torch.utils.checkpoint import checkpoint
 import stdano
 from stdano import BatchNormNeuron, LIFNode, LLIFNode, SynchronisedBatchNorm2d
 from stdano.models import merged
-from stdano.nodes.neurons import NEURONS
+from stdano.nodes.neurons import CANDIDATES
 
 T, B, C = 4, 3, 5
-by_neuron = pytest.mark.parametrize("neuron", NEURONS)
+by_neuron = pytest.mark.parametrize("neuron", CANDIDATES)
 
 
 def images(dtype=torch.float64, seed=0, shape=(T, B, C, 6, 7)) -> torch.Tensor:
@@ -28,7 +28,7 @@ def pair(neuron="LLIF", dtype=torch.float64, settings=None, **norm_settings):
     """The module and the plain pair, with the same numbers in both."""
     settings = settings or {}
     ours = BatchNormNeuron(C, neuron, **norm_settings, **settings).to(dtype)
-    plain = nn.Sequential(nn.BatchNorm2d(C, **norm_settings), NEURONS[neuron](**settings)).to(dtype)
+    plain = nn.Sequential(nn.BatchNorm2d(C, **norm_settings), CANDIDATES[neuron](**settings)).to(dtype)
     for parameter in plain[0].parameters():
         nn.init.normal_(parameter, 1.0, 0.3)
     if plain[0].running_mean is not None:
@@ -72,7 +72,7 @@ def same_buffers(ours, plain, dtype):
     "settings", product(affine=(True, False), track_running_stats=(True, False), momentum=(0.2, None)), ids=short
 )
 def test_equals_the_pair(neuron, training, dtype, settings):
-    ours, plain = pair(neuron, dtype, {"tau": 1.5}, **settings)
+    ours, plain = pair(neuron, dtype, {} if neuron == "IF" else {"tau": 1.5}, **settings)
     ours.train(training), plain.train(training)
     xs = [images(dtype, seed) for seed in range(3)]
     expected = steps(lambda x: apart(plain, x), plain, xs)
@@ -262,8 +262,8 @@ def test_convert_keeps_the_norm():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"neuron": "ALIF"}, ValueError, "neuron must be one of 'LIF', 'LLIF', 'SLIF' or a neuron, got 'ALIF'"),
-        ({"neuron": nn.ReLU()}, TypeError, "neuron must be a name or one of stdano's neurons, got ReLU"),
+        ({"neuron": "ELIF"}, ValueError, "neuron must be one of 'LIF', 'LLIF', 'SLIF', .* or a neuron, got 'ELIF'"),
+        ({"neuron": nn.ReLU()}, TypeError, "neuron must be a name, .* or a neuron, got ReLU"),
         ({"neuron": LIFNode(), "tau": 2.0}, ValueError, "neuron must be a name where settings of one are given, tau"),
         ({"step_mode": "s"}, ValueError, "neuron must be in step_mode 'm', which takes all time steps, got 's'"),
         ({"neuron": BatchNormNeuron(2)[1]}, ValueError, r"must not have a norm of its own; call unfuse\(\)"),

@@ -19,7 +19,6 @@ import pytest
 import torch
 
 import stdano_kernels
-from stdano_kernels.registration import NEURONS
 
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
@@ -29,6 +28,7 @@ SCRIPT = FOLDER / "neuron_throughput.py"
 TINY = ["--quick", "--no-compile", "--no-spikingjelly", "--threads", "1"]
 TINY_NEURONS = [*TINY, "--section", "neurons", "--elements", "4096"]
 SHAPE = (2, 2, 3, 4, 4)
+NEURONS = ("lif", "llif", "slif")
 
 
 @pytest.fixture
@@ -89,6 +89,23 @@ def test_plain_equations_do_the_same_work(modules: tuple, neuron: str) -> None:
         outputs.append((spikes, leaf.grad))
     assert 0 < outputs[0][0].mean() < 1
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-12, atol=1e-12)
+
+
+def test_the_own_neuron_does_the_same_work_everywhere(modules: tuple, module: Callable) -> None:
+    own = module("_own")
+    case = own.own_case("train", "float64", (6, 500), "cpu")
+    bench, outputs = modules[1].Bench(case, threads=1), {}
+    contenders = own.own_contenders(case, compiled=False, spikingjelly=True)
+    assert [c.implementation for c in contenders][-1] == "shipped_lif"
+    for contender in contenders[:-1]:
+        function = contender.build()
+        bench.step(function)()
+        outputs[contender] = (function(*bench.inputs), bench.inputs[0].grad)
+    first, *others = outputs.values()
+    assert len(others) >= 2 and 0 < first[0].mean() < 1 and first[1].abs().sum() > 0
+    assert not torch.equal(first[0], contenders[-1].build()(*bench.inputs)), "the threshold adapts"
+    for other in others:
+        torch.testing.assert_close(first, other, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("neuron", ["super", *(f"bn_{name}" for name in NEURONS)])
@@ -271,11 +288,11 @@ def test_script_writes_rows_of_every_section(tmp_path: Path, modules: tuple) -> 
     sizes = ["--elements", "4096", "--shape", *map(str, SHAPE), "--batch", "2"]
     done = run_script(*TINY, *sizes, "--csv", str(file), "--markdown")
     assert done.returncode == 0, done.stderr
-    assert all(title in done.stdout for title in ("Throughput", "Super neuron", "Peak memory", "Marks"))
+    assert all(title in done.stdout for title in ("Throughput", "Own neuron", "Super neuron", "Peak memory", "Marks"))
     with file.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     assert list(rows[0]) == modules[2].COLUMNS
-    names = (*NEURONS, "super", "bn_lif", "vgg11_llif")
+    names = (*NEURONS, "own_alif", "super", "bn_lif", "vgg11_llif")
     assert list(dict.fromkeys(r["neuron"] for r in rows)) == list(names)
     for row in rows:
         composed = row["neuron"] in ("super", "bn_lif")

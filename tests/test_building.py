@@ -8,7 +8,7 @@ import torch
 
 import stdano
 from stdano.models import create_model
-from stdano.nodes.neurons import NEURONS
+from stdano.nodes.neurons import CANDIDATES, NEURONS
 from stdano.settings import ModelSettings
 
 
@@ -17,6 +17,7 @@ def build_everything():
         for backend in ("auto", "reference", "cpu", "triton", "cuda"):
             Node(backend=backend)
         stdano.BatchNormNeuron(3, name)
+    for name in CANDIDATES:
         stdano.SuperNeuron(3, (name,))
     stdano.SuperNeuron(3)
     ModelSettings().check()

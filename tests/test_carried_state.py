@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import stdano_kernels
 from stdano import BatchNormNeuron, LIFNode, LLIFNode, SLIFNode, SuperNeuron
-from stdano.nodes.neurons import NEURONS
+from stdano.nodes.neurons import CANDIDATES
 
 
 def test_a_state_from_inference_mode_can_be_trained_on():
@@ -55,7 +55,7 @@ def test_channels_last_leaves_the_order_of_time():
     assert torch.equal(node.v_seq, before) and node.v.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("Node", NEURONS.values())
+@pytest.mark.parametrize("Node", CANDIDATES.values())
 def test_numpy_scalars_are_numbers(Node):
     x = torch.rand(4, 3, 2)
     settings = dict(tau=np.float32(1.5), v_threshold=np.int64(1), alpha=np.float64(2), decay_input=np.bool_(True))

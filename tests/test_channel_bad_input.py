@@ -14,6 +14,7 @@ from stdano_kernels import bn_neuron, super_neuron
 INF, NAN = float("inf"), float("nan")
 X = torch.zeros(4, 2, 3, 5)
 META = {"device": "meta"}
+BINARY = tuple(name for name in NEURONS if name != "integer_lif")
 both = pytest.mark.parametrize("kind", ("super", "bn"))
 
 
@@ -75,16 +76,20 @@ def test_neurons():
         ("lif", "plif"),
         "lif",
         ("LIF",),
+        ("integer_lif",),  # its spikes are no bits
         None,
         7,
         [["lif"]],
         {"lif"},
         iter(("lif",)),
     ):
-        pattern = f"neurons must be one to three different ones of {', '.join(NEURONS)}, got {re.escape(repr(value))}"
+        pattern = f"neurons must be different ones of {', '.join(BINARY)}, got {re.escape(repr(value))}"
         refused("super", ValueError, pattern, neurons=value)
-    for value in ("plif", "LIF", "", None, 1):
-        refused("bn", ValueError, f"neuron must be one of {', '.join(map(repr, NEURONS))}, got {value!r}", neuron=value)
+    for value in ("plif", "LIF", "", None, 1, ("lif",)):
+        pattern = re.escape(f"neuron must be one of {', '.join(map(repr, NEURONS))}, got {value!r}")
+        refused("bn", ValueError, pattern, neuron=value)
+    for value in (int, torch.nn.ReLU):
+        refused("bn", TypeError, "neuron must be a subclass of stdano_kernels.Neuron, got <class", neuron=value)
 
 
 def test_weights():
@@ -206,14 +211,16 @@ NUMBERS = ("tau", "v_threshold", "v_reset", "slif_v_reset", "gamma", "beta", "ta
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_of_the_super_neuron(name):
     for value, error in ((INF, ValueError), (NAN, ValueError), ("2", TypeError), (True, TypeError), (None, TypeError)):
-        if not (name.endswith("v_reset") and value is None) and not (name == "tau" and value == INF):  # no leak
+        if not (name.endswith("v_reset") and value is None) and not (
+            name.startswith("tau") and value == INF
+        ):  # no leak
             refused("super", error, f"^{name} must be a .*number.*got {value!r}", **{name: value})
     for lowest in (0, 1) if name in ("tau", "tau_min") else ():
         pattern = f"^{name} must be a finite number above {lowest}, got {lowest}"
         refused("super", ValueError, pattern, **{name: lowest}, decay=("exp", "linear")[lowest])
 
 
-@pytest.mark.parametrize("name", ("tau", "v_threshold"))
+@pytest.mark.parametrize("name", ("tau", "v_threshold", "v_reset", "gamma", "beta", "tau_min"))
 def test_constants_of_the_super_neuron_are_numbers(name):
     refused("super", TypeError, rf"{name} must be a number in a super neuron, got a tensor of shape \[3\]",
             **{name: torch.full((3,), 2.0)})  # fmt: skip
@@ -242,6 +249,8 @@ def test_process_group(kind, training):
 )
 def test_settings_of_the_neuron_behind_batch_norm(neuron, arguments, error, pattern, training):
     """Statistics stay as they were; the sums of x may have been taken by then."""
+    if neuron == "if_" and "tau" in arguments:
+        error, pattern = TypeError, "unexpected keyword argument 'tau'; allowed are v_threshold, "
     mean, var = start_statistics((3,), torch.float32)
     with pytest.raises(error, match=pattern):
         bn_neuron(neuron, X, mean, var, training=training, **arguments)

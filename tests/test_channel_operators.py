@@ -1,9 +1,11 @@
 """BatchNorm, the super neuron and their operators as citizens of PyTorch: opcheck, torch.compile, transforms, second
 derivatives, checkpointing."""
 
+import re
+
 import pytest
 import torch
-from channels_common import compose_super, draw, run_bn, run_super, start_statistics
+from channels_common import EIGHT, compose_super, draw, members, run_bn, run_super, start_statistics
 from kernels_common import (
     DENSE_LAYOUTS,
     FUNCTIONS,
@@ -19,10 +21,9 @@ from tolerances import TOLERANCES
 from stdano_kernels import bn_neuron, super_neuron
 
 training_and_eval = pytest.mark.parametrize("training", (True, False), ids=("training", "eval"))
-# neurons, tau, v_threshold, resets, gamma, beta, tau_min, linear, decay_input, surrogate, alpha, detach x 2
-SETTINGS = (7, 1.7, 0.9, None, 0.1, 0.1, 0.1, 1.05, False, True, 2, 1.5, False, False)
 CASES = {
     "plain": dict(shape=(4, 2, 3, 5)),
+    "eight neurons": dict(shape=(4, 2, 3, 5), neurons=EIGHT),
     "channels last": dict(shape=(5, 2, 3, 5, 2), layout="channels_last"),
     "time innermost": dict(shape=(5, 2, 3, 5, 2), layout="time innermost"),
     "without space": dict(shape=(4, 2, 3)),
@@ -38,17 +39,18 @@ CASES = {
 OPERATORS = ("encode", "decode", "sums", "backward", "channel_sums", "channel_affine")
 
 
-def operator_arguments(shape, dtype=torch.float32, layout="contiguous", sliced=False):
+def operator_arguments(shape, dtype=torch.float32, layout="contiguous", sliced=False, neurons=("slif", "lif")):
     x = DENSE_LAYOUTS[layout](make_x(shape, dtype))
     x = make_x((*shape[:-1], 2 * shape[-1]), dtype)[..., ::2] if sliced else x
-    real, channels = compute_dtype(dtype), shape[2]
-    codes, _ = torch.ops.stdano.super_neuron_encode(x, *SETTINGS)
+    real, channels, count = compute_dtype(dtype), shape[2], len(neurons)
+    own = members(neurons, x, tau=1.7, v_threshold=0.9, alpha=1.5)
+    codes, _ = torch.ops.stdano.super_neuron_encode(x, *own)
     grad = draw(shape, 1, dtype)
     return {
-        "encode": (x, *SETTINGS),
-        "decode": (codes, draw((4, channels), 2, real), x),
-        "sums": (codes, grad),
-        "backward": (grad, x, codes, draw((9, channels), 3, real), *SETTINGS),
+        "encode": (x, *own),
+        "decode": (codes, draw((1 + count, channels), 2, real), x),
+        "sums": (codes, grad, count),
+        "backward": (grad, x, codes, draw((3 * count, channels), 3, real), *own),
         "channel_sums": (x,),
         "channel_affine": (grad, x, draw((3, channels), 4, real)),
     }
@@ -84,16 +86,25 @@ def test_channel_affine_in_place_refuses_another_layout():
     (
         ("encode", 0, torch.zeros(3, 2), "x must have channels"),
         ("encode", 0, torch.zeros(3, 2, 3, dtype=torch.int32), "x must be float32, float64, bfloat16 or float16"),
-        ("encode", 1, 0, "neurons must be a set of bits, 1 to 7"),
-        ("encode", 1, 8, "neurons must be a set of bits, 1 to 7"),
+        ("encode", 1, [], "a super neuron has 1 to 8 neurons, got 0"),
+        ("encode", 1, ["LIF"] * 9, "a super neuron has 1 to 8 neurons, got 9"),
+        ("encode", 1, ["LIF", "SLIF"], "no CPU kernel LIF has been compiled or loaded in this process"),
+        ("encode", 2, [1.7], "too few constants for 2 neurons"),
+        ("encode", 2, [1.0] * 20, "too many constants for 2 neurons"),
         ("decode", 0, torch.zeros(4, 2, 3, 5), "codes must be dense uint8"),
-        ("decode", 1, torch.zeros(3, 3), "table must be a contiguous tensor of 4 rows"),
-        ("decode", 1, torch.zeros(4, 3, dtype=torch.float64), "table must be .*in the dtype of the state"),
+        ("decode", 1, torch.zeros(1, 3), "a super neuron has 1 to 8 neurons, got 0"),
+        ("decode", 1, torch.zeros(10, 3), "a super neuron has 1 to 8 neurons, got 9"),
+        ("decode", 1, torch.zeros(3, 2), "table must be a contiguous tensor of 3 rows"),
+        ("decode", 1, torch.zeros(3, 3, dtype=torch.float64), "table must be .*in the dtype of the state"),
         ("sums", 1, torch.zeros(4, 2, 3), "grad must have the shape and device that x requires"),
+        ("sums", 2, 0, "a super neuron has 1 to 8 neurons, got 0"),
+        ("sums", 2, 9, "a super neuron has 1 to 8 neurons, got 9"),
         ("backward", 0, torch.zeros(4, 2, 3, 5).double(), "grad must have the dtype that x requires"),
         ("backward", 2, torch.zeros(4, 2, 3, 5), "codes must be those that the forward operator returned"),
         ("backward", 2, torch.zeros(4, 2, 5, 3, dtype=torch.uint8).mT, "codes must be those that the forward"),
-        ("backward", 3, torch.zeros(9, 2), "table must be a contiguous tensor of 9 rows"),
+        ("backward", 3, torch.zeros(6, 2), "table must be a contiguous tensor of 6 rows"),
+        ("backward", 4, ["no such"] * 2, "no CPU kernel no such has been compiled"),
+        ("backward", 5, [1.7], "too few constants for 2 neurons"),
         ("channel_sums", 0, torch.zeros(3), "x must have channels"),
         ("channel_affine", 2, torch.zeros(3, 3).mT, None),
         ("channel_affine", 2, torch.zeros(2, 3), "table must be a contiguous tensor of 3 rows"),
@@ -241,14 +252,16 @@ def test_transforms_are_refused(name, training, transform):
 @training_and_eval
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_vmap(training):
-    """One operator in evaluation can be mapped; statistics and the super neuron's operators are refused in words."""
+    """Refused in words, by stdano or by torch; where it is not, it is right."""
     x = make_x((2, 4, 2, 3, 5))
     for name, function in functions(training).items():
-        if name == "super" or training:
-            with pytest.raises(RuntimeError, match="stdano: .* do not take part in torch.vmap"):
-                torch.vmap(function)(x)
+        try:
+            mapped = torch.vmap(function)(x)
+        except RuntimeError as error:
+            assert re.search("stdano: .* do not take part in torch.vmap|rule not implemented for stdano::", str(error))
         else:
-            assert torch.equal(torch.vmap(function)(x), torch.stack([function(y) for y in x]))
+            assert name != "super" and not training
+            assert torch.equal(mapped, torch.stack([function(y) for y in x]))
 
 
 def test_forward_mode_is_refused():

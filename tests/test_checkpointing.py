@@ -148,7 +148,7 @@ BACKWARDS = {
 
 
 def results(scenario, run, backward, name="LLIF"):
-    settings = dict(tau=1.7, surrogate_function="atan")
+    settings = dict(surrogate_function="atan", **({} if name == "IF" else {"tau": 1.7}))
     a, b = (NEURONS[name](v_threshold=nn.Parameter(torch.tensor(t)), **settings) for t in (0.8, 0.6))
     xs = inputs()
     out = scenario(a, b, xs, run)

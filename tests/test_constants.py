@@ -9,17 +9,18 @@ import torch
 from kernels_common import (
     DENSE_LAYOUTS,
     FUNCTIONS,
+    OPTIONS,
     assert_close,
     assert_close_to_oracle,
     by_dtype,
     constant_tensors,
     every_backend,
-    every_neuron,
+    every_leaky_neuron,
+    every_neuron_of_the_paper,
     make_cotangents,
     make_state,
     make_x,
     oracle,
-    product,
     run,
     short,
 )
@@ -38,7 +39,7 @@ SHAPES = {
 KINDS = ("both []", "tau [C]", "v_threshold [C]", "tau, v_threshold [C]")
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gradients_of_constants(neuron, shape, kind):
@@ -50,7 +51,7 @@ def test_gradients_of_constants(neuron, shape, kind):
         assert_close_to_oracle(run(neuron, layout(x), **constants), expected)
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("layout", ("contiguous", "channels_last"))
 def test_gradients_of_constants_of_a_large_input(neuron, layout):
     """42,328 neurons a step: 83 blocks, more than the 64 slabs that partial sums are kept for."""
@@ -60,9 +61,9 @@ def test_gradients_of_constants_of_a_large_input(neuron, layout):
     assert_close_to_oracle(run(neuron, DENSE_LAYOUTS[layout](x), **constants), expected)
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize(
-    "settings", product(v_reset=(None, 0.1), decay=("exp", "linear"), decay_input=(False, True)), ids=short
+    "settings", [{k: o[k] for k in ("v_reset", "decay", "decay_input")} for o in OPTIONS], ids=short
 )
 def test_gradients_of_constants_with_settings_and_state(neuron, settings):
     x = make_x((18, 3, 7, 31), torch.float64)
@@ -71,7 +72,7 @@ def test_gradients_of_constants_with_settings_and_state(neuron, settings):
     assert_close_to_oracle(actual, expected)
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("only", ("tau", "v_threshold"))
 @pytest.mark.parametrize("channels", (False, True), ids=("[]", "[C]"))
 def test_one_constant_a_tensor_the_other_a_number(neuron, only, channels):
@@ -81,7 +82,7 @@ def test_one_constant_a_tensor_the_other_a_number(neuron, only, channels):
     assert_close_to_oracle(run(neuron, x, **constants), oracle(neuron, x, **constants))
 
 
-@every_neuron
+@every_leaky_neuron
 @by_dtype((torch.float32, torch.bfloat16, torch.float16))
 def test_sums_of_float32_do_not_lose_digits(neuron, dtype):
     """120,000 equal terms each: a float32 sum would drift; partial sums are double."""
@@ -93,7 +94,7 @@ def test_sums_of_float32_do_not_lose_digits(neuron, dtype):
     assert_close(actual, expected, TOLERANCES[torch.float32], ["grad tau", "grad v_threshold"])
 
 
-@every_neuron
+@every_leaky_neuron
 def test_equal_channels_and_one_value_give_the_same(neuron):
     """[C] with equal entries is the same function as [], bit for bit; the gradient of [] is the sum of [C]'s."""
     x = make_x((6, 3, 7, 31), torch.float64)
@@ -110,7 +111,7 @@ def test_equal_channels_and_one_value_give_the_same(neuron):
 
 
 @every_backend
-@every_neuron
+@every_leaky_neuron
 def test_constants_in_another_dtype_or_strided(neuron, backend):
     """A float64 or float16 tensor beside float32 input, an expanded and a strided one: used by value, gradient in
     the tensor's own dtype and shape."""
@@ -128,7 +129,7 @@ def test_constants_in_another_dtype_or_strided(neuron, backend):
         assert torch.equal(other["grad tau"], plain["grad tau"].to(tau.dtype))
 
 
-@every_neuron
+@every_leaky_neuron
 def test_parameters_train(neuron):
     """One step against the gradient lowers the loss: the sign is right where it is used."""
     x = make_x((8, 4, 3, 50), torch.float64)
@@ -149,7 +150,7 @@ def test_parameters_train(neuron):
 
 @every_backend
 @pytest.mark.parametrize("shape", ((3, 0, 4), (3, 2, 4, 0), (0, 2, 4), (0, 2, 4, 3)), ids=str)
-@every_neuron
+@every_leaky_neuron
 def test_channels_of_an_empty_input(neuron, shape, backend):
     """T or N of zero with one constant a channel: an empty result, gradients of zero."""
     x = make_x(shape)
@@ -169,7 +170,7 @@ def test_no_steps_still_place_the_threshold_of_each_channel(layout):
 
 
 @every_backend
-@every_neuron
+@every_neuron_of_the_paper
 @pytest.mark.parametrize("tau", (1e-45, 1e-38, 1e-30, 1e30, 3e38, 1e300), ids=str)
 def test_extreme_time_constants(neuron, tau, backend):
     """From no memory at all to no leak: every finite tau that is accepted works."""

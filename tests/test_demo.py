@@ -16,7 +16,7 @@ from stdano.app import runs
 from stdano.app.ablate import ablate
 from stdano.app.demo import demo
 from stdano.app.runs import complete, complete_search, read_metrics
-from stdano.nodes.neurons import NEURONS
+from stdano.nodes.neurons import CANDIDATES
 from stdano.presets import Preset
 from stdano.search import Architecture
 from stdano.settings import SearchSettings, TrainSettings, replace
@@ -106,8 +106,8 @@ def test_the_search_may_choose_lif_everywhere(whole, tiny_preset, tmp_path, monk
         **{
             **vars(whole.architecture),
             "neurons": "0000",
-            "alphas": [[1.0] + [0.0] * (len(NEURONS) - 1)] * 4,
-            "candidates": list(NEURONS),
+            "alphas": [[1.0] + [0.0] * (len(CANDIDATES) - 1)] * 4,
+            "candidates": list(CANDIDATES),
         }
     )
     (tmp_path / "demo").mkdir()

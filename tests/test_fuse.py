@@ -64,7 +64,7 @@ def test_report_of_views(by_run):
     report = stdano.fuse(model, xs[0] if by_run else None)
     assert report.fused == [("a_norm", "a"), ("c_norm", "c")]
     left = dict(report.left)
-    assert left["stem_norm"].startswith("its output goes to relu, not to a LIFNode")
+    assert left["stem_norm"].startswith("its output goes to relu, not to a neuron of stdano")
     assert left["b_norm"] == "its output has 2 uses: b (LIFNode), add"
     assert left["b"] == "its input comes from b_norm (BatchNorm2d)"
     assert left["d"] == "its input comes from c (LLIFNode)"
@@ -276,7 +276,7 @@ def test_other_shapes_than_reshaping_gives_raise():
             neuron(change(norm(torch.randn(T * B, 4, 5, 6))))
     with pytest.raises(ValueError, match=r"BatchNorm2d must have 4 channels in dimension 1 of its input"):
         norm(torch.randn(T * B, 3, 5, 6))
-    with pytest.raises(ValueError, match=r"tau must be a number or a tensor of shape \[\] or \[5\]"):
+    with pytest.raises(ValueError, match=r"tau must be a number or a tensor of shape \[\], \[5\]"):
         neuron.tau = torch.ones(4)
         neuron(norm(torch.randn(T, 4, 5, 5)))
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got str"):

@@ -79,6 +79,13 @@ def test_a_kernel_gives_its_values_and_is_counted(x):
     assert log.ops["ld.global"] == x.numel() and log.ops["ret"] == 128
 
 
+def test_a_predicate_is_written_as_a_number(x):
+    """LLVM's true is -1."""
+    s = torch.zeros_like(x)
+    run(x.numpy(), s.numpy(), LIF.format(guard="mov.pred %p4, -1;\n  @%p4 bra $end;"))
+    assert not s.any()
+
+
 def test_a_missing_guard_is_out_of_bounds(x):
     few = x[:, :40].numpy().copy()
     message = raises("out of bounds", run, few, few.copy(), LIF.format(guard=""), blocks=1)

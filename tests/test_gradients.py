@@ -3,27 +3,28 @@ all inputs (x, states, tau, v_threshold) and all outputs (spikes, final states, 
 
 import pytest
 import torch
-from kernels_common import FUNCTIONS, every_backend, every_neuron, make_state, make_x, product, short
+from kernels_common import FUNCTIONS, OPTIONS, every_backend, every_neuron, make_state, make_x, options_of, short
 
-SETTINGS = product(v_reset=(None, -0.1), decay=("exp", "linear"), decay_input=(False, True))
+SETTINGS = [{k: o[k] for k in ("v_reset", "decay", "decay_input")} for o in OPTIONS]
 # Triangle has kinks, at distance 1/alpha from the threshold and at none of the potentials below (asserted).
 SURROGATES = {"sigmoid": 2.0, "atan": 1.5, "triangle": 0.25, "piecewise_exp": 1.0, "fast_sigmoid": 1.0}
 
 
 def check(neuron, backend, x, tau, v_threshold, state, **settings):
-    tensors = [t.double().requires_grad_() for t in (x, tau, v_threshold, *state) if t is not None]
+    constants = options_of(neuron, {"tau": tau, "v_threshold": v_threshold})
+    tensors = [t.double().requires_grad_() for t in (x, *constants.values(), *state)]
 
-    def function(x, tau, v_threshold, *state):
+    def function(x, *others):
+        constant_tensors, state = others[: len(constants)], others[len(constants) :]
         spikes, final, v_seq = FUNCTIONS[neuron](
             x,
-            tau=tau,
-            v_threshold=v_threshold,
             state=state or None,
             spike="soft",
             return_state=True,
             return_v_seq=True,
             backend=backend,
-            **settings,
+            **dict(zip(constants, constant_tensors, strict=True)),
+            **options_of(neuron, settings),
         )
         return (spikes, *final, v_seq)
 
@@ -40,7 +41,7 @@ def test_gradcheck_settings(neuron, backend, settings):
 
 
 @every_backend
-@every_neuron
+@pytest.mark.parametrize("neuron", ("lif", "slif"))
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_gradcheck_surrogates(neuron, backend, surrogate):
     x = make_x((3, 1, 2), torch.float64)

@@ -1,19 +1,25 @@
 """The CUDA kernels without a GPU: whole launches on the host, under sanitizers, against the CPU kernels in all bits.
 
-csrc/cuda/launch.h and what it includes are plain C++ but for a few words, which host_shim.h defines; a launch is a loop
-over grid and block. What a GPU does in parallel, and what nvcc makes of the code, is for tests/gpu.
+csrc/cuda/neuron.h, launch.h and channels.h are plain C++ but for a few words, which host_shim.h defines; a launch is a
+loop over grid and block. What a GPU does in parallel, and what nvcc makes of the code, is for tests/gpu.
 """
 
 import os
 import shutil
 import subprocess
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 from processes import run
 
-from stdano_kernels import registration
+from stdano_kernels.define.cpp import namespace_source
+from stdano_kernels.define.cuda import DeviceSource, sizes, super_neuron_kernels
+from stdano_kernels.define.plan import plan
+from stdano_kernels.define.surrogates import SHAPES
+from stdano_kernels.define.trace import Variant, trace
+from stdano_kernels.neurons import NEURONS
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,327 +41,157 @@ pytestmark = [
 COMPILE = ["g++", "-w", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-c"]
 SANITIZE = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 SANITIZE_MEMORY = ["-O0", "-fsanitize=address,alignment,null", "-fno-sanitize-recover=all"]  # compiles faster
-NEURONS = tuple(name.upper() for name in registration.NEURONS)
-OTHERS = "super neuron and channels"
-KERNELS, LAUNCH, ARGUMENTS, GRID = "cuda/kernels.h", "cuda/launch.h", "cuda/arguments.h", "cuda/grid.h"
-CHANNELS, SUPER = "cuda/channels.h", "cuda/super_neuron.h"
+AHEAD, BACK, NEURON, LAYOUT, LAUNCH, CHANNELS = (
+    f"csrc/cuda/{name}.h" for name in ("forward", "backward", "neuron", "layout", "launch", "channels")
+)
+PRINTED = "printed/neurons.inc"
 OUTSIDE, ALIGNMENT, BITS = "AddressSanitizer", "misaligned address", "MISMATCH"
+KERNELS, AROUND = "kernels", "channels"
+ANYTHING = ""  # one of several mistakes, by whatever memory holds
 
-# name: (file in csrc, text, replacement, neuron, dtype, what notices); each text stands in its file exactly once. One
-# neuron with one dtype and the hard reset compiles in 2 seconds.
+TOGETHER = ("lif", "llif", "slif")
+
+# name: (file, text, replacement, what notices); each text stands in its file exactly once.
 MUTATIONS = {
-    "forward: no mask": (KERNELS, "if (m >= a.g.N) return;", ";", "LIF", "float32", OUTSIDE),
-    "forward: mask one neuron late": (KERNELS, "if (m >= a.g.N)", "if (m > a.g.N)", "LIF", "float32", OUTSIDE),
-    "backward: no mask": (KERNELS, "if (m < a.g.N) walk_back", "walk_back", "LIF", "float32", OUTSIDE),
-    "sums: no mask for threads": (
-        KERNELS,
-        "if (thread >= a.slices.slabs * columns) return;",
-        ";",
-        "LIF",
-        "float32",
-        OUTSIDE,
-    ),
-    "sums: no mask for neurons": (KERNELS, " && neuron[i] < a.g.N;", ";", "LIF", "float32", OUTSIDE),
-    "firing > instead of >=": ("neurons.h", "return u >= 0;", "return u > 0;", "LIF", "float32", BITS),
-    "forward: stride in time": (KERNELS, "++t, at += a.g.inner)", "++t, at += a.g.N)", "LIF", "float32", OUTSIDE),
-    "forward: one element in time": (KERNELS, "++t, at += a.g.inner)", "++t, ++at)", "LIF", "float64", BITS),
-    "backward: stride in time, loading": (
-        KERNELS,
-        "        at += a.g.inner;",
-        "        at += a.g.N;",
-        "LIF",
-        "float32",
-        OUTSIDE,
-    ),
-    "backward: stride in time, storing": (KERNELS, "at -= a.g.inner;", "at -= 1;", "LIF", "float32", OUTSIDE),
-    "backward: first step of a chunk": (
-        KERNELS,
-        "offset(a, neuron) + first * a.g.inner;",
-        "offset(a, neuron) + (first / 2) * a.g.inner;",
-        "LIF",
-        "float32",
-        BITS,
-    ),
-    "backward: first chunk": (KERNELS, "(a.steps - 1) / K * K", "a.steps / K * K", "LIF", "float32", "null pointer"),
-    "offset: T instead of T - 1": (
-        ARGUMENTS,
-        "(a.g.T - 1) * a.g.inner",
-        "a.g.T * a.g.inner",
-        "LIF",
-        "float32",
-        OUTSIDE,
-    ),
-    "offset: without inner": (ARGUMENTS, "* (a.g.T - 1) * a.g.inner;", "* (a.g.T - 1);", "LIF", "float32", ALIGNMENT),
-    "offset: the first sequence alone": (
-        ARGUMENTS,
-        "m < a.g.inner ? m :",
-        "m <= a.g.inner ? m :",
-        "LIF",
-        "float32",
-        BITS,
-    ),
-    "channel: without its stride": (
-        ARGUMENTS,
-        "remainder(divide(m, a.channel_stride), ",
-        "remainder(m, ",
-        "LIF",
-        "float32",
-        BITS,
-    ),
-    "channel: beyond the last": (
-        ARGUMENTS,
-        "remainder(divide(m, a.channel_stride), a.channels);",
-        "divide(m, a.channel_stride);",
-        "LIF",
-        "float32",
-        OUTSIDE,
-    ),
-    "division: multiplier rounded down": (
-        ARGUMENTS,
-        "(power + out.value - 1)",
-        "power",
-        "LIF",
-        "float64",
-        "divided by",
-    ),
-    "division: shift too small": (
-        ARGUMENTS,
-        "uint64_t(1) << out.shift) < ",
-        "uint64_t(2) << out.shift) < ",
-        "LIF",
-        "float64",
-        "divided by",
-    ),
-    "launch: pointers are not checked": (
-        GRID,
-        "% bytes == 0) && ...);",
-        "% bytes == 0) || ... || true);",
-        "LIF",
-        "float32",
-        ALIGNMENT,
-    ),
-    "launch: pointers checked to 4 bytes": (LAUNCH, "all_aligned(16, ", "all_aligned(4, ", "LIF", "float32", ALIGNMENT),
-    "launch: inner is not checked": (LAUNCH, "call.g.inner % width == 0 &&", "", "LIF", "float32", OUTSIDE),
-    "launch: a block too few": (GRID, "((threads + block - 1) / block)", "(threads / block)", "LIF", "float32", BITS),
-    "launch: v0 is not checked": (LAUNCH, " call.v0, ", " ", "LLIF", "float32", ALIGNMENT),
-    "launch: adapt0 is not checked": (
-        LAUNCH,
-        "call.v0, call.adapt0, call.v,",
-        "call.v0, call.v,",
-        "LLIF",
-        "float32",
-        ALIGNMENT,
-    ),
-    "launch: checkpoints are not checked": (
-        LAUNCH,
-        "call.adapt, call.checkpoints);",
-        "call.adapt);",
-        "LLIF",
-        "float32",
-        ALIGNMENT,
-    ),
-    "forward: a checkpoint too far": (
-        KERNELS,
-        "(t / checkpoint_steps<real> - 1) *",
-        "(t / checkpoint_steps<real>) *",
-        "LLIF",
-        "float32",
-        OUTSIDE,
-    ),
-    "forward: a checkpoint one step late": (
-        KERNELS,
-        "t > 0 && t % checkpoint_steps<real> == 0",
-        "t > 1 && (t - 1) % checkpoint_steps<real> == 0",
-        "LLIF",
-        "float32",
-        BITS,
-    ),
-    "backward: a checkpoint too far": (KERNELS, "(first / K - 1) *", "(first / K) *", "LLIF", "float32", OUTSIDE),
-    "backward: a checkpoint too early": (
-        KERNELS,
-        "(first / K - 1) *",
-        "(first / K > 1 ? first / K - 2 : 0) *",
-        "LLIF",
-        "float32",
-        BITS,
-    ),
-    "backward: theta's checkpoint": (KERNELS, "from[a.g.N] : real(0)}", "from[0] : real(0)}", "LLIF", "float32", BITS),
-    "LLIF: v_threshold's gradient is left out": (
-        KERNELS,
-        "sums.threshold += g.adapt;",
-        ";",
-        "LLIF",
-        "float32",
-        "grad_threshold",
-    ),
-    "sums: a slab's first neuron": (
-        KERNELS,
-        "* (a.slices.rows - 1) * columns + thread;",
-        "* columns + thread;",
-        "LIF",
-        "float32",
-        BITS,
-    ),
-    "sums: every slab's first neuron": (
-        KERNELS,
-        "divide(thread, a.columns) * (a.slices.rows - 1) * columns + thread;",
-        "thread;",
-        "LIF",
-        "float32",
-        BITS,
-    ),
-    "sums: one row a slab": (KERNELS, "row < a.slices.rows &&", "row < 1 &&", "LIF", "float32", BITS),
-    "sums: columns in a row": (KERNELS, "neuron[i] += columns;", "neuron[i] += 1;", "LIF", "float32", BITS),
-    "sums: threshold over tau": (
-        KERNELS,
-        "a.partial[sum_threshold * size + thread]",
-        "a.partial[sum_tau * size + thread]",
-        "LIF",
-        "float32",
-        BITS,
-    ),
-    "affine: without shift": (
-        ARGUMENTS,
-        "fma_(map.scale, kept, map.shift)",
-        "map.scale * kept",
-        "LIF",
-        "float32",
-        BITS,
-    ),
-    "affine: without centre": (ARGUMENTS, "x - map.centre : x;", "x : x;", "LIF", "float32", BITS),
-    "affine: neighbours share a channel": (
-        LAUNCH,
-        "a.one_channel = call.g.channel_stride % fewer == 0;",
-        "a.one_channel = true;",
-        "LIF",
-        "float32",
-        BITS,
-    ),
-    "affine: neighbours share constants": (
-        LAUNCH,
-        "(a.one_channel || (!call.tau && !call.threshold))",
-        "true",
-        "LIF",
-        "float32",
-        BITS,
-    ),
-    "affine: gradient not scaled": (KERNELS, "out.x = map.scale * out.x;", ";", "LIF", "float32", BITS),
+    "firing > instead of >=": (PRINTED, ">= 0;\n    const real v4 = v3 ?", "> 0;\n    const real v4 = v3 ?", BITS),
+    "forward: no mask": (AHEAD, "if (m >= static_cast<Index>(a.g.N)) return;", ";", OUTSIDE),
+    "forward: mask one neuron late": (AHEAD, "if (m >= static_cast", "if (m > static_cast", OUTSIDE),
+    "forward: stride in time": (AHEAD, "++t, at += static_cast<Index>(a.g.inner)", "++t, at += a.g.N", OUTSIDE),
+    "forward: one element in time": (AHEAD, "++t, at += static_cast<Index>(a.g.inner)", "++t, ++at", BITS),
+    "forward: loads beyond the last step": (AHEAD, "if (t + 1 < a.steps) next", "if (t < a.steps) next", OUTSIDE),
+    "forward: a checkpoint too far": (AHEAD, "(a, t / K - 1, j, m)", "(a, t / K, j, m)", OUTSIDE),
+    "forward: a checkpoint one step late": (AHEAD, "t > 0 && t % K == 0", "t > 1 && (t - 1) % K == 0", BITS),
+    "forward: a sequence of another state": (AHEAD, "== j ? state[0][j]", "!= j ? state[0][j]", BITS),
+    "forward: at rest whatever is given": (AHEAD, "a.has_state0 ? from.items[i] : c.rest[j]", "c.rest[j]", BITS),
+    "checkpoint: states in one place": (AHEAD, "number * states + j)", "number * states)", BITS),
+    "codes: those of others are lost": (AHEAD, "if (a.coded.bit > 0) codes", "if (false) codes", BITS),
+    "codes: the first bit": (AHEAD, "code_of(spikes[i]) << a.coded.bit)", "code_of(spikes[i]))", BITS),
+    "backward: no mask": (BACK, "if (thread >= static_cast<Index>(a.threads)) return;", ";", OUTSIDE),
+    "backward: every second row": (BACK, "m += static_cast<Index>(a.threads))", "m += 2 * a.threads)", BITS),
+    "backward: one neuron a thread": (BACK, "m < static_cast<Index>(a.g.N); m", "m < a.threads; m", BITS),
+    "backward: stride in time": (BACK, "static_cast<Index>(k) * static_cast<Index>(a.g.inner)", "k * a.g.N", OUTSIDE),
+    "backward: first step of a chunk": (BACK, "static_cast<Index>(first) *", "static_cast<Index>(first / 2) *", BITS),
+    "backward: first chunk": (BACK, "(a.steps - 1) / K * K;", "a.steps / K * K;", ANYTHING),
+    "backward: a checkpoint too far": (BACK, "first / K - 1, state", "first / K, state", OUTSIDE),
+    "backward: a checkpoint too early": (BACK, "first / K - 1, state", "0, state", BITS),
+    "backward: nothing behind the last step": (BACK, "a.closes && first", "first", BITS),
+    "backward: the gradient of another state": (BACK, "? a.grad_state[j][m]", "? a.grad_state[states - 1][m]", BITS),
+    "backward: sequences are left out": (BACK, "gradient[j] + more :", "gradient[j] :", BITS),
+    "backward: a sequence of another state": (BACK, "== j ? gradient[j]", "!= j ? gradient[j]", BITS),
+    "backward: what a state rests at": (BACK, "if (!a.has_state0) C::add_rest", "if (false) C::add_rest", BITS),
+    "constants: of the neuron's channel": (AHEAD, "c.per_neuron ? m : channel", "channel", BITS),
+    "constants: of the channel's neuron": (AHEAD, "c.per_neuron ? m : channel", "m", OUTSIDE),
+    "constants: the last neuron alone": (BACK, "[2 + j][own] +=", "[2 + j][own] =", "sum of a constant"),
+    "constants: the gradient of another": (BACK, "[m] = gradients[j];", "[m] = gradients[0];", BITS),
+    "affine: without shift": (LAYOUT, "return fma_(scale, x - centre, shift)", "return scale * (x - centre)", BITS),
+    "affine: without centre": (LAYOUT, "return fma_(scale, x - centre, shift)", "return fma_(scale, x, shift)", BITS),
+    "affine: gradient not scaled": (BACK, "g[k] = map.scale * g[k];", ";", BITS),
     "affine: sum for scale without x": (
-        KERNELS,
-        "fma_(out.x, in[k], sums.scale)",
-        "sums.scale + out.x",
-        "LIF",
-        "float32",
+        BACK,
+        "fma_(g[k], x - map.centre, of_scale)",
+        "of_scale + g[k]",
         "sum_scale",
     ),
-    "affine: sum for shift of the scaled gradient": (
-        KERNELS,
-        "sums.shift += out.x;",
-        "sums.shift += map.scale * out.x;",
-        "LIF",
-        "float32",
-        "sum_shift",
-    ),
-    "columns: no mask for threads": (
-        CHANNELS,
-        "if (thread >= a.slices.slabs * columns) return false;",
-        ";",
-        OTHERS,
-        "float32",
-        OUTSIDE,
-    ),
-    "columns: no mask for neurons": (CHANNELS, " && m < a.g.N;", ";", OTHERS, "float32", OUTSIDE),
-    "columns: a slab's first neuron": (
-        CHANNELS,
-        "* (a.slices.rows - 1) * columns + thread;",
-        "* columns + thread;",
-        OTHERS,
-        "float32",
-        BITS,
-    ),
-    "channel sums: squares in float": (
-        CHANNELS,
-        "sums[1] += value * value;",
-        "sums[1] += static_cast<float>(value * value);",
-        OTHERS,
-        "float32",
-        "squares",
-    ),
-    "table: neighbours share a channel": (
-        CHANNELS,
-        "a.one_channel = g.channel_stride % width == 0;",
-        "a.one_channel = true;",
-        OTHERS,
-        "float32",
-        BITS,
-    ),
+    "affine: sum for shift, scaled": (BACK, "of_shift += g[k]", "of_shift += map.scale * g[k]", "sum_shift"),
+    "super neuron: fired for silent": (BACK, "!= 0 ? fired : silent", "!= 0 ? silent : fired", BITS),
+    "super neuron: the last neuron alone": (BACK, "total[k] = sum[at] + total[k];", ";", BITS),
+    "together: the first bit": (NEURON, "<< bit++, before", ", before", BITS),
+    "together: states in one place": (NEURON, "before += Parts::S::states", "before += 0", BITS),
+    "together: constants of the first": (NEURON, "constants += Parts::C::constants", "constants += 0", BITS),
+    "together: spikes of the first": (BACK, "codes[k] >> number & 1", "codes[k] & 1", BITS),
+    "together: table of the first": (BACK, " + 3 * number * a.g.channels", "", BITS),
+    "together: gradients in one place": (BACK, "gradient + state;", "gradient;", BITS),
+    "together: the last neuron alone": (BACK, "number > 0 ? total[k] + v.g[k] : v.g[k]", "v.g[k]", BITS),
+    "super neuron: table of the first": (LAUNCH, "+ 3 * i * call.g.channels * size", "", BITS),
+    "super neuron: no checkpoints": (LAUNCH, "if (scratch_size(call) > sums)", "if (false)", BITS),
+    "super neuron: sums in the way": (LAUNCH, "static_cast<char*>(scratch) + sums;", "scratch;", BITS),
+    "offset: T instead of T - 1": (LAYOUT, "static_cast<Index>(a.g.T - 1)", "static_cast<Index>(a.g.T)", OUTSIDE),
+    "offset: without inner": (LAYOUT, "static_cast<Index>(a.g.T - 1) *", "a.g.T - 1; (void)", ANYTHING),
+    "offset: one sequence": (LAYOUT, "if (a.g.inner == a.g.N) return m;", "return m;", BITS),
+    "channel: without its stride": (LAYOUT, "remainder(divide(m, a.channel_stride), ", "remainder(m, ", BITS),
+    "channel: beyond the last": (LAYOUT, "a.channel_stride), a.channels)", "a.channel_stride), a.inner)", ANYTHING),
+    "division: multiplier rounded down": (LAYOUT, "(power + out.value - 1)", "power", "divided by"),
+    "division: shift too small": (LAYOUT, "uint64_t(1) << out.shift) <", "uint64_t(2) << out.shift) <", "divided by"),
+    "division: 30 bits": (LAYOUT, "multiplier(31)", "multiplier(30)", "divided by"),
+    "launch: pointers are not checked": (LAYOUT, "% bytes == 0) && ...);", "% bytes == 0) || ... || true);", ALIGNMENT),
+    "launch: a block too few": (LAYOUT, "((threads + block - 1) / block)", "(threads / block)", BITS),
+    "launch: pointers checked to 4 bytes": (LAUNCH, "is_aligned(16, a.x", "is_aligned(4, a.x", ALIGNMENT),
+    "launch: checkpoints are not checked": (LAUNCH, "a.coded.codes, a.checkpoints)", "a.coded.codes)", ALIGNMENT),
+    "launch: states are not checked": (LAUNCH, "&& is_aligned(16, a.state0[j], a.state[j])", "", ALIGNMENT),
+    "launch: inner is not checked": (LAUNCH, "a.g.inner % width == 0 &&", "true &&", ANYTHING),
+    "launch: sequences are not checked": (LAUNCH, " && call.which.empty();", ";", BITS),
+    "launch: tables are not checked": (LAUNCH, "&& !has_tables(call.neuron) ", "", BITS),
+    "launch: nine steps are eight": (LAUNCH, "T > 0 && T % 8 == 0", "T > 8", ANYTHING),
+    "launch: sums in one place": (LAUNCH, "partial += a.threads;", ";", BITS),
+    "launch: the signs of zeros": (LAUNCH, "(k.is_long || call.g.T % 4 == 0)", "false", BITS),
+    "sums: squares in float": (CHANNELS, "sums[1] += value * value;", "sums[1] += float(value * value);", "squares"),
+    "sums: every second row": (CHANNELS, "m += a.threads)", "m += 2 * a.threads)", BITS),
+    "counts: 256 at once": (CHANNELS, "++counted == 255", "++counted == 256", "count"),
+    "counts: of the lower half": (CHANNELS, "(k < 4 ? low : high)", "low", "count"),
+    "table: neighbours share a channel": (CHANNELS, "channel_of(a, m + i)", "channel_of(a, m)", BITS),
     "table: pointers are not checked": (
         CHANNELS,
-        "all_aligned(width * sizeof(*pointers), pointers)",
-        "all_aligned(1, pointers)",
-        OTHERS,
-        "float32",
+        "may_be_wide && is_aligned(dtype == Dtype::float32 ? 16 : 8, pointers...);",
+        "may_be_wide;",
         ALIGNMENT,
     ),
-    "encode: SLIF's bit": (SUPER, "slif) ? 4 : 0;", "slif) ? 2 : 0;", OTHERS, "float32", BITS),
-    "encode: the hard reset alone": (SUPER, "state = member.soft_reset ?", "state = false ?", OTHERS, "float32", BITS),
-    "decode: a row too early": (
-        SUPER,
-        "table[1 + k].items[i] : real(0)",
-        "table[k].items[i] : real(0)",
-        OTHERS,
-        "float32",
-        BITS,
-    ),
-    "super sums: of one neuron alone": (
-        SUPER,
-        "of_neuron[1 + k] += (code >> k & 1)",
-        "of_neuron[1 + k] += (code >> 2 & 1)",
-        OTHERS,
-        "float32",
-        "lif at",
-    ),
-    "super backward: no mask": (
-        SUPER,
-        "if (m >= a.g.N) return;\n  State<real> lif{",
-        ";\n  State<real> lif{",
-        OTHERS,
-        "float32",
-        OUTSIDE,
-    ),
-    "super backward: fired for silent": (
-        SUPER,
-        "fired ? with_spike : silent",
-        "fired ? silent : with_spike",
-        OTHERS,
-        "float32",
-        BITS,
-    ),
-    "super backward: codes of other steps": (SUPER, "<< (kSuperNeurons * i);", "<< (2 * i);", OTHERS, "float32", BITS),
-    "super backward: chunks begin at the zero state": (SUPER, "t < chunk.first;", "t < 0;", OTHERS, "float32", BITS),
-    "super backward: the last neuron alone": (
-        SUPER,
-        "chunk.gx[i] += N::",
-        "chunk.gx[i] = N::",
-        OTHERS,
-        "float32",
-        BITS,
-    ),
+    "decode: a row too early": (CHANNELS, "table[1 + k][i] : real(0)", "table[k][i] : real(0)", BITS),
+    "super sums: of one neuron": (CHANNELS, "+= (code >> k & 1)", "+= (code & 1)", BITS),
+    "affine map: of the neighbours' channel": (CHANNELS, "(a.table), m + i)", "(a.table), m)", BITS),
 }
 
 
 build = partial(run, check=True)
 
 
-def compile_kernels(tree, neuron, output, dtype=None):
-    """Those of one neuron, or of all others."""
-    if neuron == OTHERS:
-        flags, source = [], ROOT / "tests/host_shim_channels.cpp"
-    else:
-        flags = [f"-DNEURON={neuron}", f"-DNEURON_INDEX={NEURONS.index(neuron)}"]
-        source = ROOT / "tests/host_shim_kernels.cpp"
-    flags += [*SANITIZE_MEMORY, f"-DDTYPE={dtype}"] if dtype else SANITIZE
-    build([*COMPILE, *flags, f"-I{ROOT / 'tests'}", f"-I{tree}", source, "-o", output])
+def settings(small):
+    """The variants of each neuron: each reset, with each surrogate somewhere; small: one."""
+    if small:
+        return {"llif": [Variant()]}
+    surrogate = cycle(SHAPES)
+    resets = {name: ("zero", "soft", "hard") if name == "llif" else ("zero", "soft") for name in NEURONS}
+    return {name: [Variant(reset=r, surrogate=next(surrogate)) for r in of] for name, of in resets.items()}
+
+
+def ranges(step):
+    """From what a neuron's constants are taken, as C++."""
+    out = []
+    for name in step.constants:
+        default = step.neuron.constants[name].default or 0.0
+        low, high = (0.6, 4.0) if name in step.times else (default * 0.7, default * (1.3 if default > 0.5 else 4.0))
+        out.append(f"{{{low}, {high or 0.25}}}")
+    return f"{{{', '.join(out)}}},"
+
+
+def print_neurons(folder, small):
+    """What the kernels of both sides are compiled with."""
+    plans = {name: [plan(trace(NEURONS[name], v)) for v in of] for name, of in settings(small).items()}
+    every = [p for of_neuron in plans.values() for p in of_neuron]
+    printed = [namespace_source(p, k, floats=True, doubles=True) for k, p in enumerate(every)]
+    table = ",\n".join(entry for _, entry in printed)
+    sources = [DeviceSource(of_neuron) for of_neuron in plans.values()]
+    device = "".join(source.structs() + source.kernels(doubles=not small) for source in sources)
+    # The first setting of each of these has kernels with the others'; small: of one with itself.
+    together = [plans["llif" if small else name][0] for name in TOGETHER[: 2 if small else None]]
+    parts = [DeviceSource([p]) for p in together]
+    structs = "".join(text for text in dict.fromkeys(p.structs() for p in parts) if text not in device)
+    device += f"namespace together {{\n{structs}{super_neuron_kernels(parts)}}}\n"
+    texts = {
+        "device_sizes.h": sizes(every, together),
+        "neurons.inc": device,
+        "printed.h": "".join(text for text, _ in printed) + f"const NeuronKernels printed[] = {{{table}}};\n",
+        "ranges.inc": "\n".join(ranges(p.step) for p in every),
+        "together.inc": ", ".join(str(every.index(p)) for p in together),
+    }
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+
+
+def compile_part(tree, part, output, *flags):
+    """A file of this folder with what `tree` has."""
+    include = [f"-I{ROOT / 'tests'}", *[f"-I{tree / f}" for f in ("printed", "csrc", "csrc/cuda")]]
+    build([*COMPILE, *flags, *include, f"-I{ROOT / 'stdano_kernels' / 'include'}", part, "-o", output])
 
 
 def link_and_run(objects, program):
@@ -365,47 +201,55 @@ def link_and_run(objects, program):
     return run([program], env=environment)
 
 
+def make_tree(folder, small):
+    """Sources, and objects of what no mutation touches: the program, and the CPU kernels that it compares with."""
+    shutil.copytree(ROOT / "csrc", folder / "csrc")
+    print_neurons(folder / "printed", small)
+    compile_part(folder, ROOT / "tests/host_shim_main.cpp", folder / "main.o", *SANITIZE)
+    compile_part(folder, ROOT / "csrc/cpu/generic.cpp", folder / "cpu.o", "-O1")
+    return folder
+
+
 @pytest.fixture(scope="module")
-def unchanged_objects(tmp_path_factory):
-    """What no mutation touches: the program, and the CPU kernels that it compares with."""
-    folder = tmp_path_factory.mktemp("unchanged")
-    program, kernels = folder / "main.o", folder / "cpu.o"
-    include = [f"-I{ROOT / 'tests'}", f"-I{ROOT / 'csrc'}"]
-    build([*COMPILE, *SANITIZE, *include, ROOT / "tests/host_shim_main.cpp", "-o", program])
-    build([*COMPILE, "-O1", ROOT / "csrc/cpu/generic.cpp", "-o", kernels])
-    return [program, kernels]
+def small_tree(tmp_path_factory):
+    return make_tree(tmp_path_factory.mktemp("small"), small=True)
 
 
-def test_launches_equal_the_cpu_kernels(unchanged_objects, tmp_path):
-    """All kernels and dtypes, unmutated; if these fail, a failure below means nothing."""
-    parts = (*NEURONS, OTHERS)
-    objects = [tmp_path / f"{part}.o" for part in parts]
-    for part, output in zip(parts, objects, strict=True):
-        compile_kernels(ROOT / "csrc", part, output)
-    result = link_and_run([*unchanged_objects, *objects], tmp_path / "program")
+def compile_device(tree, part, output):
+    compile_part(tree, ROOT / f"tests/host_shim_{part}.cpp", output, *SANITIZE_MEMORY)
+
+
+def test_launches_equal_the_cpu_kernels(tmp_path):
+    """All neurons, kernels and dtypes, unmutated; if these fail, a failure below means nothing."""
+    tree = make_tree(tmp_path / "tree", small=False)
+    objects = [tree / f"{part}.o" for part in ("main", "cpu", KERNELS, AROUND)]
+    for part in (KERNELS, AROUND):
+        compile_device(tree, part, tree / f"{part}.o")
+    result = link_and_run(objects, tmp_path / "program")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    count, rest = result.stdout.split(" cases, ")
-    assert int(count) > 3000
+    cases, rest = result.stdout.split(" cases, ")
+    assert int(cases) > 6000
     assert rest == "0 mismatches, 0 wrong quotients\n"
 
 
-@pytest.mark.parametrize("neuron, dtype", sorted({m[3:5] for m in MUTATIONS.values()}))
-def test_the_small_builds_pass(neuron, dtype, unchanged_objects, tmp_path):
+@pytest.mark.parametrize("part", (KERNELS, AROUND))
+def test_the_small_builds_pass(part, small_tree, tmp_path):
     """Those that mutations are built with, without one."""
-    compile_kernels(ROOT / "csrc", neuron, tmp_path / "kernels.o", dtype)
-    result = link_and_run([*unchanged_objects, tmp_path / "kernels.o"], tmp_path / "program")
+    compile_device(small_tree, part, tmp_path / "part.o")
+    result = link_and_run([small_tree / "main.o", small_tree / "cpu.o", tmp_path / "part.o"], tmp_path / "program")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_mutation_is_caught(mutation, unchanged_objects, tmp_path):
-    file, text, replacement, neuron, dtype, notice = MUTATIONS[mutation]
-    shutil.copytree(ROOT / "csrc", tmp_path / "csrc")
-    source = (tmp_path / "csrc" / file).read_text()
+def test_a_mutation_is_caught(mutation, small_tree, tmp_path):
+    file, text, replacement, notice = MUTATIONS[mutation]
+    for name in ("csrc", "printed"):
+        shutil.copytree(small_tree / name, tmp_path / name)
+    source = (tmp_path / file).read_text()
     assert source.count(text) == 1, "the mutation must apply exactly once"
-    (tmp_path / "csrc" / file).write_text(source.replace(text, replacement))
-    compile_kernels(tmp_path / "csrc", neuron, tmp_path / "kernels.o", dtype)
-    result = link_and_run([*unchanged_objects, tmp_path / "kernels.o"], tmp_path / "program")
+    (tmp_path / file).write_text(source.replace(text, replacement))
+    compile_device(tmp_path, AROUND if file == CHANNELS else KERNELS, tmp_path / "part.o")
+    result = link_and_run([small_tree / "main.o", small_tree / "cpu.o", tmp_path / "part.o"], tmp_path / "program")
     output = result.stdout + result.stderr
     assert result.returncode != 0, "nothing noticed: " + output[-3000:]
     assert notice in output, output[-3000:]

@@ -9,7 +9,7 @@ from kernels_common import (
     by_dtype,
     compute_dtype,
     every_backend,
-    every_neuron,
+    every_leaky_neuron,
     make_cotangents,
     make_state,
     make_x,
@@ -63,7 +63,7 @@ def contiguous_result(neuron, x, **arguments):
     return run(neuron, x.contiguous(), **arguments)
 
 
-@every_neuron
+@every_leaky_neuron
 @by_dtype((torch.float32, torch.float64, torch.bfloat16))
 @pytest.mark.parametrize("steps", (1, 17))
 @pytest.mark.parametrize("layout", [*DENSE, *OTHER, *EXPANDED])
@@ -81,7 +81,7 @@ def test_every_layout_gives_the_same_numbers(neuron, layout, steps, dtype):
     assert_close(actual, expected, REDUCTION[dtype], sums)
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("layout", ("contiguous", "channels last", "batch first", "time innermost"))
 def test_layouts_over_many_blocks(neuron, layout):
     """2 * 3 * 41 * 43 neurons: pieces of memory that end inside blocks, without states or channels."""
@@ -89,7 +89,7 @@ def test_layouts_over_many_blocks(neuron, layout):
     assert_same_bits(run(neuron, x), contiguous_result(neuron, x))
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize(
     "shape",
     ((1,), (5,), (5, 1), (1, 1), (17, 3), (4, 1, 1, 1), (4, 1, 5, 1), (3, 2, 1, 1, 9), (2, 1025), (3, 511)),
@@ -100,7 +100,7 @@ def test_odd_shapes_against_the_reference(neuron, shape):
     assert_close(run(neuron, x), run(neuron, x, backend="reference"), REDUCTION[torch.float64])
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("name, strides", (("time", (1, 7, 1)), ("batch", (3, 1, 1)), ("both", (999, 1, 77))))
 def test_strides_of_dimensions_of_one_element_do_not_matter(neuron, name, strides):
     steps, batch = (1 if name in ("time", "both") else 4), (1 if name in ("batch", "both") else 3)
@@ -115,7 +115,7 @@ def test_strides_of_dimensions_of_one_element_do_not_matter(neuron, name, stride
     assert_same_bits(run(neuron, x), contiguous_result(neuron, x))
 
 
-@every_neuron
+@every_leaky_neuron
 @by_dtype((torch.float32, torch.bfloat16))
 @pytest.mark.parametrize("layout", DENSE)
 def test_outputs_of_dense_input_have_its_strides(neuron, dtype, layout):
@@ -137,7 +137,7 @@ def copies(function):
     return sum(e.name in ("aten::copy_", "aten::clone", "aten::contiguous") for e in profile.events()), result
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("layout", [*DENSE, *OTHER])
 def test_dense_input_is_not_copied(neuron, layout):
     """Forward and backward; anything else than a dense layout is copied, which shows that this test can see it."""
@@ -151,7 +151,7 @@ def test_dense_input_is_not_copied(neuron, layout):
         assert forward == 1
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("layout", DENSE)
 def test_gradients_in_another_layout(neuron, layout):
     """The gradient that comes in may lie in any layout, expanded ones included (sum().backward())."""
@@ -167,7 +167,7 @@ def test_gradients_in_another_layout(neuron, layout):
 
 
 @every_backend
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("shape", ((0,), (0, 3), (0, 2, 3, 4), (4, 0), (4, 2, 0), (4, 0, 3, 2), (0, 0)), ids=str)
 @pytest.mark.parametrize("with_state", (False, True), ids=("rest", "state"))
 def test_empty_input(neuron, shape, with_state, backend):

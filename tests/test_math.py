@@ -1,4 +1,4 @@
-"""csrc/neuron_math.h and csrc/half.h on their own, compiled into a small program with g++."""
+"""neuron_math.h and half.h on their own, compiled into a small program with g++."""
 
 import json
 import shutil
@@ -12,7 +12,8 @@ from tolerances import ULP
 
 ROOT = Path(__file__).parent.parent
 # The flags that results depend on, as in setup.py; -O2 instead of -O3 compiles faster and means the same.
-FLAGS = ["-O2", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", f"-I{ROOT / 'csrc'}"]
+FLAGS = ["-O2", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+FLAGS += [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'stdano_kernels' / 'include'}"]
 
 HARNESS = r"""
 #include "neuron_math.h"
@@ -53,7 +54,20 @@ template <class real> void accuracy(const char* name, Integer<real> step) {
   const double not_odd = worst<real>(0, infinity, step * 31, [](real x) { return (double)(tanh_(-x) != -tanh_(x)); });
   std::printf("\"tanh_odd\": %.1f, ", not_odd);
   const auto exp_error = [](real x) { return ulp(exp_negative(-x), std::exp(-(long double)x)); };
-  std::printf("\"exp\": %.4f, ", worst<real>(0, bits(limit), step, exp_error));
+  std::printf("\"exp of negative\": %.4f, ", worst<real>(0, bits(limit), step, exp_error));
+  // To where it overflows, and down to normal numbers.
+  const auto any_exp_error = [limit](real x) {
+    const double up = x < limit + 1 ? ulp(exp_(x), std::exp((long double)x)) : 0;
+    return std::fmax(up, ulp(exp_(-x), std::exp(-(long double)x)));
+  };
+  std::printf("\"exp\": %.4f, ", worst<real>(0, bits(limit), step, any_exp_error));
+  const auto log_error = [](real x) { return ulp(log_(x), std::log((long double)x)); };
+  std::printf("\"log\": %.4f, ", worst<real>(1, infinity, step, log_error));
+  const auto sigmoid_error = [](real x) {
+    const long double up = 1 / (1 + std::exp(-(long double)x)), down = 1 / (1 + std::exp((long double)x));
+    return std::fmax(ulp(sigmoid_(x), up), ulp(sigmoid_(-x), down));
+  };
+  std::printf("\"sigmoid\": %.4f, ", worst<real>(0, bits(limit), step, sigmoid_error));
   const auto reciprocal_error = [](real x) { return ulp(reciprocal(x), 1 / (long double)x); };
   const auto atan_error = [](real x) { return ulp(atan_(x), std::atan((long double)x)); };
   std::printf("\"atan\": %.4f, ", worst<real>(0, infinity, step, atan_error));
@@ -63,6 +77,10 @@ template <class real> void accuracy(const char* name, Integer<real> step) {
   for (int e = -99; e < 100; ++e) powers += reciprocal((real)std::ldexp(1.0, e)) != (real)std::ldexp(1.0, -e);
   std::printf("\"powers of two\": %.1f, ", powers);
   const real inf = std::numeric_limits<real>::infinity(), nan = std::numeric_limits<real>::quiet_NaN();
+  std::printf("\"special of any\": [%d, %d, %d, %d, %d, %d, %d, %d, %d, %d, %d], ", exp_(inf) == inf, exp_(-inf) == 0,
+              exp_(nan) != exp_(nan), exp_((real)0) == 1, log_(inf) == inf, log_((real)0) == -inf,
+              log_((real)-1) != log_((real)-1), log_(nan) != log_(nan), sigmoid_(inf) == 1, sigmoid_(-inf) == 0,
+              sigmoid_(nan) != sigmoid_(nan));
   std::printf("\"special\": [%d, %d, %d, %d, %d, %d, %d, %d, %d]}", tanh_(inf) == 1, tanh_(-inf) == -1,
               tanh_(nan) != tanh_(nan),
               tanh_((real)0) == 0 && std::signbit(tanh_((real)-0.0)),
@@ -108,10 +126,11 @@ template <class real> static uint64_t digest(long n) {
   };
   for (long i = 0; i < n; ++i) {
     real x = bit_cast<real>((Integer<real>)(((uint64_t)next() << 32) | next()));
-    add(tanh_(x)); add(exp_negative(-abs_(x)));
+    add(tanh_(x)); add(exp_negative(-abs_(x))); add(exp_(x)); add(log_(x)); add(sigmoid_(x)); add(atan_(x));
     if (abs_(x) > 1e-30 && abs_(x) < 1e30) add(reciprocal(abs_(x)));
     x = (real)(int32_t)next() / real(1 << 28);
     add(tanh_(x)); add(exp_negative(-abs_(x))); add(reciprocal(abs_(x) + real(1)));
+    add(exp_(x)); add(log_(abs_(x))); add(sigmoid_(x)); add(atan_(x));
   }
   return hash;
 }
@@ -180,7 +199,7 @@ def accuracy(harness):
     return json.loads(harness(EMULATED)("accuracy"))
 
 
-@pytest.mark.parametrize("function", ("tanh", "exp", "reciprocal", "atan"))
+@pytest.mark.parametrize("function", ("tanh", "exp of negative", "exp", "reciprocal", "atan", "log", "sigmoid"))
 @pytest.mark.parametrize("real", ("float", "double"))
 def test_accuracy_in_units_of_the_last_place(accuracy, real, function):
     """Against long double, over the whole range: every 197th float, 7 million doubles."""
@@ -207,6 +226,7 @@ def test_special_values(accuracy, real):
         "tanh(max)",
     ]
     assert dict(zip(names, accuracy[real]["special"], strict=True)) == dict.fromkeys(names, 1)
+    assert accuracy[real]["special of any"] == [1] * 11
 
 
 def test_emulated_fma_is_fma(harness):

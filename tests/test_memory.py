@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from kernels_common import FUNCTIONS, by_dtype, compute_dtype, every_neuron, make_state, make_x
+from kernels_common import FUNCTIONS, STATES, by_dtype, compute_dtype, every_neuron, make_state, make_x
 
 from stdano_kernels.fakes import CHECKPOINT_STEPS
 
@@ -43,7 +43,7 @@ def test_long_sequences_keep_one_state_every_16_steps(neuron, steps, chunks, dty
     saved, _ = saved_by(lambda: FUNCTIONS[neuron](x))
     x_saved, checkpoints = sorted(saved, key=lambda t: t.data_ptr() != x.data_ptr())
     assert x_saved.data_ptr() == x.data_ptr()
-    assert checkpoints.shape == (chunks, 1 if neuron == "lif" else 2, 30)
+    assert checkpoints.shape == (chunks, len(STATES[neuron]), 30)
     assert checkpoints.dtype == compute_dtype(dtype)
     assert chunks == (steps - 1) // CHECKPOINT_STEPS
 
@@ -74,7 +74,7 @@ def test_inference_keeps_and_writes_nothing(neuron, how, steps):
     x = make_x((steps, 2, 3, 50))
     contexts = {"no_grad": torch.no_grad(), "inference_mode": torch.inference_mode()}
     outputs = []
-    operator = getattr(torch.ops.stdano, f"{neuron}_forward").default
+    operator = torch.ops.stdano.scan_forward.default
 
     class Record(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -88,8 +88,8 @@ def test_inference_keeps_and_writes_nothing(neuron, how, steps):
             x.requires_grad_()
         saved, spikes = saved_by(lambda: FUNCTIONS[neuron](x))
     assert saved == [] and not spikes.requires_grad
-    (result,) = outputs
-    assert [t.numel() for t in result] == [x.numel(), 0, 0, 0, 0], "spikes; no state, potentials or checkpoints"
+    ((spikes, state, sequences, checkpoints),) = outputs
+    assert (spikes.numel(), state, sequences, checkpoints.numel()) == (x.numel(), [], [], 0)
 
 
 @every_neuron
@@ -100,13 +100,16 @@ def test_potentials_and_states_are_written_only_when_asked_for(neuron):
     class Record(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             result = function(*args, **(kwargs or {}))
-            if "_forward" in str(function) and "stdano" in str(function):
-                outputs.append([t.numel() for t in result])
+            if function is torch.ops.stdano.scan_forward.default:
+                spikes, *lists, checkpoints = result
+                outputs.append(
+                    [spikes.numel(), *[[t.numel() for t in of_one] for of_one in lists], checkpoints.numel()]
+                )
             return result
 
-    states = 300 if neuron != "lif" else 0
+    states = [300] * len(STATES[neuron])
     with Record():
         FUNCTIONS[neuron](x)
         FUNCTIONS[neuron](x, return_state=True)
         FUNCTIONS[neuron](x, return_v_seq=True)
-    assert outputs == [[1200, 0, 0, 0, 0], [1200, 300, states, 0, 0], [1200, 0, 0, 1200, 0]]
+    assert outputs == [[1200, [], [], 0], [1200, states, [], 0], [1200, [], [1200], 0]]

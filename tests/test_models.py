@@ -10,11 +10,11 @@ import stdano
 from stdano import LIFNode, LLIFNode, SLIFNode, SuperNeuron, convert, fuse, reset_net
 from stdano.models import MODELS, ablations, create_model, neuron_string, num_spiking_layers
 from stdano.models.blocks import SharedDropout
-from stdano.nodes.neurons import NEURONS
+from stdano.nodes.neurons import CANDIDATES
 from stdano.rewrite.convert import DIGITS, execution_order, spiking_layers
 
 LAYERS = {"vgg-small": 4, "vgg11": 8, "vgg13": 10, "vgg16": 13, "resnet18": 17}
-KINDS = {digit: NEURONS[name] for digit, name in DIGITS.items()}
+KINDS = {digit: CANDIDATES[name] for digit, name in DIGITS.items()}
 
 
 def tiny(name, neurons="LIF", **more):
@@ -133,8 +133,8 @@ def test_each_kind_takes_its_own_settings():
 def test_the_methods_of_the_ablation_study():
     """Table 1 of the paper, as its section 4.2 defines them."""
     resnet, vgg = ablations("resnet18"), ablations("vgg11")
-    assert list(resnet) == [*NEURONS, *(f"{kind}-{x}" for kind in ("LLIF", "SLIF") for x in range(1, 5))]
-    assert list(vgg) == [*NEURONS, *(f"{kind}-{x}" for kind in ("LLIF", "SLIF") for x in range(1, 6))]
+    assert list(resnet) == [*CANDIDATES, *(f"{kind}-{x}" for kind in ("LLIF", "SLIF") for x in range(1, 5))]
+    assert list(vgg) == [*CANDIDATES, *(f"{kind}-{x}" for kind in ("LLIF", "SLIF") for x in range(1, 6))]
     assert resnet["LLIF-1"] == "11110000000000000" and resnet["SLIF-4"] == "00000000000022220"
     assert [vgg[f"LLIF-{x}"] for x in range(1, 6)] == ["10000000", "01000000", "00110000", "00001100", "00000011"]
     assert resnet["SLIF"] == "2" * 17 and vgg["SLIF-3"] == "00220000"

@@ -12,9 +12,9 @@ from torch.utils.checkpoint import checkpoint
 import stdano
 import stdano_kernels
 from stdano import LIFNode, LLIFNode, SLIFNode
-from stdano.nodes.neurons import NEURONS
+from stdano.nodes.neurons import CANDIDATES
 
-NODES = list(NEURONS.values())
+NODES = list(CANDIDATES.values())
 nodes = pytest.mark.parametrize("Node", NODES)
 
 
@@ -23,7 +23,7 @@ def random_input(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32)
 
 
 def function_of(node: stdano.BaseNode):
-    return getattr(stdano_kernels, node.neuron)
+    return stdano_kernels.function(node.neuron)
 
 
 def network(**settings) -> nn.Sequential:

@@ -3,7 +3,7 @@ other neuron's. And the smallest time constants have finite gradients."""
 
 import pytest
 import torch
-from kernels_common import FUNCTIONS, every_neuron, every_surrogate
+from kernels_common import FUNCTIONS, every_neuron, every_neuron_of_the_paper, every_surrogate
 
 from stdano_kernels import super_neuron
 
@@ -44,7 +44,7 @@ def test_through_a_super_neuron(surrogate):
     assert torch.equal(*found)
 
 
-@every_neuron
+@every_neuron_of_the_paper
 @pytest.mark.parametrize("decay_input", (False, True))
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
 @pytest.mark.parametrize("tau", (1e-38, 1e-30, 1e-19, 1e-18, 1e-10, 1e-3))

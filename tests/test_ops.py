@@ -1,15 +1,19 @@
 """The operators as citizens of PyTorch: opcheck, torch.compile, autocast, function transforms."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
 from kernels_common import (
+    DECLARED,
     FUNCTIONS,
     NEURONS,
+    STATES,
     assert_same_bits,
     by_dtype,
     every_backend,
+    every_leaky_neuron,
     every_neuron,
     make_state,
     make_x,
@@ -18,10 +22,11 @@ from kernels_common import (
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from stdano_kernels.define.shipped import variants
 from stdano_kernels.fakes import CHECKPOINT_STEPS
+from stdano_kernels.functional import kernel_for
+from stdano_kernels.spec import traced
 
-# tau, v_threshold, v_reset, rate, tau_min, linear, decay_input, surrogate, alpha, soft spike, detach x 2
-SETTINGS = (1.7, 0.9, None, 0.1, 1.05, False, True, 2, 1.5, False, False, False)
 CASES = {
     "plain": dict(shape=(3, 2, 4)),
     "all outputs": dict(shape=(3, 2, 4), outputs=True),
@@ -55,18 +60,45 @@ def operator_arguments(
     if last:
         x = x.movedim(2, -1).contiguous().movedim(-1, 2)
     real = torch.float64 if dtype == torch.float64 else torch.float32
-    states = (*make_state(neuron, x), None)[:2] if state else (None, None)
-    constants = (None, None) if constants is None else [torch.full(constants, c, dtype=real) for c in (1.7, 0.9)]
+    kernel, names = known(neuron, dtype == torch.float64)
+    states = list(make_state(neuron, x)) if state else []
+    which = [] if constants is None else list(range(len(names)))
+    tensors = [torch.full(constants, 1.3 + 0.2 * j, dtype=real) for j in which]
     affine = torch.tensor([[0.1], [0.9], [0.2]], dtype=real).repeat(1, shape[2]) if affine else None
-    tensors = [t if t is None else t.requires_grad_(grad) for t in (x, *states, *constants, affine)]
-    return (*tensors, *SETTINGS, grad and x.shape[0] > CHECKPOINT_STEPS, outputs, outputs)
+    for t in (x, *states, *tensors, affine):
+        if t is not None:
+            t.requires_grad_(grad)
+    values = [1.7 - 0.2 * j for j in range(len(names))]
+    sequences = [0] if outputs else []
+    return (
+        x,
+        states,
+        tensors,
+        affine,
+        which,
+        values,
+        1.0,
+        kernel,
+        grad and x.shape[0] > CHECKPOINT_STEPS,
+        outputs,
+        sequences,
+    )
+
+
+@cache
+def known(neuron, is_double):
+    """The kernel's name of a neuron in its usual settings, and the names of its constants."""
+    variant = variants(neuron)[0]
+    name, missing = kernel_for(DECLARED[neuron], variant.plain, "cpu", is_double)
+    assert missing is None
+    return name, tuple(traced(DECLARED[neuron], variant).constants)
 
 
 @every_neuron
 @pytest.mark.parametrize("grad", (True, False), ids=("grad", "no grad"))
 @pytest.mark.parametrize("case", CASES)
 def test_opcheck_forward(neuron, case, grad):
-    operator = getattr(torch.ops.stdano, f"{neuron}_forward").default
+    operator = torch.ops.stdano.scan_forward.default
     torch.library.opcheck(operator, operator_arguments(neuron, **CASES[case], grad=grad))
 
 
@@ -74,15 +106,12 @@ def test_opcheck_forward(neuron, case, grad):
 @pytest.mark.parametrize("case", CASES)
 def test_opcheck_backward(neuron, case):
     arguments = operator_arguments(neuron, **CASES[case], grad=False)
-    x, v, adapt, tau, threshold, affine, *settings = arguments[:-3]
-    forward = getattr(torch.ops.stdano, f"{neuron}_forward")
-    *_, checkpoints = forward(*arguments[:-3], x.shape[0] > CHECKPOINT_STEPS, False, False)
-    state_grads = (torch.ones(x.shape[1:], dtype=checkpoints.dtype),) * 2 if arguments[-1] else (None, None)
-    if neuron == "lif":
-        state_grads = (state_grads[0], None)
-    grads = (torch.ones_like(x), *state_grads, torch.ones_like(x) if arguments[-1] else None)
-    operator = getattr(torch.ops.stdano, f"{neuron}_backward").default
-    torch.library.opcheck(operator, (*grads, x, v, adapt, checkpoints, tau, threshold, affine, *settings))
+    x, state, constants, affine, *settings, _, outputs, sequences = arguments
+    *_, checkpoints = torch.ops.stdano.scan_forward(*arguments[:-3], x.shape[0] > CHECKPOINT_STEPS, False, [])
+    of_state = [torch.ones(x.shape[1:], dtype=checkpoints.dtype) for _ in STATES[neuron]] if outputs else []
+    grads = (torch.ones_like(x), of_state, [torch.ones_like(x) for _ in sequences])
+    operator = torch.ops.stdano.scan_backward.default
+    torch.library.opcheck(operator, (*grads, x, state, checkpoints, constants, affine, *settings, sequences))
 
 
 # --- torch.compile ---
@@ -122,7 +151,7 @@ def train(network, batches):
     return losses, [p.detach() for p in network.parameters()]
 
 
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("steps", (4, 18))
 @pytest.mark.parametrize("conv", (False, True), ids=("linear", "conv channels last"))
 def test_compiled_training_equals_eager(neuron, conv, steps):
@@ -150,7 +179,7 @@ def test_compiled_by_inductor():
         torch.testing.assert_close(a, b)
 
 
-@every_neuron
+@every_leaky_neuron
 def test_compiled_with_dynamic_shapes(neuron):
     """T, batch and size marked dynamic: one graph for all with several checkpoints, one each for one and none (torch
     traces sizes of 0 and 1 apart)."""
@@ -193,7 +222,7 @@ def test_compiled_with_several_lengths(neuron):
 # --- autocast ---
 
 
-@every_neuron
+@every_leaky_neuron
 @by_dtype((torch.bfloat16, torch.float16))
 def test_autocast_keeps_the_kernel_and_half_precision(neuron, dtype):
     """A layer under autocast gives half precision; the kernel takes it, fused, and answers in it."""
@@ -211,7 +240,7 @@ def test_autocast_keeps_the_kernel_and_half_precision(neuron, dtype):
         y = layer(x)
         spikes, state = FUNCTIONS[neuron](y, tau=tau, return_state=True)
     assert y.dtype == spikes.dtype == dtype and state.v.dtype == torch.float32
-    assert called == [(f"stdano.{neuron}_forward.default", dtype)]
+    assert called == [("stdano.scan_forward.default", dtype)]
     spikes.float().sum().backward()
     assert tau.grad.dtype == torch.float32 and layer.weight.grad.isfinite().all()
     with torch.autocast("cpu", dtype=dtype):
@@ -247,7 +276,7 @@ def test_vmap(neuron, backend, in_dim):
 
 
 @every_backend
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("steps", (4, 18))
 def test_func_grad(neuron, backend, steps):
     x, tau = make_x((steps, 2, 3)), torch.tensor(1.7)
@@ -342,7 +371,7 @@ def test_changing_x_in_place_before_backward_is_noticed():
             spikes.sum().backward()
 
 
-@every_neuron
+@every_leaky_neuron
 def test_no_gradient_for_x_alone(neuron):
     """x without gradient, states and constants with: theirs come out the same."""
     x, tau = make_x((20, 2, 3)), torch.tensor(1.7)

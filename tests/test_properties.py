@@ -1,12 +1,14 @@
 """Random shapes, strides, dtypes and settings against the float64 reference."""
 
+import itertools
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from kernels_common import NEURONS, compute_dtype, make_cotangents, make_x, options_of, run
+from kernels_common import NEURONS, OPTIONS, compute_dtype, make_cotangents, make_x, options_of, recorded_u, run
 from tolerances import SPIKE_BAND, TOLERANCES
 
-from stdano_kernels import SURROGATES, reference
+from stdano_kernels import SURROGATES
 
 
 @st.composite
@@ -28,31 +30,30 @@ def tensors(draw):
     return x[slices].expand(shape)
 
 
+# Each combination of what is settled before a kernel is compiled costs a compilation.
+COMPILED = [
+    dict(o, surrogate=surrogate) for o, surrogate in zip(OPTIONS, itertools.cycle(SURROGATES), strict=False)
+] + [dict(surrogate="triangle")]
+
+
 @st.composite
 def settings(draw):
-    decay = draw(st.sampled_from(("exp", "linear")))
+    compiled = draw(st.sampled_from(COMPILED))
+    resets = {} if compiled.get("v_reset") is None else {"v_reset": draw(st.floats(-0.5, 0.25))}
     return dict(
+        compiled,
         tau=draw(st.floats(1.1, 20)),
         v_threshold=draw(st.floats(0.3, 2)),
-        v_reset=draw(st.one_of(st.none(), st.floats(-0.5, 0.25))),
-        decay=decay,
-        decay_input=draw(st.booleans()),
-        surrogate=draw(st.sampled_from(SURROGATES)),
         alpha=draw(st.floats(0.25, 4)),
-        detach_reset=draw(st.booleans()),
-        detach_adapt=draw(st.booleans()),
+        **resets,
     )
 
 
 def distances(neuron, x, options):
     """|u| of the float64 reference at each step, and how near a jump of the surrogate is."""
-    steps, fire = [], reference._fire
-    reference._fire = lambda u, k: (steps.append(u.detach()), fire(u, k))[1]
-    try:
+    with recorded_u() as steps:
         run(neuron, x, backend="reference", gradients=False, **options)
-    finally:
-        reference._fire = fire
-    u = torch.stack(steps).abs()
+    u = torch.stack(steps).abs().unflatten(0, (x.shape[0], -1)).amin(1)
     jump = (u - 0.5 / options["alpha"]).abs() if options["surrogate"] == "rectangle" else torch.full_like(u, 1.0)
     return u, jump
 

@@ -17,7 +17,7 @@ pytest.importorskip("sklearn", reason="needs the extra [app]")
 
 import stdano
 from stdano import LIFNode, SuperNeuron
-from stdano.nodes.neurons import NEURONS
+from stdano.nodes.neurons import CANDIDATES
 from stdano.rewrite.convert import DIGITS
 from stdano.search import Architecture, resume, search
 from stdano.search.loop import SearchRun
@@ -173,7 +173,7 @@ def test_a_network_that_is_given(tmp_path):
     again = resume(tmp_path / "run", model=Net())
     assert again == found
     stdano.convert(net, {"SuperNeuron": lambda layer: layer.node()})
-    assert type(net.neuron) is NEURONS[DIGITS[found.neurons]]
+    assert type(net.neuron) is CANDIDATES[DIGITS[found.neurons]]
     settings = read_settings(tmp_path / "run" / "settings.json", TrainSettings)
     assert len(train(replace(settings, epochs=1), tmp_path / "retrained", model=net).rows) == 1
 

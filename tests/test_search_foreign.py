@@ -210,11 +210,16 @@ def test_dtype_of_the_input():
         (network(LIFNode(step_mode="s")), r"layer '1' \(LIFNode\) must have step_mode \"m\", .*; got 's'"),
         (network(LIFNode(store_v_seq=True)), r"layer '1' \(LIFNode\) must have store_v_seq=False"),
         (network(LIFNode(tau=torch.tensor(2.0))), r"layer '1' \(LIFNode\): tau must be a number in a super neuron"),
+        (
+            network(LLIFNode(gamma=torch.tensor(0.2))),
+            r"layer '1' \(LLIFNode\): gamma must be a number in a super neuron",
+        ),
+        (network(LLIFNode(squash="hardtanh")), r"layer '1' \(LLIFNode\) has squash='hardtanh', which a super neuron"),
         (nn.Sequential(nn.Flatten(0, 1), LIFNode()), r"must have an input \[T, B, C, ...\], got .* shape \[6, 4\]"),
         (Untraceable(times=2), r"layer 'a' \(LLIFNode\) must run once in a forward call, it runs twice"),
         (Untraceable(idle=True), r"must run all spiking layers of the model, it does not run \['b'\]"),
     ],
-    ids=("none", "step by step", "potentials", "tensor", "no channels", "twice", "never"),
+    ids=("none", "step by step", "potentials", "tensor", "own tensor", "own option", "no channels", "twice", "never"),
 )
 def test_models_that_cannot_be_searched(net, message):
     before = list(net.modules())

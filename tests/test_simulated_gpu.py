@@ -59,27 +59,34 @@ def test_on_the_simulated_device(file, keyword):
 # name: (file, text, replacement); each text stands in its file exactly once. Those of the CUDA kernels are in
 # test_host_shim.py.
 MUTATIONS = {
-    "missing mask": ("lif.py", "live = tl.max_constancy(m < N, VECTOR)", "live = tl.max_constancy(m >= 0, VECTOR)"),
-    "firing > instead of >=": ("steps.py", "u >= 0", "u > 0"),
-    "wrong stride": ("common.py", "        row += inner\n", "        row += inner + 1\n"),
-    "alignment taken for granted": ("launch.py", "    return VECTOR if aligned else 1\n", "    return VECTOR\n"),
+    "missing mask": (
+        "triton/common.py",
+        "live = tl.max_constancy(m < N, VECTOR)",
+        "live = tl.max_constancy(m >= 0, VECTOR)",
+    ),
+    "firing > instead of >=": ("define/triton.py", '"spike": "{} >= 0"', '"spike": "{} > 0"'),
+    "wrong stride": ("triton/memory.py", "HOW),)\n        row += inner\n", "HOW),)\n        row += inner + 1\n"),
+    "alignment taken for granted": ("triton/launch.py", "not backward and aligned and", "not backward and"),
     "a checkpoint too early": (
-        "lif.py",
-        "v = load(checkpoints_ptr, (first // K - 1)",
-        "v = load(checkpoints_ptr, (first // K * 0)",
+        "triton/memory.py",
+        "(chunk - 1).to(tl.int64) * STATES",
+        "(chunk * 0).to(tl.int64) * STATES",
     ),
-    "a sum of the wrong channel": ("common.py", "channel * width + e % width", "e % width"),
-    "affine's gradient without the centre": ("lif.py", "gscale += gx * x[k]", "gscale += gx * (x[k] + affine[0])"),
-    "a later chunk from the zero state": (
-        "super_backward.py",
+    "a step that is not there": ("triton/scan.py", "there = k < steps if HOW.guarded else True", "there = True"),
+    "gradients from behind left out": (
+        "triton/scan.py",
+        "HOW.single and len(grad_ptrs) + len(SEQUENCES) == 0",
+        "HOW.single",
+    ),
+    "no gradient through the state at rest": ("triton/scan.py", "rests[0][i], grads[i])", "rests[0][i], 0.0)"),
+    "a sum of the wrong channel": ("triton/memory.py", "channel * width + e % width", "e % width"),
+    "affine's gradient without the centre": ("triton/scan.py", "own * x[k]", "own * (x[k] + affine[0])"),
+    "a later part from rest": (
+        "triton/channels.py",
         "for earlier in range(0, first, AHEAD):",
-        "for earlier in range(0, first - K, AHEAD):",
+        "for earlier in range(0, first - STEPS, AHEAD):",
     ),
-    "SLIF's adjoint with LIF's reset": (
-        "super_backward.py",
-        "tau_0, theta, _a, _c, _r, r, _gamma, beta, tau_min = constants",
-        "tau_0, theta, _a, _c, r, _r, _gamma, beta, tau_min = constants",
-    ),
+    "another neuron's spikes": ("triton/channels.py", "8 * (k % 4) + member", "8 * (k % 4)"),
 }
 MUTANT = """
 import sys
@@ -96,6 +103,7 @@ device = torch.cat([torch.zeros(1), y.flatten()]).cuda()[1:].view(4, 64)
 assert torch.equal(stdano_kernels.lif(device, backend="triton").cpu(), stdano_kernels.lif(y))
 x = make_x((9, 2, 3, 5))
 assert_equals_cpu("lif", x, backend="triton", affine=make_affine(x))
+assert_equals_cpu("llif", x[:4], backend="triton", v_threshold=torch.tensor([0.9, 1.0, 1.1]))
 import test_gpu_super
 test_gpu_super.assert_equals_cpu("triton", x, v_reset=0.1)
 print("fine")
@@ -109,7 +117,7 @@ def test_a_broken_triton_kernel_is_caught(mutation, tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     if mutation is not None:
         file, text, replacement = MUTATIONS[mutation]
-        source = tmp_path / "stdano_kernels" / "triton" / file
+        source = tmp_path / "stdano_kernels" / file
         assert source.read_text().count(text) == 1, "the mutation must apply exactly once"
         source.write_text(source.read_text().replace(text, replacement))
     environment = {"PYTHONPATH": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path / "cache")}

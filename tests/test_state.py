@@ -6,11 +6,13 @@ import pytest
 import torch
 from kernels_common import (
     FUNCTIONS,
+    STATES,
     assert_close,
     assert_same_bits,
     by_dtype,
     compute_dtype,
     every_backend,
+    every_leaky_neuron,
     every_neuron,
     make_cotangents,
     make_state,
@@ -44,8 +46,8 @@ def run_in_chunks(neuron, x, cuts, *, backend="cpu", state=None, cotangents, tau
         )
         spikes.append(s)
         v_seq.append(v)
-    out = {"spikes": torch.cat(spikes), **dict(zip(("v", "adapt"), state, strict=False)), "v_seq": torch.cat(v_seq)}
-    leaves = {"x": x, **dict(zip(("v", "adapt"), initial or (), strict=False)), "tau": tau, "v_threshold": v_threshold}
+    out = {"spikes": torch.cat(spikes), **state._asdict(), "v_seq": torch.cat(v_seq)}
+    leaves = {"x": x, **dict(zip(STATES[neuron], initial or (), strict=False)), "tau": tau, "v_threshold": v_threshold}
     # Without a state, an output may not depend on v_threshold; the helper for one call does the same.
     grads = torch.autograd.grad(
         list(out.values()),
@@ -59,7 +61,7 @@ def run_in_chunks(neuron, x, cuts, *, backend="cpu", state=None, cotangents, tau
     return result
 
 
-@every_neuron
+@every_leaky_neuron
 @by_dtype((torch.float32, torch.float64, torch.bfloat16))
 @pytest.mark.parametrize("steps, cuts", ((2, [1]), (16, [8]), (34, [17]), (40, [20]), (40, [3, 20, 37])), ids=str)
 @pytest.mark.parametrize("settings", SETTINGS, ids=short)
@@ -77,7 +79,7 @@ def test_chunks_equal_one_call(neuron, dtype, steps, cuts, settings, with_state)
     assert_close(parts, whole, REDUCTION[dtype], sums)
 
 
-@every_neuron
+@every_leaky_neuron
 def test_chunks_equal_one_call_in_the_reference(neuron):
     x = make_x((9, 2, 3, 5), torch.float64)
     constants = {"tau": torch.tensor(2.0).double(), "v_threshold": torch.tensor(1.0).double()}
@@ -93,7 +95,7 @@ def test_chunks_equal_one_call_in_the_reference(neuron):
 def test_state_is_named_and_in_the_dtype_of_the_arithmetic(neuron, dtype, backend):
     x = make_x((3, 2, 5), dtype)
     _, state = FUNCTIONS[neuron](x, return_state=True, backend=backend)
-    assert state._fields == {"lif": ("v",), "llif": ("v", "theta"), "slif": ("v", "p")}[neuron]
+    assert state._fields == STATES[neuron]
     for t in state:
         assert t.shape == x.shape[1:]
         assert t.dtype == compute_dtype(dtype)
@@ -122,7 +124,7 @@ def test_a_state_in_another_precision_or_layout_or_a_plain_tuple(neuron, backend
     expected = run(neuron, x, state=state, backend=backend)
     wide = run(neuron, x, state=tuple(t.double() for t in state), backend=backend)
     strided = run(neuron, x, state=tuple(t.t().contiguous().t() for t in state), backend=backend)
-    names = [name for name in expected if name not in ("grad v", "grad adapt")]
+    names = [name for name in expected if name.removeprefix("grad ") not in STATES[neuron] or "grad" not in name]
     assert_same_bits(wide, expected, names)
     assert_same_bits(strided, expected)
 
@@ -142,7 +144,7 @@ def test_gradient_through_the_state_alone(neuron):
     """A loss on the final state, none on spikes (whose gradient autograd then leaves undefined)."""
     x = make_x((18, 2, 3, 5), torch.float64)
     state = make_state(neuron, x)
-    only_state = {k: g for k, g in make_cotangents(neuron, x).items() if k in ("v", "adapt")}
+    only_state = {k: g for k, g in make_cotangents(neuron, x).items() if k in STATES[neuron]}
     kernel = run(neuron, x, state=state, cotangents=only_state)
     reference = run(neuron, x, state=state, cotangents=only_state, backend="reference")
     assert_close(kernel, reference, REDUCTION[torch.float64])

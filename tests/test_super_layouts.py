@@ -4,23 +4,31 @@ import itertools
 
 import pytest
 import torch
-from channels_common import compose_super, draw, own_settings, run_super, start_statistics
+from channels_common import (
+    EIGHT,
+    NEURONS,
+    bits_of_codes,
+    compose_super,
+    draw,
+    members,
+    own_settings,
+    run_super,
+    start_statistics,
+)
 from kernels_common import (
     DENSE_LAYOUTS,
     DTYPES,
     FUNCTIONS,
     LEVELS,
-    NEURONS,
     assert_close,
     assert_same_bits,
     by_dtype,
     compute_dtype,
-    every_surrogate,
     make_x,
 )
 from tolerances import REDUCTION, TOLERANCES
 
-from stdano_kernels import SURROGATES, super_neuron
+from stdano_kernels import super_neuron
 
 NOT_DENSE = {
     "every second": lambda x: torch.empty(*x.shape[:-1], 2 * x.shape[-1], dtype=x.dtype)[..., ::2].copy_(x),
@@ -41,26 +49,26 @@ SHAPES = {
 }
 
 
-def operators(x, neurons=7, surrogate="triangle", v_reset=0.0, slif_v_reset=None, decay_input=False):
+# Neurons of a call: the paper's, one, two in another order, and as many as there can be.
+CHOICES = (NEURONS, ("slif",), ("alif", "lif"), EIGHT)
+every_choice = pytest.mark.parametrize("neurons", CHOICES, ids=len)
+
+
+def operators(x, neurons=NEURONS, **settings):
     """Every number the operators give: codes, counts, y, sums, the gradient of x, moments, the affine map."""
-    ops, real, channels = torch.ops.stdano, compute_dtype(x.dtype), x.shape[2]
-    settings = (neurons, 1.8, 0.9, v_reset, slif_v_reset, 0.1, 0.1, 1.05, False, decay_input)
-    settings += (SURROGATES.index(surrogate), 1.25, False, False)
-    codes, counts = ops.super_neuron_encode(x, *settings)
+    ops, real, channels, count = torch.ops.stdano, compute_dtype(x.dtype), x.shape[2], len(neurons)
+    own = members(neurons, x, **{"tau": 1.8, "v_threshold": 0.9, "alpha": 1.25, **settings})
+    codes, counts = ops.super_neuron_encode(x, *own)
     grad = draw(x.shape, 3, x.dtype)
     return {
         "codes": codes,
         "counts": counts,
-        "y": ops.super_neuron_decode(codes, draw((4, channels), 4, real), x),
-        "sums": ops.super_neuron_sums(codes, grad),
-        "grad x": ops.super_neuron_backward(grad, x, codes, draw((9, channels), 5, real), *settings),
+        "y": ops.super_neuron_decode(codes, draw((1 + count, channels), 4, real), x),
+        "sums": ops.super_neuron_sums(codes, grad, count),
+        "grad x": ops.super_neuron_backward(grad, x, codes, draw((3 * count, channels), 5, real), *own),
         "moments": ops.channel_sums(x),
         "affine": ops.channel_affine(grad, x, draw((3, channels), 6, real)),
     }
-
-
-def bits_of_codes(codes):
-    return [codes >> k & 1 for k in range(3)]
 
 
 @by_dtype((torch.float32, torch.float64, torch.bfloat16))
@@ -79,32 +87,32 @@ def test_every_layout_gives_the_same_numbers(shape, layout, steps, dtype):
 
 @by_dtype((torch.float32, torch.float16, torch.float64))
 @pytest.mark.parametrize("steps", (1, 2, 4, 5, 17))
-@pytest.mark.parametrize("resets", ((0.0, None), (None, -0.1)), ids=("defaults", "swapped"))
-def test_codes_are_the_neurons_spikes(steps, resets, dtype):
-    """Bit k is neuron k's own kernel's spike, absent neurons' bits are 0, and counts are sums of spikes."""
+@every_choice
+def test_codes_are_the_neurons_spikes(neurons, steps, dtype):
+    """Bit k is the k-th neuron's own kernel's spike, bits beyond are 0, and counts are sums of spikes."""
     x = make_x((steps, 2, 3, 7, 31), dtype)
-    for present in range(1, 8):
-        v_reset, slif_v_reset = resets
-        result = operators(x, present, v_reset=v_reset, slif_v_reset=slif_v_reset)
-        for k, name in enumerate(NEURONS):
-            settings = own_settings(name, v_reset=v_reset, slif_v_reset=slif_v_reset, tau=1.8, v_threshold=0.9)
-            spikes = FUNCTIONS[name](x, **settings) if present >> k & 1 else torch.zeros_like(x)
-            assert torch.equal(bits_of_codes(result["codes"])[k], spikes.to(torch.uint8))
-            assert torch.equal(result["counts"][k], spikes.double().sum((0, 1, 3, 4)))
+    result = operators(x, neurons)
+    bits = bits_of_codes(result["codes"], 8)
+    for k, name in enumerate(neurons):
+        spikes = FUNCTIONS[name](x, **own_settings(name, tau=1.8, v_threshold=0.9))
+        assert torch.equal(bits[k], spikes.to(torch.uint8))
+        assert torch.equal(result["counts"][k], spikes.double().sum((0, 1, 3, 4)))
+    assert not any(bit.any() for bit in bits[len(neurons) :])
 
 
 @by_dtype()
 @pytest.mark.parametrize("layout", DENSE_LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_y_is_the_sum_of_its_codes_rows(shape, layout, dtype):
+@pytest.mark.parametrize("count", (1, 2, 3, 4, 8))
+def test_y_is_the_sum_of_its_codes_rows(count, shape, layout, dtype):
     """((0 + 1) + 2) + 3 in the dtype of arithmetic, rounded once; thirds, so that another order would show."""
     x = DENSE_LAYOUTS[layout](make_x((4, *SHAPES[shape]), dtype))
     real, channels = compute_dtype(dtype), x.shape[2]
-    codes = torch.empty_like(x, dtype=torch.uint8).copy_(torch.randint(0, 8, x.shape))
-    table = draw((4, channels), 1, real) / 3
-    rows = table.reshape(4, channels, *[1] * (x.dim() - 3))
+    codes = torch.empty_like(x, dtype=torch.uint8).copy_(torch.randint(0, 2**count, x.shape))
+    table = draw((1 + count, channels), 1, real) / 3
+    rows = table.reshape(1 + count, channels, *[1] * (x.dim() - 3))
     expected = rows[0].expand(x.shape)
-    for row, bit in zip(rows[1:], bits_of_codes(codes), strict=True):
+    for row, bit in zip(rows[1:], bits_of_codes(codes, count), strict=True):
         expected = expected + torch.where(bit == 1, row, torch.zeros_like(row))
     actual = torch.ops.stdano.super_neuron_decode(codes, table, x)
     assert_same_bits({"y": actual}, {"y": expected.to(dtype)})
@@ -112,30 +120,33 @@ def test_y_is_the_sum_of_its_codes_rows(shape, layout, dtype):
 
 @by_dtype((torch.float32, torch.bfloat16, torch.float64))
 @pytest.mark.parametrize("steps", (1, 4, 5, 17))
-def test_the_gradient_is_that_of_the_neurons_own_kernels(steps, dtype):
-    """float32(((0 + LIF) + LLIF) + SLIF), each for its own gs = fma(a, gy, fired ? .. : ..), rounded once."""
+@every_choice
+def test_the_gradient_is_that_of_the_neurons_own_kernels(neurons, steps, dtype):
+    """((1st + 2nd) + 3rd) + ..., each for its own gs = fma(a, gy, fired ? .. : ..), rounded once."""
     x, real = make_x((steps, 2, 3, 5, 37), dtype), compute_dtype(dtype)
-    result, table, grad = operators(x), draw((9, 3), 5, real), draw(x.shape, 3, real)
+    result, table, grad = operators(x, neurons), draw((3 * len(neurons), 3), 5, real), draw(x.shape, 3, real)
     total = torch.zeros(x.shape, dtype=real)
-    for k, name in enumerate(NEURONS):
+    for k, (name, bit) in enumerate(zip(neurons, bits_of_codes(result["codes"], len(neurons)), strict=True)):
         a, silent, fired = (row.reshape(3, 1, 1) for row in table[3 * k : 3 * k + 3])
         # products of multiples of 1/32 are exact, and so is their sum: no rounding to tell an fma by
-        gs = a * grad + torch.where(bits_of_codes(result["codes"])[k] == 1, fired, silent)
+        gs = a * grad + torch.where(bit == 1, fired, silent)
         leaf = x.to(real).requires_grad_()
         settings = own_settings(name, tau=1.8, v_threshold=0.9, alpha=1.25)
         total = total + torch.autograd.grad(FUNCTIONS[name](leaf, **settings), leaf, gs)[0]
-    assert_same_bits({"grad x": result["grad x"]}, {"grad x": total.to(dtype)})
+    # the sign of zero apart
+    assert_same_bits({"grad x": result["grad x"] + 0}, {"grad x": total.to(dtype) + 0})
 
 
 @by_dtype((torch.float32, torch.float64, torch.float16))
 @pytest.mark.parametrize("layout", DENSE_LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_sums_and_moments(shape, layout, dtype):
+@every_choice
+def test_sums_and_moments(neurons, shape, layout, dtype):
     """Against float64 over the whole tensor; multiples of 1/32 make the sums of the gradient exact."""
     x = DENSE_LAYOUTS[layout](make_x((4, *SHAPES[shape]), dtype))
-    result, others = operators(x), tuple(d for d in range(x.dim()) if d != 2)
+    result, others = operators(x, neurons), tuple(d for d in range(x.dim()) if d != 2)
     grad = draw(x.shape, 3)
-    masked = [grad, *(grad * bit for bit in bits_of_codes(result["codes"]))]
+    masked = [grad, *(grad * bit for bit in bits_of_codes(result["codes"], len(neurons)))]
     assert torch.equal(result["sums"], torch.stack([g.sum(others) for g in masked]))
     moments = torch.stack((x.double().sum(others), x.double().square().sum(others)))
     torch.testing.assert_close(
@@ -144,15 +155,15 @@ def test_sums_and_moments(shape, layout, dtype):
 
 
 @by_dtype()
-@every_surrogate
+@every_choice
 @pytest.mark.parametrize("steps", (4, 5))
-def test_instruction_sets_agree_in_all_bits(steps, surrogate, dtype, cpu_capability):
+def test_instruction_sets_agree_in_all_bits(steps, neurons, dtype, cpu_capability):
     for layout in ("contiguous", "channels_last"):
         x = DENSE_LAYOUTS[layout](make_x((steps, 2, 3, 5, 37), dtype))
         results = []
         for level in LEVELS:
             cpu_capability(level)
-            results.append(operators(x, surrogate=surrogate, v_reset=(None, 0.1)[steps % 2], decay_input=True))
+            results.append(operators(x, neurons))
         for result in results[1:]:
             assert_same_bits(result, results[0])
 

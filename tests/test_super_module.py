@@ -14,12 +14,12 @@ from torch.utils.checkpoint import checkpoint
 import stdano
 from stdano import LIFNode, LLIFNode, SLIFNode, SuperNeuron
 from stdano.models import merged
-from stdano.nodes.neurons import NEURONS
+from stdano.nodes.neurons import CANDIDATES
 
 T, B, C = 4, 3, 5
 SETTINGS = dict(tau=1.4, v_threshold=0.8, decay_input=True, surrogate_function="atan", surrogate_alpha=1.5, gamma=0.3)
 SETTINGS |= dict(v_reset=-0.1, slif_v_reset=0.1, beta=0.2, tau_min=1.1, detach_reset=True, decay="linear")
-orders = [order for k in (1, 2, 3) for order in itertools.permutations(NEURONS, k)]
+orders = [order for k in (1, 2, 3) for order in itertools.permutations(CANDIDATES, k)]
 
 
 class Composed(nn.Module):
@@ -114,13 +114,13 @@ def test_weights_and_choice():
 
 def test_the_chosen_neuron_has_the_same_settings():
     node = SuperNeuron(C, **SETTINGS, detach_adapt=True).eval()
-    lif, llif, slif = (node.node(name) for name in NEURONS)
+    lif, llif, slif = (node.node(name) for name in CANDIDATES)
     assert (type(lif), type(llif), type(slif)) == (LIFNode, LLIFNode, SLIFNode)
     assert {n.tau for n in (lif, llif, slif)} == {1.4} and {n.alpha for n in (lif, llif, slif)} == {1.5}
     assert lif.v_reset == llif.v_reset == -0.1 and slif.v_reset == 0.1
     assert llif.gamma == 0.3 and slif.beta == 0.2 and slif.tau_min == 1.1 and slif.detach_adapt
     assert not lif.training
-    assert type(node.node()) is NEURONS[node.choice()]
+    assert type(node.node()) is CANDIDATES[node.choice()]
     with pytest.raises(ValueError, match="neuron must be one of LIF, SLIF, got 'LLIF'"):
         SuperNeuron(C, ("LIF", "SLIF")).node("LLIF")
 
@@ -182,6 +182,7 @@ def test_shows_every_setting():
         ({"neurons": ("lif",)}, ValueError, "one to three different ones"),
         ({"neurons": "LIF"}, ValueError, "one to three different ones of LIF, LLIF, SLIF, got 'LIF'"),
         ({"tau": torch.tensor(2.0)}, TypeError, "tau must be a number in a super neuron, got a tensor"),
+        ({"gamma": torch.tensor(0.1)}, TypeError, "gamma must be a number in a super neuron, got a tensor"),
         ({"tau": -1.0}, ValueError, "tau must be a finite number above 0, got -1.0"),
         ({"slif_v_reset": "0"}, TypeError, "v_reset must be a number, got '0'"),
         ({"surrogate_function": "tri"}, ValueError, "surrogate_function must be one of"),

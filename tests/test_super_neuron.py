@@ -5,39 +5,30 @@ import pytest
 import torch
 from channels_common import (
     RESETS,
+    SOME_OPTIONS,
     STEPS,
     SUBSETS,
     assert_sums_close,
     compose_super,
     draw,
     run_super,
-    some_surrogate,
     start_statistics,
     without_doubt,
 )
 from kernels_common import (
     HALF,
-    NEURONS,
     assert_close,
     by_dtype,
     every_backend,
     every_surrogate,
     make_x,
     one_thread,
-    product,
     short,
 )
 from tolerances import TOLERANCES
 
 from stdano_kernels import super_neuron
 
-OPTIONS = product(
-    resets=RESETS,
-    decay=("exp", "linear"),
-    decay_input=(False, True),
-    detach_reset=(False, True),
-    detach_adapt=(False, True),
-)
 training_and_eval = pytest.mark.parametrize("training", (True, False), ids=("training", "eval"))
 
 
@@ -49,12 +40,10 @@ def assert_equals_composition(x, **settings):
 
 @training_and_eval
 @pytest.mark.parametrize("steps", (4, 18))
-@pytest.mark.parametrize("options", OPTIONS, ids=short)
-def test_every_option_in_float64(options, steps, training):
-    settings = {k: v for k, v in options.items() if k != "resets"} | options["resets"]
-    settings["surrogate"] = some_surrogate(short(options), steps, training)
+@pytest.mark.parametrize("options", SOME_OPTIONS, ids=short)
+def test_every_setting_reaches_the_neurons(options, steps, training):
     x = make_x((steps, 2, 3, 5, 3), torch.float64)
-    assert_equals_composition(x, training=training, alpha=1.3, tau=1.7, v_threshold=0.9, **settings)
+    assert_equals_composition(x, training=training, alpha=1.3, tau=1.7, v_threshold=0.9, **options)
 
 
 @training_and_eval
@@ -65,7 +54,7 @@ def test_every_choice_and_order_of_neurons(neurons, steps, training):
     x = make_x((steps, 2, 3, 7, 2), torch.float64)
     settings = dict(neurons=neurons, training=training, gamma=0.3, beta=0.2, tau_min=1.4, tau=1.5)
     assert_equals_composition(x, **settings)
-    x = without_doubt(x.float(), NEURONS, **{k: v for k, v in settings.items() if k not in ("neurons", "training")})
+    x = without_doubt(x.float(), **{k: v for k, v in settings.items() if k != "training"})
     assert_float32(x, **settings)
 
 
@@ -83,13 +72,20 @@ def assert_float32(x, **settings):
 
 
 @training_and_eval
-@every_surrogate
+@pytest.mark.parametrize("resets", RESETS, ids=short)
 @pytest.mark.parametrize("steps", STEPS)
-def test_float32(steps, surrogate, training):
+def test_float32(steps, resets, training):
     """N = 2*3*210 neurons: a whole block of 1024 and a part of one."""
-    settings = dict(surrogate=surrogate, alpha=1.25, tau=1.8, **RESETS[steps % 2])
+    settings = dict(alpha=1.25, tau=1.8, **resets)
     x = without_doubt(make_x((steps, 2, 3, 210)), **settings)
     assert_float32(x, training=training, **settings)
+
+
+@every_surrogate
+def test_every_surrogate(surrogate):
+    """Of one neuron: a surrogate is the neurons' own, and each that takes it would be compiled."""
+    settings = dict(surrogate=surrogate, alpha=1.25, neurons=("lif",))
+    assert_float32(without_doubt(make_x((4, 2, 3, 210)), **settings), **settings)
 
 
 @training_and_eval

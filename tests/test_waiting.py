@@ -14,6 +14,7 @@ from torch import nn
 
 import stdano
 import stdano_kernels
+from stdano_kernels import compiler
 
 backends = sys.modules["stdano_kernels.backends"]  # whose name in the package is the function's
 
@@ -22,6 +23,7 @@ backends = sys.modules["stdano_kernels.backends"]  # whose name in the package i
 def meta_serves_as_cuda(monkeypatch):
     monkeypatch.setitem(backends._DEVICES, "cuda", "meta")
     monkeypatch.setattr(backends, "_missing", lambda backend, index, float64: None)
+    monkeypatch.setattr(compiler, "not_on_device", lambda name, is_double: None)
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def test_nor_does_it_with_a_process_group(meta_serves_as_cuda, group, case):
 
 
 def test_every_public_function_and_module_has_a_step():
-    functions = {name for name in stdano_kernels.__all__ if name.islower()} - {"backends"}
+    functions = {name for name in stdano_kernels.__all__ if name.islower()} - {"backends", "check", "function"}
     modules = {n for n in stdano.__all__ if isinstance(c := getattr(stdano, n), type) and issubclass(c, nn.Module)}
     assert functions | modules - {"BaseNode"} <= COVERED
 
@@ -78,10 +80,10 @@ def test_waits_are_noticed(wait):
 def test_the_launchers_of_triton_do_not_wait(monkeypatch):
     """What they do around a launch, in Python too."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-    from _gpu_code import recorded_calls, recorded_channel_calls
+    from _triton_code import recorded_calls, recorded_channel_calls
 
     with no_waits():
         for neuron in NEURONS:
-            for sums in (False, True):
-                recorded_calls(neuron, torch.float32, 0, False, sums, 0, torch.ones(3, 4) if sums else None)
-        recorded_channel_calls(torch.float32, 0, False, 7, 0)
+            for learned in (False, True):
+                recorded_calls(neuron, kinds=("channel", "neuron") if learned else ("number",), affine=learned)
+        recorded_channel_calls(tuple(NEURONS))

@@ -7,39 +7,20 @@
 #include <cstdlib>
 
 #include "../half.h"
-#include "../neurons.h"
 #include "kernels.h"
 
 namespace stdano {
 namespace STDANO_ISA {
 
-// The iterations of the loop that follows do not touch each other's memory. Not `omp simd`: that gives the structs
-// inside a loop's body memory of their own, and g++ then vectorises none of the loops below.
-// STDANO_LOOP marks a function around one such loop. Inlined into its caller, or with its arguments taken apart for
-// that caller (hence noipa), g++ vectorises some of them no more: SLIF's over several steps then takes 20 times as long.
-#if defined(__clang__)
-#define STDANO_LOOP __attribute__((noinline))
-#define STDANO_VECTORIZE _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define STDANO_LOOP __attribute__((noipa))
-#define STDANO_VECTORIZE _Pragma("GCC ivdep")
-#endif
-
-// Whether usual cases have loops of their own. The general ones, which serve every case, give the same bits.
-#if defined(STDANO_GENERAL_LOOPS)
-constexpr bool kSpecialised = false;
-#else
-constexpr bool kSpecialised = true;
-#endif
-
-// Forward keeps nothing but the state, so its blocks are a page long for any T. Backward keeps up to five numbers
-// for each neuron and recomputed step; the product of the two stays within the second-level cache. Measured on two
-// AVX-512 cores: half or twice these sizes cost 5 to 20 %, a forward block of 128 neurons at T = 64 costs 70 %.
+// Forward keeps nothing but the state and, where x is not used as it lies, a chunk of steps. Backward keeps a few numbers
+// for each neuron and recomputed step; the product of the two stays within the second-level cache.
 constexpr int64_t kForwardBlock = 1024;
 constexpr int64_t kBackwardWork = 4096;
 constexpr int64_t kSlabs = 64;
 
 inline int64_t recomputed_steps(const Geometry& g) { return g.T < kCheckpointSteps ? g.T : kCheckpointSteps; }
+
+inline int64_t forward_block(const Geometry&) { return kForwardBlock; }
 
 inline int64_t backward_block(const Geometry& g) {
   const int64_t size = kBackwardWork / (g.T > 0 ? recomputed_steps(g) : 1);
@@ -54,6 +35,9 @@ inline int64_t count_slabs(const Geometry& g, bool by_channel) {
   const int64_t blocks = count_backward_blocks(g);
   return by_channel && blocks > kSlabs ? kSlabs : blocks;
 }
+
+// Compiled once, however often it is called.
+#define STDANO_APART __attribute__((noinline))
 
 // A piece of memory that grows by rows; freed with its thread's work.
 template <class real>
@@ -104,24 +88,10 @@ inline Block block_at(const Geometry& g, int64_t index, int64_t columns) {
   const int64_t m = index * columns;
   return {g, m, g.N - m < columns ? g.N - m : columns};
 }
-inline Block forward_block(const Geometry& g, int64_t index) { return block_at(g, index, kForwardBlock); }
-
-// Asks for the memory of the block that comes next, which then arrives while this one is worked on: with short rows in
-// many places the processor does not see them coming. Where the work is light this costs more than it brings.
-template <bool write, class scalar>
-STDANO_INLINE void prefetch(const scalar* base, const Block& b) {
-  constexpr int64_t most_steps = 16, line = 64;
-  if (b.size <= 0 || !b.contiguous()) return;
-  for (int64_t t = 0; t < b.g.T && t < most_steps; ++t) {
-    const char* row = reinterpret_cast<const char*>(base + b.offset(t));
-    const int64_t bytes = b.size * static_cast<int64_t>(sizeof(scalar));
-    for (int64_t i = 0; i < bytes; i += line) __builtin_prefetch(row + i, write ? 1 : 0, 2);
-  }
-}
 
 // Reads and writes one time step of a tensor in x's layout. Memory of the right type is used where it lies.
 template <class scalar, class real>
-struct Rows {
+struct Memory {
   static const real* load(const void* base, const Block& b, int64_t t, real* buffer) {
     copy(base, b, t, buffer);
     return buffer;
@@ -130,7 +100,7 @@ struct Rows {
   static void store(void* base, const Block& b, int64_t t, const real* buffer) { write(base, b, t, buffer); }
 
   // The same, with a row that never is the memory itself.
-  static void copy(const void* base, const Block& b, int64_t t, real* buffer) {
+  static STDANO_APART void copy(const void* base, const Block& b, int64_t t, real* buffer) {
     const scalar* from = static_cast<const scalar*>(base);
     b.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
       const scalar* __restrict in = from + offset;
@@ -139,7 +109,7 @@ struct Rows {
       for (int64_t i = 0; i < count; ++i) out[i] = convert(in[i], real());
     });
   }
-  static void write(void* base, const Block& b, int64_t t, const real* buffer) {
+  static STDANO_APART void write(void* base, const Block& b, int64_t t, const real* buffer) {
     scalar* to = static_cast<scalar*>(base);
     b.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
       const real* __restrict in = buffer + first;
@@ -151,7 +121,7 @@ struct Rows {
 };
 
 template <class real>
-struct Rows<real, real> {
+struct Memory<real, real> {
   static const real* load(const void* base, const Block& b, int64_t t, real* buffer) {
     if (b.contiguous()) return static_cast<const real*>(base) + b.offset(t);
     copy(base, b, t, buffer);
@@ -163,13 +133,13 @@ struct Rows<real, real> {
   static void store(void* base, const Block& b, int64_t t, const real* buffer) {
     if (!b.contiguous()) write(base, b, t, buffer);  // else target() was the memory itself
   }
-  static void copy(const void* base, const Block& b, int64_t t, real* buffer) {
+  static STDANO_APART void copy(const void* base, const Block& b, int64_t t, real* buffer) {
     const real* from = static_cast<const real*>(base);
     b.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
       std::memcpy(buffer + first, from + offset, count * sizeof(real));
     });
   }
-  static void write(void* base, const Block& b, int64_t t, const real* buffer) {
+  static STDANO_APART void write(void* base, const Block& b, int64_t t, const real* buffer) {
     real* to = static_cast<real*>(base);
     b.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
       std::memcpy(to + offset, buffer + first, count * sizeof(real));

@@ -31,7 +31,7 @@ STDANO_INLINE void runs(const Block& b, F f) {
 
 // A row for the block's neurons from one number for each channel.
 template <class real>
-void expand(const Block& b, const real* per_channel, real* row) {
+STDANO_APART void expand(const Block& b, const real* per_channel, real* row) {
   const bool innermost = channels_innermost(b.g);
   runs(b, [&](int64_t first, int64_t count, int64_t channel) {
     if (innermost) {
@@ -95,92 +95,51 @@ STDANO_LOOP void add_row(const Block& b, const real* row, double* sums) {
 // The input of a neuron with an affine map of its channel, x = scale*(y - centre) + shift, and the adjoint, which adds
 // to the sums for shift and scale.
 template <class real>
-struct MapSums {
-  real shift, scale;
-};
-template <class real>
-struct AffineMap {
-  real centre, scale, shift;
-  STDANO_INLINE real operator()(real y) const { return fma_(scale, y - centre, shift); }
-  STDANO_INLINE real adjoint(real y, real gx, MapSums<real>& sums) const {
-    sums.shift += gx;
-    sums.scale = fma_(gx, y - centre, sums.scale);
-    return scale * gx;
-  }
-};
-template <class real>
-struct NoMap {
-  STDANO_INLINE real operator()(real y) const { return y; }
-  STDANO_INLINE real adjoint(real, real gx, MapSums<real>&) const { return gx; }
-};
-
-// The maps of a block's neurons in five rows: centre, scale, shift, sum for shift, sum for scale.
-template <class real>
-struct MapRows {
-  real* rows;
-  int64_t columns;
-
-  template <bool mapped>
-  STDANO_INLINE auto at(int64_t i) const {
-    if constexpr (mapped) {
-      return AffineMap<real>{rows[i], rows[columns + i], rows[2 * columns + i]};
-    } else {
-      return NoMap<real>();
-    }
-  }
-  STDANO_INLINE MapSums<real> sums(int64_t i) const { return {rows[3 * columns + i], rows[4 * columns + i]}; }
-  STDANO_INLINE void store(int64_t i, MapSums<real> sums) const {
-    rows[3 * columns + i] = sums.shift;
-    rows[4 * columns + i] = sums.scale;
-  }
-};
-
-template <class real>
 class ChannelMap {
  public:
   static constexpr int64_t rows = 5;
 
   ChannelMap(const void* table, Workspace<real>& workspace, int64_t columns)
-      : table_(static_cast<const real*>(table)), rows_{table ? workspace.take(rows) : nullptr, columns} {}
+      : table_(static_cast<const real*>(table)), columns_(columns), rows_(table ? workspace.take(rows) : nullptr) {}
 
   explicit operator bool() const { return table_ != nullptr; }
-  MapRows<real> view() const { return rows_; }
 
   void prepare(const Block& b) {
-    if (table_) expand_table(b, table_, 3, rows_.rows, rows_.columns);
+    if (table_) expand_table(b, table_, 3, rows_, columns_);
   }
-  void clear_sums(int64_t n) {
-    for (int64_t i = 0; table_ && i < n; ++i) rows_.store(i, {0, 0});
+  void clear_sums() {
+    for (int64_t i = 0; table_ && i < 2 * columns_; ++i) rows_[3 * columns_ + i] = 0;
   }
   void add_sums(const Block& b, double* shift, double* scale) const {
-    add_row(b, rows_.rows + 3 * rows_.columns, shift);
-    add_row(b, rows_.rows + 4 * rows_.columns, scale);
+    add_row(b, rows_ + 3 * columns_, shift);
+    add_row(b, rows_ + 4 * columns_, scale);
   }
 
   // A step's input for the block's neurons; `out` may be y.
-  const real* apply(const real* y, real* out, int64_t n) const {
-    apply_loop(y, rows_, out, n);
-    return out;
-  }
+  void apply(const real* y, real* out, int64_t n) const { apply_loop(y, rows_, columns_, out, n); }
   // From the gradient of the neurons' input to that of y, in place.
-  void adjoint(const real* y, real* g, int64_t n) const { adjoint_loop(y, rows_, g, n); }
+  void adjoint(const real* y, real* g, int64_t n) const { adjoint_loop(y, rows_, columns_, g, n); }
 
  private:
-  static STDANO_LOOP void apply_loop(const real* y, MapRows<real> map, real* out, int64_t n) {
+  static STDANO_LOOP void apply_loop(const real* y, const real* rows, int64_t columns, real* out, int64_t n) {
+    const real *centre = rows, *scale = rows + columns, *shift = scale + columns;
     STDANO_VECTORIZE
-    for (int64_t i = 0; i < n; ++i) out[i] = map.template at<true>(i)(y[i]);
+    for (int64_t i = 0; i < n; ++i) out[i] = fma_(scale[i], y[i] - centre[i], shift[i]);
   }
-  static STDANO_LOOP void adjoint_loop(const real* __restrict y, MapRows<real> map, real* __restrict g, int64_t n) {
+  static STDANO_LOOP void adjoint_loop(const real* y, real* rows, int64_t columns, real* g, int64_t n) {
+    const real *centre = rows, *scale = rows + columns;
+    real *of_shift = rows + 3 * columns, *of_scale = of_shift + columns;
     STDANO_VECTORIZE
     for (int64_t i = 0; i < n; ++i) {
-      MapSums<real> sums = map.sums(i);
-      g[i] = map.template at<true>(i).adjoint(y[i], g[i], sums);
-      map.store(i, sums);
+      of_shift[i] += g[i];
+      of_scale[i] = fma_(g[i], y[i] - centre[i], of_scale[i]);
+      g[i] = scale[i] * g[i];
     }
   }
 
   const real* table_;
-  MapRows<real> rows_;
+  int64_t columns_;
+  real* rows_;
 };
 
 // How blocks of kForwardBlock neurons are divided where sums are taken.
@@ -194,7 +153,7 @@ void blocks_of_slabs(const Geometry& g, int64_t begin, int64_t end, F f) {
   const int64_t blocks = count_forward_blocks(g), slabs = count_channel_slabs(g);
   for (int64_t slab = begin; slab < end; ++slab) {
     for (int64_t index = slab * blocks / slabs; index < (slab + 1) * blocks / slabs; ++index) {
-      f(slab, forward_block(g, index));
+      f(slab, block_at(g, index, kForwardBlock));
     }
   }
 }
@@ -214,7 +173,7 @@ void channel_sums(const ChannelSumsCall& call, int64_t begin, int64_t end) {
   blocks_of_slabs(call.g, begin, end, [&](int64_t slab, const Block& block) {
     double* sums = call.sums + slab * kChannelSums * channels;
     for (int64_t t = 0; t < call.g.T; ++t) {
-      add_moments(block, Rows<scalar, real>::load(call.x, block, t, buffer), sums, sums + channels);
+      add_moments(block, Memory<scalar, real>::load(call.x, block, t, buffer), sums, sums + channels);
     }
   });
 }
@@ -229,12 +188,12 @@ STDANO_LOOP void affine_loop(const real* g, const real* x, const real* __restric
 
 template <class scalar, class real>
 void channel_affine(const ChannelAffineCall& call, int64_t begin, int64_t end) {
-  using Scalars = Rows<scalar, real>;
+  using Scalars = Memory<scalar, real>;
   Workspace<real> workspace(6, kForwardBlock);
   real *x_buffer = workspace.take(), *g_buffer = workspace.take(), *out_buffer = workspace.take();
   real* rows = workspace.take(3);
   for (int64_t index = begin; index < end; ++index) {
-    const Block block = forward_block(call.g, index);
+    const Block block = block_at(call.g, index, kForwardBlock);
     expand_table(block, call.table, 3, rows, kForwardBlock);
     for (int64_t t = 0; t < call.g.T; ++t) {
       const real* x = Scalars::load(call.x, block, t, x_buffer);

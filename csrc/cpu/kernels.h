@@ -1,5 +1,5 @@
 // The interface between the operators (ops.cpp, which knows torch) and the CPU kernels (passes.h, which does
-// not): one table of functions an instruction set.
+// not): one table of functions an instruction set, and the neurons that were compiled for it.
 #pragma once
 
 #include "../call.h"
@@ -9,30 +9,32 @@ namespace stdano {
 // forward, decode and channel_affine handle blocks begin..end-1, super_backward blocks of its own, backward slabs, and
 // what takes sums channel slabs. How neurons are divided depends on the
 // call's shape alone, never on the number of threads, so sums are the same on every machine.
-struct Kernels {
+struct CpuKernels {
   int64_t (*blocks)(const Geometry&);
   int64_t (*slabs)(const Geometry&, bool by_channel);
   int64_t (*channel_slabs)(const Geometry&);
   int64_t (*super_blocks)(const Geometry&);
-  void (*forward)(const ForwardCall&, int64_t begin, int64_t end);
-  void (*backward)(const BackwardCall&, int64_t begin, int64_t end);
-  void (*encode)(const EncodeCall&, int64_t begin, int64_t end);
+  void (*forward)(const ForwardCall<NeuronKernels>&, int64_t begin, int64_t end);
+  void (*backward)(const BackwardCall<NeuronKernels>&, int64_t begin, int64_t end);
+  void (*encode)(const EncodeCall<NeuronKernels>&, int64_t begin, int64_t end);
   void (*decode)(const DecodeCall&, int64_t begin, int64_t end);
   void (*super_sums)(const SuperSumsCall&, int64_t begin, int64_t end);
-  void (*super_backward)(const SuperBackwardCall&, int64_t begin, int64_t end);
+  void (*super_backward)(const SuperBackwardCall<NeuronKernels>&, int64_t begin, int64_t end);
   void (*channel_sums)(const ChannelSumsCall&, int64_t begin, int64_t end);
   void (*channel_affine)(const ChannelAffineCall&, int64_t begin, int64_t end);
+  const NeuronKernels* neurons;
+  int neuron_count;
 };
 
 namespace generic {
-extern const Kernels kernels;
+extern const CpuKernels kernels;
 }
 #if defined(__x86_64__)
 namespace x86_64_v3 {
-extern const Kernels kernels;
+extern const CpuKernels kernels;
 }
 namespace x86_64_v4 {
-extern const Kernels kernels;
+extern const CpuKernels kernels;
 }
 #endif
 

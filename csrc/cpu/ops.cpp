@@ -1,4 +1,6 @@
 // The operators on CPU tensors: parallel_for around the kernels of this processor's instruction set.
+#include <map>
+#include <mutex>
 #include <numeric>
 #include <string>
 
@@ -10,7 +12,7 @@ namespace {
 
 struct Level {
   const char* name;
-  const Kernels* kernels;
+  const CpuKernels* kernels;
 };
 
 std::vector<Level> supported_levels() {
@@ -46,6 +48,42 @@ std::string cpu_capability(std::optional<std::string> wanted) {
   return "";
 }
 
+// Neurons by name, of a level: those of this library, and what was compiled at its first use.
+std::map<std::string, const NeuronKernels*>& neurons_of(const std::string& level) {
+  static std::map<std::string, std::map<std::string, const NeuronKernels*>> all = [] {
+    std::map<std::string, std::map<std::string, const NeuronKernels*>> found;
+    for (const Level& l : supported_levels()) {
+      for (int i = 0; i < l.kernels->neuron_count; ++i) {
+        const NeuronKernels& neuron = l.kernels->neurons[i];
+        if (neuron.of_float) found[l.name][neuron.name] = &neuron;
+        if (neuron.of_double) found[l.name][std::string(neuron.name) + " double"] = &neuron;
+      }
+    }
+    return found;
+  }();
+  return all[level];
+}
+
+std::mutex neurons_lock;
+
+const NeuronKernels* look_up(const std::string& name, bool is_double) {
+  const std::lock_guard<std::mutex> lock(neurons_lock);
+  const auto& neurons = neurons_of(current_level().name);
+  const auto found = neurons.find(is_double ? name + " double" : name);
+  return found == neurons.end() ? nullptr : found->second;
+}
+
+bool has_kernel(std::string name, bool is_double) { return look_up(name, is_double) != nullptr; }
+
+// `table`: the address of a NeuronKernels that was compiled for the current level and stays in memory.
+void add_kernels(int64_t table) {
+  const NeuronKernels* neuron = reinterpret_cast<const NeuronKernels*>(table);
+  const std::lock_guard<std::mutex> lock(neurons_lock);
+  auto& neurons = neurons_of(current_level().name);
+  if (neuron->of_float) neurons[neuron->name] = neuron;
+  if (neuron->of_double) neurons[std::string(neuron->name) + " double"] = neuron;
+}
+
 // Work for a thread below which starting another one costs more than it saves.
 int64_t grain(const Geometry& g, int64_t units) {
   const int64_t total = g.N * g.T;
@@ -58,71 +96,75 @@ struct Cpu {
     explicit Guard(const Tensor& x) { STD_TORCH_CHECK(x.is_cpu(), "stdano: x must be a CPU tensor"); }
   };
 
+  using Kernels = NeuronKernels;
+  static const NeuronKernels* find(const std::string& name, const Tensor& x) {
+    const NeuronKernels* found = look_up(name, x.scalar_type() == ScalarType::Double);
+    STD_TORCH_CHECK(found, "stdano: no CPU kernel ", name, " has been compiled or loaded in this process");
+    return found;
+  }
+
   static int64_t checkpoint_steps(Dtype) { return kCheckpointSteps; }
 
-  static void forward(const ForwardCall& call, const Tensor&) {
-    const Kernels& kernels = *current_level().kernels;
-    const int64_t blocks = kernels.blocks(call.g);
-    torch::stable::parallel_for(0, blocks, grain(call.g, blocks),
-                                [&](int64_t begin, int64_t end) { kernels.forward(call, begin, end); });
+  static void forward(const ForwardCall<NeuronKernels>& call, const Tensor&) {
+    in_parallel(call, current_level().kernels->blocks(call.g), &CpuKernels::forward);
   }
 
-  static void backward(BackwardCall& call, const Tensor& x, Tensor& grad_tau, Tensor& grad_threshold,
-                       Tensor& affine_sums) {
-    const Kernels& kernels = *current_level().kernels;
-    const bool by_channel =
-        call.tau || call.threshold || call.affine || call.o.soft_spike || call.o.dtype == Dtype::float64;
-    const int64_t slabs = kernels.slabs(call.g, by_channel);
-    std::vector<double> partial(by_channel ? slabs * constant_sums * call.g.channels : 0, 0.0);
-    call.grad_constants = partial.data();
-    torch::stable::parallel_for(0, slabs, grain(call.g, slabs),
-                                [&](int64_t begin, int64_t end) { kernels.backward(call, begin, end); });
-    // A tensor of one element beside one for each channel gets the sum over all channels.
-    const auto sum = [&](ConstantSum which, Tensor& out) {
-      std::vector<double> sums = sum_slabs(partial, slabs, constant_sums, which, call.g.channels);
-      if (out.numel() == 1) sums = {std::accumulate(sums.begin(), sums.end(), 0.0)};
+  static void backward(BackwardCall<NeuronKernels>& call, const Tensor& x, const std::vector<int64_t>& which,
+                       std::vector<Tensor>& grad_constants, Tensor& affine_sums) {
+    const CpuKernels& kernels = *current_level().kernels;
+    const bool sums = !which.empty() || call.affine;
+    const int64_t slabs = kernels.slabs(call.g, sums), count = call.neuron.kernels->constants + 2;
+    std::vector<double> partial(sums ? slabs * count * call.g.channels : 0, 0.0);
+    call.sums = partial.data();
+    in_parallel(call, slabs, &CpuKernels::backward);
+    for (size_t i = 0; i < which.size(); ++i) {
+      if (call.neuron.constants[which[i]].per_neuron) continue;
+      // A tensor of one element beside one for each channel gets the sum over all channels.
+      Tensor& out = grad_constants[i];
+      std::vector<double> own = sum_slabs(partial, slabs, count, which[i], call.g.channels);
+      if (out.numel() == 1) own = {std::accumulate(own.begin(), own.end(), 0.0)};
       for (int64_t c = 0; c < out.numel(); ++c) {
         if (out.scalar_type() == ScalarType::Double) {
-          out.mutable_data_ptr<double>()[c] = sums[c];
+          out.mutable_data_ptr<double>()[c] = own[c];
         } else {
-          out.mutable_data_ptr<float>()[c] = static_cast<float>(sums[c]);
+          out.mutable_data_ptr<float>()[c] = static_cast<float>(own[c]);
         }
       }
-    };
-    if (call.tau) sum(sum_tau, grad_tau);
-    if (call.threshold) sum(sum_threshold, grad_threshold);
-    if (call.affine) write_sums(partial, slabs, constant_sums, sum_shift, call.g.channels, affine_sums);
+    }
+    if (call.affine) write_sums(partial, slabs, count, count - 2, call.g.channels, affine_sums);
   }
 
-  static void encode(EncodeCall& call, Tensor& counts) { with_sums(call, kSuperNeurons, counts, &Kernels::encode); }
+  static void encode(EncodeCall<NeuronKernels>& call, Tensor& counts) {
+    with_sums(call, static_cast<int64_t>(call.members.size()), counts, &CpuKernels::encode);
+  }
 
   static void decode(const DecodeCall& call, const Tensor&) {
-    in_parallel(call, current_level().kernels->blocks(call.g), &Kernels::decode);
+    in_parallel(call, current_level().kernels->blocks(call.g), &CpuKernels::decode);
   }
 
   static void super_sums(SuperSumsCall& call, Tensor& sums) {
-    with_sums(call, kSuperSums, sums, &Kernels::super_sums);
+    with_sums(call, 1 + call.members, sums, &CpuKernels::super_sums);
   }
 
-  static void super_backward(const SuperBackwardCall& call, const Tensor&) {
-    in_parallel(call, current_level().kernels->super_blocks(call.g), &Kernels::super_backward);
+  static void super_backward(const SuperBackwardCall<NeuronKernels>& call, const Tensor&) {
+    in_parallel(call, current_level().kernels->super_blocks(call.g), &CpuKernels::super_backward);
   }
 
   static void channel_sums(ChannelSumsCall& call, Tensor& sums) {
-    with_sums(call, kChannelSums, sums, &Kernels::channel_sums);
+    with_sums(call, kChannelSums, sums, &CpuKernels::channel_sums);
   }
 
   static void channel_affine(const ChannelAffineCall& call, const Tensor&) {
-    in_parallel(call, current_level().kernels->blocks(call.g), &Kernels::channel_affine);
+    in_parallel(call, current_level().kernels->blocks(call.g), &CpuKernels::channel_affine);
   }
 
  private:
   template <class Call>
-  using Pass = void (*Kernels::*)(const Call&, int64_t begin, int64_t end);
+  using Pass = void (*CpuKernels::*)(const Call&, int64_t begin, int64_t end);
 
   template <class Call>
   static void in_parallel(const Call& call, int64_t units, Pass<Call> pass) {
-    const Kernels& kernels = *current_level().kernels;
+    const CpuKernels& kernels = *current_level().kernels;
     torch::stable::parallel_for(0, units, grain(call.g, units),
                                 [&](int64_t begin, int64_t end) { (kernels.*pass)(call, begin, end); });
   }
@@ -167,4 +209,6 @@ STABLE_TORCH_LIBRARY_IMPL(stdano, CPU, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(stdano, CompositeExplicitAutograd, m) {
   m.impl("cpu_capability", TORCH_BOX(&stdano::cpu_capability));
+  m.impl("has_kernel", TORCH_BOX(&stdano::has_kernel));
+  m.impl("add_kernels", TORCH_BOX(&stdano::add_kernels));
 }

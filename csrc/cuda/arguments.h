@@ -1,199 +1,118 @@
-// What the CUDA kernels are given, in their own precision, and how they find their way in memory.
+// What the kernels of neurons are given, in their own precision, and the neurons that have kernels.
 #pragma once
 
-#include "../call.h"
-#include "../half.h"
-#include "../neurons.h"
-#include "../surrogates.h"
+#include <type_traits>
+
+#include "device.h"
+#include "layout.h"
 
 namespace stdano {
 namespace STDANO_ISA {
 
+// kDeviceStates, kDeviceConstants, kDeviceDerived: the most that a neuron with kernels has. Written by the build.
+#include "device_sizes.h"
+
 constexpr int kForwardThreads = 256;
 constexpr int kBackwardThreads = 128;
-
-// Division by a number that all threads share, for numerators below 2^40: a multiplication and two shifts instead of
-// the hundred instructions of a 64-bit division. With k = 40 + shift and multiplier = ceil(2^k / d), whose error is
-// below d <= 2^shift, numerator*multiplier / 2^k exceeds the quotient by less than 1/d.
-struct Divisor {
-  uint64_t value, multiplier;
-  int shift;
-};
-
-inline Divisor make_divisor(int64_t d) {
-  Divisor out{static_cast<uint64_t>(d), 0, 0};
-  while ((uint64_t(1) << out.shift) < out.value) ++out.shift;
-  const unsigned __int128 power = static_cast<unsigned __int128>(1) << (40 + out.shift);
-  out.multiplier = static_cast<uint64_t>((power + out.value - 1) / out.value);
-  return out;
-}
-
-STDANO_INLINE int64_t divide(int64_t numerator, Divisor d) {
-  const uint64_t n = static_cast<uint64_t>(numerator) << 24;
-#if defined(__CUDA_ARCH__)
-  return static_cast<int64_t>(__umul64hi(n, d.multiplier) >> d.shift);
-#else
-  return static_cast<int64_t>(static_cast<uint64_t>(static_cast<unsigned __int128>(n) * d.multiplier >> 64) >> d.shift);
-#endif
-}
-STDANO_INLINE int64_t remainder(int64_t numerator, Divisor d) {
-  return numerator - divide(numerator, d) * static_cast<int64_t>(d.value);
-}
-
-// What a kernel is compiled for: constants shared by all neurons (computed on the host), or read from tensors; and
-// soft spikes, which serve checks, or an affine map in front of the neurons, with either.
-enum class Kind { shared, tensors, soft, affine };
-
-// Blocks that share a multiprocessor's 65536 registers: 64 for each thread, or 72 for a map's adjoint and its sums, or
-// 128 for what serves checks.
-template <class real>
-constexpr int forward_blocks = sizeof(real) == 4 ? 4 : 2;
-template <class real, Kind kind>
-constexpr int backward_blocks = sizeof(real) == 8 || kind == Kind::soft ? 4 : kind == Kind::affine ? 7 : 8;
+constexpr int kMostSequences = 8;
 
 template <class real>
 constexpr int checkpoint_steps = sizeof(real) == 4 ? kDeviceCheckpointSteps : kDeviceCheckpointStepsDouble;
 
-// Where neurons lie, and which channel they belong to.
-struct Layout {
-  Geometry g;
-  Divisor inner, channel_stride, channels;
+// One of data and value.
+template <class real>
+struct ConstantSource {
+  const real* data;
+  real value;
+  int per_neuron;
 };
 
+// With codes a spike goes to one bit of them; the neuron of bit 0 sets the others to 0. The gradient of a spike is then
+// fma(table[0], grad_spikes, table[the spike ? 2 : 1]), rows of a number for each channel, and the result is added to
+// `sum` and goes to `new_sum`, where these are given, instead of grad_x.
+struct Coded {
+  uint8_t* codes;
+  int bit;
+  const void *table, *sum;
+  void* new_sum;
+};
+
+// `derived` and `rest` (see stdano_kernels/define/cuda.py) hold where all constants are numbers. A null pointer: not
+// there.
 template <class real>
 struct Arguments : Layout {
-  int steps;
-  int surrogate;
+  Dtype dtype;
   real alpha;
-  Settings<real> settings;
-  Constants<real> constants;
-  const real *v0, *adapt0, *tau, *threshold;
+  int surrogate;
+  int has_tables, has_state0;  // whether constants are tensors, states given: int, which an instruction tests in place
+  real derived[kDeviceDerived], rest[kDeviceStates];
+  ConstantSource<real> constants[kDeviceConstants];
+  const void* x;
+  const real* affine;
+  const real* state0[kDeviceStates];
+  int sequences, which[kMostSequences];
+  Coded coded;
 };
 
 template <class real>
 struct ForwardArguments : Arguments<real> {
-  real *v, *adapt, *checkpoints;
-  const real* affine;
-  bool one_channel;  // for the neighbours that a thread takes
-};
-
-// How sums for each channel are divided among threads: neuron (slab*rows + i)*columns + column goes to thread
-// slab*columns + column, which stays within a channel.
-struct Slices {
-  int64_t columns, slabs;
-  int rows;
+  void* spikes;
+  real *state[kDeviceStates], *checkpoints;
+  void* sequence[kMostSequences];
 };
 
 template <class real>
 struct BackwardArguments : Arguments<real> {
-  const real *checkpoints, *grad_v, *grad_adapt;
-  real *grad_v0, *grad_adapt0;
-  Slices slices;
-  Divisor columns;
-  double* partial;  // [constant_sums][slabs][columns], of which those that are not wanted are not written
-  const real* affine;
+  int has_grad_state;  // a bit for each
+  int closes;          // behind the last step nothing is wanted
+  const void* grad_spikes;
+  const real *checkpoints, *grad_state[kDeviceStates];
+  const void* grad_sequence[kMostSequences];
+  void* grad_x;
+  real *grad_state0[kDeviceStates], *grad_constants[kDeviceConstants];
+  int64_t threads;                        // of which one takes the neurons that lie as many apart
+  double* partial[2 + kDeviceConstants];  // [slabs][columns] each, of shift, of scale, and of the constants
 };
-
-// Neighbouring values that one instruction loads or stores.
-template <class scalar, int width>
-struct alignas(sizeof(scalar) * width < 16 ? sizeof(scalar) * width : 16) Pack {
-  scalar items[width];
-};
-
-template <int width, class scalar>
-STDANO_INLINE Pack<scalar, width> load(const scalar* from) {
-  return *reinterpret_cast<const Pack<scalar, width>*>(from);
-}
-template <int width, class scalar>
-STDANO_INLINE void store(scalar* to, const Pack<scalar, width>& values) {
-  *reinterpret_cast<Pack<scalar, width>*>(to) = values;
-}
-
-// Makes the compiler forget where a number came from, so that it does not keep what it could compute anew.
-STDANO_INLINE void forget_origin(int64_t& value) {
-#if defined(__CUDA_ARCH__)
-  asm volatile("" : "+l"(value));
-#endif
-}
-STDANO_INLINE void forget_origin(float& value) {
-#if defined(__CUDA_ARCH__)
-  asm volatile("" : "+f"(value));
-#endif
-}
-STDANO_INLINE void forget_origin(double& value) {
-#if defined(__CUDA_ARCH__)
-  asm volatile("" : "+d"(value));
-#endif
-}
-
-// Where neuron m lies at the first step: (outer*T)*inner + m % inner. The division is left out where there is none.
-STDANO_INLINE int64_t offset(const Layout& a, int64_t m) {
-  return m < a.g.inner ? m : m + divide(m, a.inner) * (a.g.T - 1) * a.g.inner;
-}
-
-STDANO_INLINE int64_t channel_of(const Layout& a, int64_t m) {
-  return remainder(divide(m, a.channel_stride), a.channels);
-}
-
-template <Kind kind, class real>
-STDANO_INLINE Constants<real> constants_of(const Arguments<real>& a, int64_t m) {
-  if (kind == Kind::shared || (!a.tau && !a.threshold)) return a.constants;
-  const int64_t channel = channel_of(a, m);
-  const real tau = a.tau ? a.tau[channel] : a.constants.tau;
-  return make_constants(a.settings, limited_tau(tau), a.threshold ? a.threshold[channel] : a.constants.threshold);
-}
-
-// The affine map of a channel: its neurons' input is scale*(x - centre) + shift.
-template <class real>
-struct ChannelMap {
-  real centre, scale, shift;
-};
-
-template <Kind kind>
-STDANO_INLINE bool has_map(const void* affine) {
-  return kind == Kind::affine || (kind == Kind::soft && affine);
-}
-
-template <Kind kind, class real>
-STDANO_INLINE ChannelMap<real> map_of(const Layout& a, const real* affine, int64_t m) {
-  if (!has_map<kind>(affine)) return {0, 1, 0};
-  const real* entry = affine + channel_of(a, m);
-  return {entry[0], entry[a.g.channels], entry[2 * a.g.channels]};
-}
-
-// From x to what is kept of it, x - centre, and from there to the neuron's input. Without a map both are x.
-template <Kind kind, class real>
-STDANO_INLINE real centred(const real* affine, const ChannelMap<real>& map, real x) {
-  return has_map<kind>(affine) ? x - map.centre : x;
-}
-template <Kind kind, class real>
-STDANO_INLINE real input(const real* affine, const ChannelMap<real>& map, real kept) {
-  return has_map<kind>(affine) ? fma_(map.scale, kept, map.shift) : kept;
-}
-
-// A surrogate chosen at run time: a kernel for each would be six times as many.
-constexpr Surrogate any_surrogate = surrogate_count;
-
-template <Surrogate kind, class real>
-STDANO_INLINE real derivative(int chosen, real u, real alpha) {
-  if (kind != any_surrogate) return surrogate_derivative<kind>(u, alpha);
-  return with_surrogate(chosen, [&](auto s) { return surrogate_derivative<decltype(s)::value>(u, alpha); });
-}
 
 template <class real>
-STDANO_INLINE real primitive(int chosen, real u, real alpha) {
-  return with_surrogate(chosen, [&](auto s) { return surrogate_primitive<decltype(s)::value>(u, alpha); });
+using ForwardKernel = void (*)(ForwardArguments<real>);
+template <class real>
+using BackwardKernel = void (*)(BackwardArguments<real>);
+
+// The kernels that serve every call in a precision, and what makes `derived` and `rest`.
+template <class real>
+struct GeneralKernels {
+  void (*derive)(const real* constants, real* derived, real* rest);
+  ForwardKernel<real> forward;
+  BackwardKernel<real> backward;
+};
+
+// Those for calls whose constants are numbers and whose elements can be counted in 32 bits: forward, of neighbours as
+// many as `width`; backward, of sequences of four steps, or of a multiple of eight.
+struct FastKernels {
+  ForwardKernel<float> forward;
+  BackwardKernel<float> four_steps, eight_steps;
+  int width;
+};
+
+// As NeuronKernels of rows.h. Some have no kernels in double, whose `derive` is then null.
+struct DeviceNeuron : NeuronInfo, GeneralKernels<float>, GeneralKernels<double> {
+  int surrogate;
+  bool is_long;  // what comes back from a step to the next takes long to compute
+  FastKernels of_float32, of_half;
+};
+
+// All that have kernels; each of the files that the build has printed adds its own.
+inline std::vector<DeviceNeuron>& all_neurons() {
+  static std::vector<DeviceNeuron> all;
+  return all;
 }
 
-// Hands the spike to f: a bool, or where spikes are soft a number.
-template <Kind kind, class real, class F>
-STDANO_INLINE void spike(const Arguments<real>& a, real u, F f) {
-  if (kind == Kind::soft) {
-    f(primitive(a.surrogate, u, a.alpha));
-  } else {
-    f(fires(u));
+struct Registered {
+  explicit Registered(const std::vector<DeviceNeuron>& some) {
+    all_neurons().insert(all_neurons().end(), some.begin(), some.end());
   }
-}
+};
 
 }  // namespace STDANO_ISA
 }  // namespace stdano

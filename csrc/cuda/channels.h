@@ -1,8 +1,8 @@
-// CUDA kernels around channels: BatchNorm's sums, and the map of each channel that completes its gradient. Free of
-// torch, so that a host compiler can build them too.
+// CUDA kernels around channels: BatchNorm's sums, the map of each channel that completes its gradient, and the passes
+// of a super neuron over its codes. A part of launch.cu, free of torch, so that a host compiler can build it too.
 #pragma once
 
-#include "grid.h"
+#include "layout.h"
 
 namespace stdano {
 namespace STDANO_ISA {
@@ -11,134 +11,205 @@ constexpr int kChannelThreads = 256;
 constexpr int channel_blocks = 4;  // 64 registers for each thread, of which ptxas by itself may take 40 and spill
 
 struct SumArguments : Layout {
-  int steps;
-  Slices slices;
-  Divisor columns;
-  double* partial;  // [a sum each][slabs][columns]
+  Dtype dtype;
+  const void* x;
+  const uint8_t* codes;
+  int64_t threads;
+  int count;
+  double* partial;  // [count][slabs][columns]
 };
 
-inline SumArguments sum_arguments(const Geometry& g, double* partial) {
-  SumArguments a;
-  fill_layout(a, g);
-  a.steps = static_cast<int>(g.T);
-  a.slices = make_slices(g);
-  a.columns = make_divisor(a.slices.columns);
-  a.partial = partial;
-  return a;
-}
+STDANO_INLINE int64_t this_thread() { return static_cast<int64_t>(blockIdx.x) * kChannelThreads + threadIdx.x; }
 
-// Calls f with the first offset of each neuron of this thread's column; false where the thread has none.
+// Calls f with the first offset of each neuron of a thread.
 template <class F>
-STDANO_INLINE bool walk_column(const SumArguments& a, int64_t thread, F f) {
-  const int64_t columns = a.slices.columns;
-  if (thread >= a.slices.slabs * columns) return false;
-  int64_t m = divide(thread, a.columns) * (a.slices.rows - 1) * columns + thread;  // slab*rows*columns + column
-  for (int row = 0; row < a.slices.rows && m < a.g.N; ++row, m += columns) f(offset(a, m));
-  return true;
+STDANO_INLINE void walk(const SumArguments& a, F f) {
+  for (int64_t m = this_thread(); m < a.g.N; m += a.threads) f(offset(a, m));
 }
 
-template <int count>
-STDANO_INLINE void store_sums(const SumArguments& a, int64_t thread, const double (&sums)[count]) {
+template <class T, int most>
+STDANO_INLINE void store_sums(const SumArguments& a, const T (&sums)[most]) {
 #pragma unroll
-  for (int k = 0; k < count; ++k) a.partial[k * a.slices.slabs * a.slices.columns + thread] = sums[k];
+  for (int k = 0; k < most; ++k) {
+    if (k < a.count) a.partial[k * a.threads + this_thread()] = static_cast<double>(sums[k]);
+  }
 }
 
 // The square of a float is exact in double, so no fma is needed here.
-template <class scalar, class real>
+template <class One>
 __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
-    channel_sums_kernel(const scalar* __restrict__ x, const SumArguments a) {
-  const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    channel_sums_kernel(const __grid_constant__ SumArguments a) {
+  if (this_thread() >= a.threads) return;
   double sums[kChannelSums] = {};
-  const bool any = walk_column(a, thread, [&](int64_t at) {
+  walk(a, [&](int64_t at) {
 #pragma unroll 4
     for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
-      const double value = convert(x[at], real());
+      const double value = One::get(One::load(a.x, at, a.dtype), a.dtype);
       sums[0] += value;
       sums[1] += value * value;
     }
   });
-  if (any) store_sums(a, thread, sums);
+  store_sums(a, sums);
 }
 
-// What is read for each channel, for `width` neighbouring neurons at a time.
-template <class real>
+// The spikes of each neuron in codes. Four are counted at once, in the bytes of a number, up to 255 each.
+__global__ void __launch_bounds__(kChannelThreads, channel_blocks)
+    count_kernel(const __grid_constant__ SumArguments a) {
+  if (this_thread() >= a.threads) return;
+  int64_t counts[kMostMembers] = {};
+  uint32_t low = 0, high = 0;
+  int counted = 0;
+  const auto flush = [&] {
+#pragma unroll
+    for (int k = 0; k < kMostMembers; ++k) counts[k] += (k < 4 ? low : high) >> (8 * (k % 4)) & 255;
+    low = high = 0;
+    counted = 0;
+  };
+  walk(a, [&](int64_t at) {
+    for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
+      const uint32_t code = a.codes[at];
+      low += (code & 15) * 0x00204081u & 0x01010101u;
+      high += (code >> 4) * 0x00204081u & 0x01010101u;
+      if (++counted == 255) flush();
+    }
+  });
+  flush();
+  store_sums(a, counts);
+}
+
+template <class One>
+__global__ void __launch_bounds__(kChannelThreads, channel_blocks)
+    super_sums_kernel(const __grid_constant__ SumArguments a) {
+  using real = typename One::real;
+  if (this_thread() >= a.threads) return;
+  double sums[1 + kMostMembers] = {};
+  walk(a, [&](int64_t at) {
+    real of_neuron[1 + kMostMembers] = {};
+#pragma unroll 4
+    for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
+      const int code = a.codes[at];
+      const real gy = One::get(One::load(a.x, at, a.dtype), a.dtype);
+      of_neuron[0] += gy;
+#pragma unroll
+      for (int k = 0; k < kMostMembers; ++k) of_neuron[1 + k] += (code >> k & 1) != 0 ? gy : real(0);
+    }
+#pragma unroll
+    for (int k = 0; k <= kMostMembers; ++k) sums[k] += of_neuron[k];
+  });
+  store_sums(a, sums);
+}
+
 struct TableArguments : Layout {
-  int steps;
-  const real* table;
-  bool one_channel;  // for all neighbours
+  Dtype dtype;
+  const void* table;
+  int rows;
 };
 
-template <int rows, int width, class real>
-STDANO_INLINE void load_table(const TableArguments<real>& a, int64_t m, Pack<real, width> (&out)[rows]) {
-#pragma unroll
-  for (int i = 0; i < width; ++i) {
-    if (i > 0 && a.one_channel) {
-#pragma unroll
-      for (int r = 0; r < rows; ++r) out[r].items[i] = out[r].items[0];
-    } else {
-      const int64_t channel = channel_of(a, m + i);
-#pragma unroll
-      for (int r = 0; r < rows; ++r) out[r].items[i] = a.table[r * a.g.channels + channel];
-    }
-  }
-}
-
-template <class scalar, class real, int width>
+template <class Neighbours>
 __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
-    channel_affine_kernel(const scalar* grad, const scalar* __restrict__ x, scalar* out,  // out may be grad
-                          const TableArguments<real> a) {
-  const int64_t m = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * width;
+    channel_affine_kernel(const void* grad, const void* x, void* out, const __grid_constant__ TableArguments a) {
+  constexpr int width = Neighbours::width;
+  using real = typename Neighbours::real;
+  const int64_t m = this_thread() * width;
   if (m >= a.g.N) return;
-  Pack<real, width> table[3];  // centre, slope, offset
-  load_table(a, m, table);
+  ChannelMap<real> map[width];
+#pragma unroll
+  for (int i = 0; i < width; ++i) map[i].load(a, static_cast<const real*>(a.table), m + i);
   int64_t at = offset(a, m);
 #pragma unroll 2
   for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
-    const Pack<scalar, width> in = load<width>(x + at), g = load<width>(grad + at);
-    Pack<scalar, width> sum;
+    const auto in = Neighbours::load(x, at, a.dtype), g = Neighbours::load(grad, at, a.dtype);
+    typename Neighbours::Raw sum;
 #pragma unroll
     for (int i = 0; i < width; ++i) {
-      const real distance = convert(in.items[i], real()) - table[0].items[i];
-      const real added = fma_(table[1].items[i], distance, table[2].items[i]);
-      sum.items[i] = convert(convert(g.items[i], real()) + added, scalar());
+      const real added = map[i](Neighbours::get(in, a.dtype, i));
+      Neighbours::set(sum, a.dtype, Neighbours::get(g, a.dtype, i) + added, i);
     }
-    store(out + at, sum);
+    Neighbours::store(out, at, a.dtype, sum);
   }
 }
 
-// Starts a kernel that takes several neighbours where memory allows, or the one that takes a neuron at a time.
-template <int width, class real, class Start, class Kernel, class... Pointers>
-void start_widest(const Geometry& g, const void* table, Start start, Kernel wide, Kernel narrow, Pointers... pointers) {
-  TableArguments<real> a;
-  fill_layout(a, g);
-  a.steps = static_cast<int>(g.T);
-  a.table = static_cast<const real*>(table);
-  a.one_channel = g.channel_stride % width == 0;
-  const bool is_wide = g.inner % width == 0 && (all_aligned(width * sizeof(*pointers), pointers) && ...);
-  const int64_t threads = is_wide ? (g.N + width - 1) / width : g.N;
-  start(is_wide ? wide : narrow, threads, a);
+template <class Neighbours>
+__global__ void __launch_bounds__(kChannelThreads, channel_blocks)
+    decode_kernel(const uint8_t* __restrict__ codes, void* y, const __grid_constant__ TableArguments a) {
+  constexpr int width = Neighbours::width, most = width == 1 ? kMostMembers : 4;
+  using real = typename Neighbours::real;
+  const int64_t m = this_thread() * width;
+  if (m >= a.g.N) return;
+  real table[1 + most][width];
+#pragma unroll
+  for (int i = 0; i < width; ++i) {
+    const real* rows = static_cast<const real*>(a.table) + channel_of(a, m + i);
+#pragma unroll
+    for (int k = 0; k <= most; ++k) table[k][i] = k < a.rows ? rows[k * a.g.channels] : real(0);
+  }
+  int64_t at = offset(a, m);
+#pragma unroll 4
+  for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
+    const Pack<uint8_t, width> code = load<width>(codes + at);
+    typename Neighbours::Raw out;
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+      real value = table[0][i];
+#pragma unroll
+      for (int k = 0; k < most; ++k) value += (code.items[i] >> k & 1) != 0 ? table[1 + k][i] : real(0);
+      Neighbours::set(out, a.dtype, value, i);
+    }
+    Neighbours::store(y, at, a.dtype, out);
+  }
 }
 
-template <class scalar, class real, class Stream>
-void channel_sums(const ChannelSumsCall& call, Stream stream) {
-  const SumArguments a = sum_arguments(call.g, call.sums);
-  STDANO_LAUNCH((channel_sums_kernel<scalar, real>), count_blocks(a.slices.slabs * a.slices.columns, kChannelThreads),
-                kChannelThreads, stream, static_cast<const scalar*>(call.x), a);
+// Calls f with how a kernel sees its numbers: one at a time, or four neighbours where memory allows that.
+template <class F>
+void choose_one(Dtype dtype, F f) {
+  dtype == Dtype::float64 ? f(Few<double, double, 1>()) : f(Few<AnyFloat, float, 1>());
+}
+template <class F, class... Pointers>
+void choose_width(Dtype dtype, bool may_be_wide, F f, Pointers... pointers) {
+  const bool wide = may_be_wide && is_aligned(dtype == Dtype::float32 ? 16 : 8, pointers...);
+  if (!wide || dtype == Dtype::float64) return choose_one(dtype, f);
+  dtype == Dtype::float32 ? f(Few<float, float, 4>()) : f(Few<Half, float, 4>());
 }
 
-template <class real>
-constexpr int table_width = sizeof(real) == 4 ? 4 : 1;
+SumArguments sum_arguments(const Geometry& g, Dtype dtype, const void* x, const uint8_t* codes, int count,
+                           double* partial) {
+  return {make_layout(g), dtype, x, codes, make_slices(g).threads(), count, partial};
+}
 
-template <class scalar, class real, class Stream>
-void channel_affine(const ChannelAffineCall& call, Stream stream) {
-  const scalar *grad = static_cast<const scalar*>(call.grad), *x = static_cast<const scalar*>(call.x);
-  scalar* out = static_cast<scalar*>(call.out);
-  constexpr int width = table_width<real>;
-  const auto start = [&](auto kernel, int64_t threads, const TableArguments<real>& a) {
-    STDANO_LAUNCH(kernel, count_blocks(threads, kChannelThreads), kChannelThreads, stream, grad, x, out, a);
+void launch(const ChannelSumsCall& call, cudaStream_t stream) {
+  const SumArguments a = sum_arguments(call.g, call.dtype, call.x, nullptr, kChannelSums, call.sums);
+  choose_one(call.dtype, [&](auto one) {
+    start(channel_sums_kernel<decltype(one)>, a.threads, kChannelThreads, stream, a);
+  });
+}
+
+void count(const Geometry& g, int members, const uint8_t* codes, double* sums, cudaStream_t stream) {
+  const SumArguments a = sum_arguments(g, Dtype::float32, nullptr, codes, members, sums);
+  start(count_kernel, a.threads, kChannelThreads, stream, a);
+}
+
+void launch(const SuperSumsCall& call, cudaStream_t stream) {
+  const SumArguments a = sum_arguments(call.g, call.dtype, call.grad, call.codes, 1 + call.members, call.sums);
+  choose_one(call.dtype, [&](auto one) {
+    start(super_sums_kernel<decltype(one)>, a.threads, kChannelThreads, stream, a);
+  });
+}
+
+void launch(const ChannelAffineCall& call, cudaStream_t stream) {
+  const TableArguments a{make_layout(call.g), call.dtype, call.table, 3};
+  const auto on = [&](auto few) {
+    start(channel_affine_kernel<decltype(few)>, call.g.N / few.width, kChannelThreads, stream, call.grad, call.x,
+          call.out, a);
   };
-  start_widest<width, real>(call.g, call.table, start, channel_affine_kernel<scalar, real, width>,
-                            channel_affine_kernel<scalar, real, 1>, grad, x, out);
+  choose_width(call.dtype, call.g.inner % 4 == 0, on, call.grad, call.x, call.out);
+}
+
+void launch(const DecodeCall& call, cudaStream_t stream) {
+  const TableArguments a{make_layout(call.g), call.dtype, call.table, 1 + call.members};
+  const auto on = [&](auto few) {
+    start(decode_kernel<decltype(few)>, call.g.N / few.width, kChannelThreads, stream, call.codes, call.y, a);
+  };
+  choose_width(call.dtype, call.g.inner % 4 == 0 && call.members <= 4, on, call.codes, call.y);
 }
 
 }  // namespace STDANO_ISA

@@ -1,48 +1,50 @@
-// The interface between the operators (ops.cpp, which knows torch) and the CUDA kernels: one file a neuron (lif.cu,
-// llif.cu, slif.cu), one for the super neuron, one for what is done to channels, compiled side by side.
+// The interface between the operators (ops.cpp, which knows torch) and the CUDA kernels.
 #pragma once
-
-#include <cuda_runtime_api.h>
 
 #include "../call.h"
 
+typedef struct CUstream_st* cudaStream_t;  // as CUDA has it
+
 namespace stdano {
+
+// A neuron that has kernels; the rest of it is DeviceNeuron of arguments.h.
+struct NeuronInfo {
+  const char* name;
+  int states, constants;
+};
+
 namespace cuda {
 
-void launch_lif(const ForwardCall&, cudaStream_t);
-void launch_llif(const ForwardCall&, cudaStream_t);
-void launch_slif(const ForwardCall&, cudaStream_t);
-void launch_lif(const BackwardCall&, cudaStream_t);
-void launch_llif(const BackwardCall&, cudaStream_t);
-void launch_slif(const BackwardCall&, cudaStream_t);
+// By its name, null where there are no kernels.
+const NeuronInfo* find(const char* name, bool is_double);
 
-// These take at least one neuron and one time step.
-void launch(const EncodeCall&, cudaStream_t);
+// The sums that a call wants, by their numbers (see BackwardCall), in the order in which its partial sums lie.
+std::vector<int> wanted_sums(const BackwardCall<NeuronInfo>&);
+
+// Bytes of memory that a call works in.
+int64_t scratch_size(const SuperBackwardCall<NeuronInfo>&);
+
+// These take at least one neuron; all but the first two also one time step.
+void launch(const ForwardCall<NeuronInfo>&, cudaStream_t);
+void launch(const BackwardCall<NeuronInfo>&, cudaStream_t);
+void launch(const EncodeCall<NeuronInfo>&, cudaStream_t);
 void launch(const DecodeCall&, cudaStream_t);
 void launch(const SuperSumsCall&, cudaStream_t);
-void launch(const SuperBackwardCall&, cudaStream_t);
+void launch(const SuperBackwardCall<NeuronInfo>&, void* scratch, cudaStream_t);
 void launch(const ChannelSumsCall&, cudaStream_t);
 void launch(const ChannelAffineCall&, cudaStream_t);
 
-// Numbers of double that the threads' partial sums of one quantity take.
-int64_t partial_size(const Geometry&);
-
-// Where the sums of one quantity go: `channels` numbers of double or float, or one, over all channels.
+// Where one of the sums goes: `channels` numbers of double or float, or one, over all channels.
 struct Sum {
-  int which;  // of the partial sums
   void* out;
   bool is_double, one;
 };
-constexpr int kMostSums = 4;
 
-// From partial sums, arrays of partial_size(), to the sums.
-struct SumsCall {
-  Geometry g;
-  const double* partial;
-  int count;
-  Sum sums[kMostSums];
-};
-void launch_sums(const SumsCall&, cudaStream_t);
+// Numbers of double that the partial sums of a quantity take.
+int64_t partial_size(const Geometry&);
+
+// From partial sums to sums.
+void launch_sums(const Geometry&, const double* partial, const std::vector<Sum>&, cudaStream_t);
 
 // The architectures that the kernels were compiled for, as nvcc writes them: "800,860".
 const char* architectures();

@@ -1,134 +1,213 @@
-// From a call to the kernel that serves it: argument structures, vector width, grid. Free of torch, like the kernels.
+// From a call to the kernels that serve it. A part of launch.cu, free of torch, so that a host compiler can build it.
 #pragma once
 
-#include "grid.h"
-#include "kernels.h"
+#include <cstring>
+
+#include "arguments.h"
 
 namespace stdano {
 namespace STDANO_ISA {
 
+using Neuron = Member<NeuronInfo>;
+
+const NeuronInfo* find(const char* name, bool is_double) {
+  for (const DeviceNeuron& k : all_neurons()) {
+    if (std::strcmp(name, k.name) == 0 && (!is_double || k.GeneralKernels<double>::derive)) return &k;
+  }
+  return nullptr;
+}
+
+const DeviceNeuron& kernels_of(const Neuron& neuron) { return *static_cast<const DeviceNeuron*>(neuron.kernels); }
+
+const FastKernels& fast_kernels(const Neuron& neuron, Dtype dtype) {
+  return dtype == Dtype::float32 ? kernels_of(neuron).of_float32 : kernels_of(neuron).of_half;
+}
+
+bool has_tables(const Neuron& neuron) {
+  for (const ConstantValue& c : neuron.constants) {
+    if (c.data) return true;
+  }
+  return false;
+}
+
+// Whether the fast kernels may serve a call: see FastKernels.
+bool may_be_fast(const Geometry& g, Dtype dtype) {
+  return dtype != Dtype::float64 && g.N * g.T < (int64_t(1) << 31);
+}
+template <class Call>
+bool may_be_fast(const Call& call) {
+  return may_be_fast(call.g, call.dtype) && !has_tables(call.neuron) && call.which.empty();
+}
+
+template <class Pointer, class From, int size>
+void copy(Pointer (&to)[size], const std::vector<From>& from) {
+  for (size_t j = 0; j < from.size(); ++j) to[j] = static_cast<Pointer>(from[j]);
+}
+
 template <class real, class Call>
-void fill(Arguments<real>& a, const Call& call) {
-  const Options& o = call.o;
-  fill_layout(a, call.g);
-  a.steps = static_cast<int>(call.g.T);
-  a.surrogate = static_cast<int>(o.surrogate);
-  a.alpha = real(o.alpha);
-  a.settings = make_settings<real>(o);
-  a.constants = make_constants(a.settings, real(o.tau), real(o.threshold));
-  a.v0 = static_cast<const real*>(call.v0);
-  a.adapt0 = static_cast<const real*>(call.adapt0);
-  a.tau = static_cast<const real*>(call.tau);
-  a.threshold = static_cast<const real*>(call.threshold);
+void fill(Arguments<real>& a, const Call& call, const Coded& coded) {
+  const DeviceNeuron& k = kernels_of(call.neuron);
+  static_cast<Layout&>(a) = make_layout(call.g);
+  a.dtype = call.dtype;
+  a.alpha = real(call.neuron.alpha);
+  a.surrogate = k.surrogate;
+  a.has_tables = has_tables(call.neuron);
+  real numbers[kDeviceConstants];
+  for (int j = 0; j < k.constants; ++j) {
+    const ConstantValue& c = call.neuron.constants[j];
+    a.constants[j] = {static_cast<const real*>(c.data), real(c.value), c.per_neuron};
+    numbers[j] = real(c.value);
+  }
+  k.GeneralKernels<real>::derive(numbers, a.derived, a.rest);
+  a.x = call.x;
+  a.affine = static_cast<const real*>(call.affine);
+  a.has_state0 = !call.state0.empty();
+  copy(a.state0, call.state0);
+  a.sequences = static_cast<int>(call.which.size());
+  copy(a.which, call.which);
+  a.coded = coded;
 }
 
-template <class N, class scalar, class real, class Stream>
-void forward(const ForwardCall& call, Stream stream) {
-  ForwardArguments<real> a;
-  fill(a, call);
-  a.affine = static_cast<const real*>(call.affine);
-  a.one_channel = false;
-  a.v = static_cast<real*>(call.v);
-  a.adapt = static_cast<real*>(call.adapt);
+// Whether a kernel may take `width` neighbours at once.
+bool may_be_wide(const ForwardArguments<float>& a, int width) {
+  bool aligned = a.g.inner % width == 0 && is_aligned(16, a.x, a.spikes, a.coded.codes, a.checkpoints);
+  for (int j = 0; j < kDeviceStates; ++j) aligned = aligned && is_aligned(16, a.state0[j], a.state[j]);
+  return aligned;
+}
+
+template <class real>
+void run_in(const ForwardCall<NeuronInfo>& call, const Coded& coded, cudaStream_t stream) {
+  ForwardArguments<real> a{};
+  fill(a, call, coded);
+  a.spikes = call.spikes;
+  copy(a.state, call.state);
   a.checkpoints = static_cast<real*>(call.checkpoints);
-  const scalar* x = static_cast<const scalar*>(call.x);
-  scalar* spikes = static_cast<scalar*>(call.spikes);
-  scalar* v_seq = static_cast<scalar*>(call.v_seq);
-  const auto start = [&](auto kernel, int width) {
-    STDANO_LAUNCH(kernel, count_blocks((call.g.N + width - 1) / width, kForwardThreads), kForwardThreads, stream, x,
-                  spikes, v_seq, a);
-  };
-  if (call.o.soft_spike) return start(forward_kernel<N, scalar, real, 1, Kind::soft>, 1);
-  // SLIF takes no more than 4: it needs many registers, as does float64, which is for checks.
-  constexpr int width = sizeof(real) == 8 ? 1 : N::needs_v ? 4 : 16 / sizeof(scalar);
-  const bool aligned = call.g.inner % width == 0 &&
-                       all_aligned(16, x, spikes, v_seq, call.v0, call.adapt0, call.v, call.adapt, call.checkpoints);
-  const auto start_either = [&](auto wide, auto narrow) { aligned ? start(wide, width) : start(narrow, 1); };
-  if (call.affine) {
-    // A map takes three registers a neuron, so that there is no room for constants of each.
-    constexpr int fewer = width < 4 ? width : 4;
-    a.one_channel = call.g.channel_stride % fewer == 0;
-    if (aligned && (a.one_channel || (!call.tau && !call.threshold))) {
-      return start(forward_kernel<N, scalar, real, fewer, Kind::affine>, fewer);
+  copy(a.sequence, call.sequences);
+  if constexpr (sizeof(real) == 4) {
+    const FastKernels& fast = fast_kernels(call.neuron, call.dtype);
+    if (may_be_fast(call) && may_be_wide(a, fast.width)) {
+      return start(fast.forward, call.g.N / fast.width, kForwardThreads, stream, a);
     }
-    return start(forward_kernel<N, scalar, real, 1, Kind::affine>, 1);
   }
-  if (call.tau || call.threshold) {
-    return start_either(forward_kernel<N, scalar, real, width, Kind::tensors>,
-                        forward_kernel<N, scalar, real, 1, Kind::tensors>);
-  }
-  start_either(forward_kernel<N, scalar, real, width, Kind::shared>, forward_kernel<N, scalar, real, 1, Kind::shared>);
+  start(kernels_of(call.neuron).GeneralKernels<real>::forward, call.g.N, kForwardThreads, stream, a);
 }
 
-template <class N, class scalar, class real, class Stream>
-void backward(const BackwardCall& call, Stream stream) {
-  BackwardArguments<real> a;
-  fill(a, call);
+// The sums that a call wants, by their numbers.
+std::vector<int> wanted_sums(const BackwardCall<NeuronInfo>& call) {
+  std::vector<int> wanted;
+  const int count = call.neuron.kernels->constants;
+  for (int j = 0; j < count; ++j) {
+    if (call.neuron.constants[j].data && !call.neuron.constants[j].per_neuron) wanted.push_back(j);
+  }
+  if (call.affine) wanted.insert(wanted.end(), {count, count + 1});
+  return wanted;
+}
+
+// The kernel for sequences of so many steps, null where only the general one serves them.
+BackwardKernel<float> kernel_for_steps(const FastKernels& fast, int64_t T) {
+  return T == 4 ? fast.four_steps : T > 0 && T % 8 == 0 ? fast.eight_steps : nullptr;
+}
+
+template <class real>
+void run_in(const BackwardCall<NeuronInfo>& call, const Coded& coded, cudaStream_t stream) {
+  const DeviceNeuron& k = kernels_of(call.neuron);
+  BackwardArguments<real> a{};
+  fill(a, call, coded);
+  a.grad_spikes = call.grad_spikes;
   a.checkpoints = static_cast<const real*>(call.checkpoints);
-  a.grad_v = static_cast<const real*>(call.grad_v);
-  a.grad_adapt = static_cast<const real*>(call.grad_adapt);
-  a.grad_v0 = static_cast<real*>(call.grad_v0);
-  a.grad_adapt0 = static_cast<real*>(call.grad_adapt0);
-  a.slices = make_slices(call.g);
-  a.columns = make_divisor(a.slices.columns);
-  a.partial = call.grad_constants;
-  a.affine = static_cast<const real*>(call.affine);
-  const auto start = [&](auto kernel, int64_t threads) {
-    STDANO_LAUNCH(kernel, count_blocks(threads, kBackwardThreads), kBackwardThreads, stream,
-                  static_cast<const scalar*>(call.x), static_cast<const scalar*>(call.grad_spikes),
-                  static_cast<const scalar*>(call.grad_v_seq), static_cast<scalar*>(call.grad_x), a);
-  };
-  const int64_t summing_threads = a.slices.slabs * a.slices.columns;
-  if (call.o.soft_spike) {
-    return start(summing_backward_kernel<N, scalar, real, Kind::soft, any_surrogate>, summing_threads);
+  copy(a.grad_state, call.grad_state);
+  for (int j = 0; j < k.states; ++j) a.has_grad_state |= a.grad_state[j] ? 1 << j : 0;
+  // Where the CPU leaves out what is 0 there, so that the signs of zeros agree.
+  a.closes = call.grad_state.empty() && !a.has_tables && a.sequences == 0 && (k.is_long || call.g.T % 4 == 0);
+  copy(a.grad_sequence, call.grad_sequences);
+  a.grad_x = call.grad_x;
+  copy(a.grad_state0, call.grad_state0);
+  copy(a.grad_constants, call.grad_constants);
+  a.threads = call.sums ? make_slices(call.g).threads() : call.g.N;
+  double* partial = call.sums;
+  for (int number : wanted_sums(call)) {
+    a.partial[number < k.constants ? 2 + number : number - k.constants] = partial;
+    partial += a.threads;
   }
-  if (call.affine) {
-    return start(summing_backward_kernel<N, scalar, real, Kind::affine, any_surrogate>, summing_threads);
+  BackwardKernel<real> kernel = k.GeneralKernels<real>::backward;
+  if constexpr (sizeof(real) == 4) {
+    const auto fast = may_be_fast(call) ? kernel_for_steps(fast_kernels(call.neuron, call.dtype), call.g.T) : nullptr;
+    if (fast) kernel = fast;
   }
-  const auto start_with = [&](auto surrogate) {
-    constexpr Surrogate kind = decltype(surrogate)::value;
-    if (call.tau || call.threshold) {
-      return start(summing_backward_kernel<N, scalar, real, Kind::tensors, kind>, summing_threads);
+  start(kernel, a.threads, kBackwardThreads, stream, a);
+}
+
+template <class Call>
+void run(const Call& call, const Coded& coded, cudaStream_t stream) {
+  call.dtype == Dtype::float64 ? run_in<double>(call, coded, stream) : run_in<float>(call, coded, stream);
+}
+
+void launch(const ForwardCall<NeuronInfo>& call, cudaStream_t stream) { run(call, {}, stream); }
+void launch(const BackwardCall<NeuronInfo>& call, cudaStream_t stream) { run(call, {}, stream); }
+
+// The kernels of neurons together (see make_together of neuron.h); null where there are none.
+const DeviceNeuron* find_together(const Members<NeuronInfo>& members) {
+  for (const DeviceNeuron& k : all_neurons()) {
+    const char* rest = k.name;
+    for (const Neuron& member : members) {
+      const size_t length = std::strlen(member.kernels->name);
+      rest = *rest == '+' && std::strncmp(rest + 1, member.kernels->name, length) == 0 ? rest + 1 + length : "?";
     }
-    start(backward_kernel<N, scalar, real, kind>, call.g.N);
-  };
-  if constexpr (sizeof(real) == 8) {
-    start_with(std::integral_constant<Surrogate, any_surrogate>());
-  } else {
-    with_surrogate(call.o.surrogate, start_with);
+    if (*rest == '\0') return &k;
+  }
+  return nullptr;
+}
+
+// The neurons of a super neuron as they run, back or forward: all as one, or else each by itself.
+Members<NeuronInfo> gather(const Members<NeuronInfo>& members, const Geometry& g, Dtype dtype, bool back) {
+  const DeviceNeuron* k = may_be_fast(g, dtype) ? find_together(members) : nullptr;
+  Neuron all{k, {}, members[0].alpha};
+  if (!k || (back && !kernel_for_steps(fast_kernels(all, dtype), g.T))) return members;
+  for (const Neuron& member : members) {
+    all.constants.insert(all.constants.end(), member.constants.begin(), member.constants.end());
+  }
+  return {all};
+}
+
+void encode(const EncodeCall<NeuronInfo>& call, cudaStream_t stream) {
+  int bit = 0;
+  for (const Neuron& neuron : gather(call.members, call.g, call.dtype, false)) {
+    run(ForwardCall<NeuronInfo>{call.g, call.dtype, neuron, call.x}, {call.codes, bit++}, stream);
   }
 }
 
-template <class N_, class scalar_, class real_>
-struct Types {
-  using N = N_;
-  using scalar = scalar_;
-  using real = real_;
-};
+int64_t real_size(Dtype dtype) { return dtype == Dtype::float64 ? 8 : 4; }
 
-template <template <class, bool> class N, bool soft_reset, class F>
-void choose_dtype(Dtype dtype, F f) {
-  choose_numbers(dtype, [&](auto numbers) {
-    using real = typename decltype(numbers)::real;
-    f(Types<N<real, soft_reset>, typename decltype(numbers)::scalar, real>());
-  });
+// Sums of gradients in half precision are taken in float; states in front of the later chunks are computed anew.
+int64_t sum_bytes(const SuperBackwardCall<NeuronInfo>& call) {
+  const bool half = call.dtype == Dtype::bfloat16 || call.dtype == Dtype::float16;
+  return half && call.members.size() > 1 ? call.g.N * call.g.T * real_size(call.dtype) : 0;
+}
+int64_t scratch_size(const SuperBackwardCall<NeuronInfo>& call) {
+  const int64_t steps = call.dtype == Dtype::float64 ? kDeviceCheckpointStepsDouble : kDeviceCheckpointSteps;
+  int64_t states = 0;
+  for (const Neuron& member : call.members) states += member.kernels->states;
+  return sum_bytes(call) + (call.g.T - 1) / steps * states * call.g.N * real_size(call.dtype);
 }
 
-template <class T, class Stream>
-void run(const ForwardCall& call, Stream stream) {
-  forward<typename T::N, typename T::scalar, typename T::real>(call, stream);
-}
-template <class T, class Stream>
-void run(const BackwardCall& call, Stream stream) {
-  backward<typename T::N, typename T::scalar, typename T::real>(call, stream);
-}
-
-// One launch a call; none for an empty tensor.
-template <template <class, bool> class N, class Call, class Stream>
-void launch(const Call& call, Stream stream) {
-  if (call.g.N == 0) return;
-  const auto f = [&](auto types) { run<decltype(types)>(call, stream); };
-  call.o.soft_reset ? choose_dtype<N, true>(call.o.dtype, f) : choose_dtype<N, false>(call.o.dtype, f);
+void launch(const SuperBackwardCall<NeuronInfo>& call, void* scratch, cudaStream_t stream) {
+  const Members<NeuronInfo> neurons = gather(call.members, call.g, call.dtype, true);
+  const int64_t size = real_size(call.dtype), sums = sum_bytes(call);
+  void *sum = sums > 0 ? scratch : call.grad_x, *checkpoints = static_cast<char*>(scratch) + sums;
+  for (size_t i = 0; i < neurons.size(); ++i) {
+    ForwardCall<NeuronInfo> states{call.g, call.dtype, neurons[i], call.x};
+    states.checkpoints = checkpoints;
+    if (scratch_size(call) > sums) run(states, {}, stream);
+    BackwardCall<NeuronInfo> own{call.g, call.dtype, neurons[i], call.x};
+    own.grad_spikes = call.grad;
+    own.checkpoints = checkpoints;
+    own.grad_x = call.grad_x;
+    const void* table = static_cast<const char*>(call.table) + 3 * i * call.g.channels * size;
+    run(own,
+        {const_cast<uint8_t*>(call.codes), static_cast<int>(i), table, i > 0 ? sum : nullptr,
+         i + 1 < neurons.size() ? sum : nullptr},
+        stream);
+  }
 }
 
 }  // namespace STDANO_ISA

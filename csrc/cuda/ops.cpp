@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/macros.h>
 #include <torch/headeronly/macros/Macros.h>
 
+#include <algorithm>
 #include <string>
 
 #include "../channel_operators.h"
@@ -27,14 +28,10 @@ void check_size(const Geometry& g) {
   STD_TORCH_CHECK(g.N <= (int64_t(1) << 37), "stdano: at most 2^37 neurons on a CUDA device, got ", g.N);
 }
 
-template <class Call>
-void launch_neuron(const Call& call, cudaStream_t stream) {
+template <class Call, class... Scratch>
+void launch(const Call& call, cudaStream_t stream, Scratch... scratch) {
   check_size(call.g);
-  switch (call.o.neuron) {
-    case Neuron::lif: cuda::launch_lif(call, stream); break;
-    case Neuron::llif: cuda::launch_llif(call, stream); break;
-    case Neuron::slif: cuda::launch_slif(call, stream); break;
-  }
+  cuda::launch(call, scratch..., stream);
   check_launch();
 }
 
@@ -46,74 +43,89 @@ struct Cuda {
     torch::stable::accelerator::DeviceGuard device;
   };
 
+  using Kernels = NeuronInfo;
+  static const NeuronInfo* find(const std::string& name, const Tensor& x) {
+    const NeuronInfo* found = cuda::find(name.c_str(), x.scalar_type() == ScalarType::Double);
+    STD_TORCH_CHECK(found, "stdano: the CUDA kernels have none for ", name);
+    return found;
+  }
+
   static int64_t checkpoint_steps(Dtype dtype) {
     return dtype == Dtype::float64 ? kDeviceCheckpointStepsDouble : kDeviceCheckpointSteps;
   }
 
-  static void forward(const ForwardCall& call, const Tensor& x) { launch_neuron(call, current_stream(x)); }
-
-  static void backward(BackwardCall& call, const Tensor& x, Tensor& grad_tau, Tensor& grad_threshold,
-                       Tensor& affine_sums) {
-    const cudaStream_t stream = current_stream(x);
-    cuda::SumsCall sums{call.g, nullptr, 0, {}};
-    const auto add = [&](bool wanted, ConstantSum which, Tensor& out, int64_t row) {
-      if (!wanted) return;
-      const bool is_double = out.scalar_type() == ScalarType::Double;
-      char* to = static_cast<char*>(out.mutable_data_ptr()) + row * call.g.channels * (is_double ? 8 : 4);
-      sums.sums[sums.count++] = {which, to, is_double, out.numel() == 1};
-    };
-    add(call.tau, sum_tau, grad_tau, 0);
-    add(call.threshold, sum_threshold, grad_threshold, 0);
-    add(call.affine, sum_shift, affine_sums, 0);
-    add(call.affine, sum_scale, affine_sums, 1);
-    const int64_t size = sums.count > 0 ? cuda::partial_size(call.g) * (call.affine ? constant_sums : sum_shift) : 0;
-    Tensor partial = torch::stable::new_empty(x, {size}, ScalarType::Double);
-    call.grad_constants = sums.count > 0 ? partial.mutable_data_ptr<double>() : nullptr;
-    launch_neuron(call, stream);
-    if (sums.count == 0) return;
-    if (call.g.N == 0) {
-      for (Tensor* out : {&grad_tau, &grad_threshold, &affine_sums}) torch::stable::zero_(*out);
-      return;
-    }
-    sums.partial = call.grad_constants;
-    cuda::launch_sums(sums, stream);
-    check_launch();
+  static void forward(const ForwardCall<NeuronInfo>& call, const Tensor& x) {
+    if (call.g.N > 0) launch(call, current_stream(x));
   }
 
-  static void encode(EncodeCall& call, Tensor& counts) { with_sums(call, kSuperNeurons, counts); }
+  static void backward(BackwardCall<NeuronInfo>& call, const Tensor& x, const std::vector<int64_t>& which,
+                       std::vector<Tensor>& grad_constants, Tensor& affine_sums) {
+    if (call.g.N == 0) {
+      for (Tensor& out : grad_constants) torch::stable::zero_(out);
+      torch::stable::zero_(affine_sums);
+      return;
+    }
+    std::vector<cuda::Sum> sums;
+    for (const int number : cuda::wanted_sums(call)) {
+      const int row = number - call.neuron.kernels->constants;
+      if (row >= 0) {
+        sums.push_back(row_of(affine_sums, row));
+        continue;
+      }
+      Tensor& out = grad_constants[std::find(which.begin(), which.end(), number) - which.begin()];
+      sums.push_back({out.mutable_data_ptr(), out.scalar_type() == ScalarType::Double, out.numel() == 1});
+    }
+    launch_with_sums(call, x, sums);
+  }
+
+  static void encode(EncodeCall<NeuronInfo>& call, Tensor& counts) { with_sums(call, counts); }
   static void decode(const DecodeCall& call, const Tensor& codes) { without_sums(call, codes); }
-  static void super_sums(SuperSumsCall& call, Tensor& sums) { with_sums(call, kSuperSums, sums); }
-  static void super_backward(const SuperBackwardCall& call, const Tensor& x) { without_sums(call, x); }
-  static void channel_sums(ChannelSumsCall& call, Tensor& sums) { with_sums(call, kChannelSums, sums); }
+  static void super_sums(SuperSumsCall& call, Tensor& sums) { with_sums(call, sums); }
+  static void super_backward(const SuperBackwardCall<NeuronInfo>& call, const Tensor& x) {
+    if (call.g.N == 0 || call.g.T == 0) return;
+    const Tensor scratch = torch::stable::new_empty(x, {cuda::scratch_size(call)}, ScalarType::Byte);
+    launch(call, current_stream(x), scratch.mutable_data_ptr());
+  }
+  static void channel_sums(ChannelSumsCall& call, Tensor& sums) { with_sums(call, sums); }
   static void channel_affine(const ChannelAffineCall& call, const Tensor& x) { without_sums(call, x); }
 
  private:
+  static cuda::Sum row_of(Tensor& sums, int64_t row) {
+    return {sums.mutable_data_ptr<double>() + row * sums.size(1), true, false};
+  }
+
+  // Gives a call partial sums and adds them up.
   template <class Call>
-  static void without_sums(const Call& call, const Tensor& x) {
-    if (call.g.N == 0 || call.g.T == 0) return;
-    check_size(call.g);
-    cuda::launch(call, current_stream(x));
+  static void launch_with_sums(Call& call, const Tensor& like, const std::vector<cuda::Sum>& sums) {
+    const int64_t count = static_cast<int64_t>(sums.size());
+    const Tensor partial =
+        torch::stable::new_empty(like, {count * cuda::partial_size(call.g)}, ScalarType::Double);
+    call.sums = count > 0 ? partial.mutable_data_ptr<double>() : nullptr;
+    launch(call, current_stream(like));
+    if (count == 0) return;
+    cuda::launch_sums(call.g, call.sums, sums, current_stream(like));
     check_launch();
   }
 
-  // Runs a pass that takes `count` sums of each channel, and adds its threads' up into out [count][channels].
   template <class Call>
-  static void with_sums(Call& call, int count, Tensor& out) {
+  static void without_sums(const Call& call, const Tensor& x) {
+    if (call.g.N > 0 && call.g.T > 0) launch(call, current_stream(x));
+  }
+
+  // Runs a pass whose sums of each channel are the rows of `out`.
+  template <class Call>
+  static void with_sums(Call& call, Tensor& out) {
     if (call.g.N == 0 || call.g.T == 0) {
       torch::stable::zero_(out);
       return;
     }
-    Tensor partial = torch::stable::new_empty(out, {count * cuda::partial_size(call.g)}, ScalarType::Double);
-    call.sums = partial.mutable_data_ptr<double>();
-    without_sums(call, out);
-    cuda::SumsCall sums{call.g, call.sums, count, {}};
-    for (int k = 0; k < count; ++k) {
-      sums.sums[k] = {k, out.mutable_data_ptr<double>() + k * call.g.channels, true, false};
-    }
-    cuda::launch_sums(sums, current_stream(out));
-    check_launch();
+    std::vector<cuda::Sum> sums;
+    for (int64_t row = 0; row < out.size(0); ++row) sums.push_back(row_of(out, row));
+    launch_with_sums(call, out, sums);
   }
 };
+
+bool has_cuda_kernel(std::string name, bool is_double) { return cuda::find(name.c_str(), is_double) != nullptr; }
 
 // The toolkit and the architectures of this build: "13.0; 800,860".
 std::string cuda_build() {
@@ -133,6 +145,7 @@ std::string cuda_code_error(int64_t device) {
 STABLE_TORCH_LIBRARY_FRAGMENT(stdano, m) {
   m.def("cuda_build() -> str");
   m.def("cuda_code_error(int device) -> str");
+  m.def("has_cuda_kernel(str name, bool double) -> bool");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(stdano, CUDA, m) {
@@ -143,4 +156,5 @@ STABLE_TORCH_LIBRARY_IMPL(stdano, CUDA, m) {
 STABLE_TORCH_LIBRARY_IMPL(stdano, CompositeExplicitAutograd, m) {
   m.impl("cuda_build", TORCH_BOX(&stdano::cuda_build));
   m.impl("cuda_code_error", TORCH_BOX(&stdano::cuda_code_error));
+  m.impl("has_cuda_kernel", TORCH_BOX(&stdano::has_cuda_kernel));
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from ..nodes.neurons import names_neuron
 from .blocks import merged
 from .factory import Factory, Neurons
 from .resnet import PreActResNet18, scaled
@@ -36,7 +37,8 @@ def create_model(
     Args:
         name: ``"vgg-small"`` (4 spiking layers, for CPUs), ``"vgg11"`` (8), ``"vgg13"`` (10), ``"vgg16"`` (13), or
             ``"resnet18"`` (pre-activation, 17).
-        neurons: ``"LIF"`` (default), ``"LLIF"`` or ``"SLIF"`` in all layers; a digit a layer in order of execution
+        neurons: ``"LIF"`` (default), ``"LLIF"``, ``"SLIF"``, ``"ALIF"`` and so on, a declared neuron
+            (:class:`stdano_kernels.Neuron`) or a class of neurons, in all layers; a digit a layer in order of execution
             (0 LIF, 1 LLIF, 2 SLIF), such as ``"20002000000001001"``; a method of the ablation study such as
             ``"LLIF-4"`` (see :func:`ablations`); ``"super"``, super neurons for a search; or a function from the number
             of channels to a spiking layer that takes ``[T, B, C, H, W]``.
@@ -73,7 +75,7 @@ def create_model(
         raise ValueError(f"width must be a finite number above 0 and at most {WIDEST}, got {width!r}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
-    if isinstance(neurons, str) and neurons != "super":
+    if isinstance(neurons, str) and neurons != "super" and not names_neuron(neurons):
         neurons = neuron_string(name, neurons)
     elif not isinstance(neurons, str) and not callable(neurons):
         raise TypeError(f"neurons must be a string or a function of the number of channels, got {neurons!r}")

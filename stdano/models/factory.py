@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from ..nodes.neurons import NEURONS
+from stdano_kernels import Neuron
+
+from ..nodes.base import BaseNode
+from ..nodes.neurons import CANDIDATES, class_of, names_neuron
 from ..nodes.norms import SynchronisedBatchNorm2d
 from ..nodes.super_neuron import SuperNeuron
 from ..rewrite.convert import DIGITS
 
-Neurons = str | Callable[[int], nn.Module]
+Neurons = str | type[Neuron] | type[BaseNode] | Callable[[int], nn.Module]
 
 
 class Factory:
     """Makes the norms and the neurons of a network.
 
     Args:
-        neurons: a digit a layer, ``"super"``, or a function from a number of channels to a layer.
+        neurons: a digit a layer; the name, declaration or class of a neuron for all layers; ``"super"``; or a function
+            from a number of channels to a layer.
         sync_statistics: whether norms and super neurons have statistics over all processes.
         settings: arguments of the neurons; each kind takes those that it has.
 
@@ -28,14 +33,15 @@ class Factory:
         TypeError: a setting that no neuron has, or any with a function.
     """
 
-    def __init__(self, neurons: Neurons, sync_statistics: bool, settings: dict[str, Any]) -> None:
+    def __init__(self, neurons: Any, sync_statistics: bool, settings: dict[str, Any]) -> None:
         self.sync = sync_statistics
         self.settings = settings
-        if isinstance(neurons, str) and neurons != "super":
-            kinds = [NEURONS[DIGITS[digit]] for digit in neurons]
-            self._check(set().union(*(_arguments(kind) for kind in NEURONS.values())))
-            makers = iter([self._maker(kind) for kind in kinds])
-            self.neuron: Callable[[int], nn.Module] = lambda channels: next(makers)()
+        one = [class_of(neurons)] if names_neuron(neurons) else []
+        if one or (isinstance(neurons, str) and neurons != "super"):
+            kinds = one or [CANDIDATES[DIGITS[digit]] for digit in neurons]
+            self._check(set().union(*(_arguments(kind) for kind in (*CANDIDATES.values(), *kinds))))
+            turns = itertools.cycle([self._maker(kind) for kind in kinds])
+            self.neuron: Callable[[int], nn.Module] = lambda channels: next(turns)()
         elif isinstance(neurons, str):
             self._check(_arguments(SuperNeuron) - {"surrogate_alpha", "sync", "num_channels"} | {"alpha"})
             self.neuron = self._super
@@ -66,5 +72,6 @@ class Factory:
 
 
 def _arguments(kind: type[nn.Module]) -> set[str]:
-    names = set(inspect.signature(kind.__init__).parameters) - {"self", "step_mode", "store_v_seq"}
-    return names - {"neurons"} | {"candidates"} if kind is SuperNeuron else names
+    if issubclass(kind, BaseNode):
+        return set(kind._arguments.defaults) - {"step_mode", "store_v_seq"}
+    return set(inspect.signature(kind).parameters) - {"neurons"} | {"candidates"}

@@ -37,7 +37,7 @@ def ablations(model: str) -> dict[str, str]:
     layers = num_spiking_layers(model)
     parts = [2 * BLOCKS] * len(WIDTHS) if model == "resnet18" else [len(block) for block in VGGS[model].blocks]
     out = {name: digit * layers for name, digit in _DIGIT.items()}
-    for name in ("LLIF", "SLIF"):
+    for name in list(_DIGIT)[1:]:
         for number, count in enumerate(parts, start=1):
             before = sum(parts[: number - 1])
             out[f"{name}-{number}"] = ("0" * before + _DIGIT[name] * count).ljust(layers, "0")

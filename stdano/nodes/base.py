@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-import stdano_kernels
+from stdano_kernels import Neuron
 from stdano_kernels.backends import NAMES
-from stdano_kernels.settings import choice, flag, python_value
+from stdano_kernels.settings import choice
 
-from .link import Link
+from .arguments import Arguments, declare
+from .link import Link, run_all
 from .recomputation import Segments, State, checkpointed, uncompiled
-from .surrogates import resolve_surrogate
 
 
 class BaseNode(nn.Module):
-    """Base of LIFNode, LLIFNode and SLIFNode. A subclass ends its constructor with :meth:`_check_settings`.
+    """Base of all neurons. A subclass names the declaration that it runs; arguments and states follow from that::
 
-    The arguments up to ``store_v_seq`` have the names, order and meaning of SpikingJelly's ``LIFNode``.
+        class AdaptiveNode(BaseNode):
+            neuron = Adaptive  # a subclass of stdano_kernels.Neuron
+
+    :func:`stdano.node` makes such a class. The arguments up to ``store_v_seq`` have the names, order and meaning of
+    SpikingJelly's ``LIFNode``; a neuron has those that its declaration uses.
 
     Args:
         tau: time constant in time steps, above 0 (above 1 with ``decay="linear"``): a number, ``float("inf")`` for no
-            leak included, or a tensor of shape ``[]`` or ``[C]``. An ``nn.Parameter`` is learned.
+            leak included, or a tensor. Each constant, the neuron's own too, may be a tensor of shape ``[]``, ``[C]``
+            or one a neuron. An ``nn.Parameter`` is learned.
         decay_input: multiplies the input by 1/tau.
-        v_threshold: threshold: a number, tensor or parameter, as ``tau``.
+        v_threshold: threshold: a number, tensor or parameter.
         v_reset: potential after a spike (hard reset), or None for the soft reset.
         surrogate_function: a name from ``stdano_kernels.SURROGATES`` or a SpikingJelly surrogate object.
         detach_reset: no gradient through the spike in the reset.
@@ -37,108 +42,91 @@ class BaseNode(nn.Module):
         alpha: sharpness of a surrogate given by name; default 1.
         spike: ``"soft"`` emits the surrogate's primitive instead of 0 and 1.
 
-    The state carries from one call to the next until :meth:`reset`. It is not part of ``state_dict()``.
+    The state carries from one call to the next until :meth:`reset`; it is not part of ``state_dict()``. Each of its
+    parts is a property: ``v``, and what else the neuron has. ``v`` can be set; the others are then at rest.
 
     Raises:
         ValueError, TypeError: a setting is wrong (at construction), or the input or carried state does not fit.
     """
 
-    neuron: str  # the function of stdano_kernels
-    tau: float | Tensor
-    v_threshold: float | Tensor
+    neuron: ClassVar[type[Neuron]]
+    backend: str
+    store_v_seq: bool = False
+    _arguments: ClassVar[Arguments]
+    _made_by: ClassVar[tuple[Callable, Any] | None] = None  # of a class that no module has under its name
     _state: State
     _v_seq: list[Tensor]
     _segments: Segments
     _link: Link | None = None  # to the BatchNorm that this neuron computes as well; see stdano.fuse
+    _stateless: bool = False  # within stdano.stateless
 
-    def __init__(
-        self,
-        tau: float | Tensor = 2.0,
-        decay_input: bool = False,
-        v_threshold: float | Tensor = 1.0,
-        v_reset: float | None = 0.0,
-        surrogate_function: object = "triangle",
-        detach_reset: bool = False,
-        step_mode: str = "m",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        decay: str = "exp",
-        alpha: float | None = None,
-        spike: str = "hard",
-    ) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "neuron" in vars(cls):
+            declare(cls, BaseNode)
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__()
-        self._set_constant("tau", tau)
-        self._set_constant("v_threshold", v_threshold)
-        self.decay_input = decay_input
-        self.v_reset = v_reset
-        self.surrogate_function, self.alpha = resolve_surrogate(surrogate_function, alpha)
-        self.detach_reset = detach_reset
-        self.step_mode = step_mode
-        self.backend = backend
-        self.store_v_seq = flag("store_v_seq", store_v_seq)
-        self.decay = decay
-        self.spike = spike
+        if not hasattr(type(self), "neuron"):
+            raise TypeError(
+                f"{type(self).__name__} must have a subclass of stdano_kernels.Neuron as its attribute neuron"
+            )
+        for name, value in self._arguments.bind(self, arguments, settings).items():
+            if name in self._arguments.constants and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
         self._state = None
         self._v_seq = []
         self._segments = Segments()
-
-    def _set_constant(self, name: str, value: float | Tensor) -> None:
-        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-            self.register_buffer(name, value)
-        else:
-            setattr(self, name, value)
-
-    def _check_settings(self) -> None:
-        """Runs the function on nothing, whose checks are the only ones."""
-        for name, value in self._settings().items():
-            if python_value(value) is not value:
-                setattr(self, {"surrogate": "surrogate_function"}.get(name, name), python_value(value))
-        tensors = [t for t in (self.tau, self.v_threshold) if isinstance(t, Tensor)]
-        channels = max([t.numel() for t in tensors if t.dim()], default=1)
-        x = torch.empty(0, 0, channels, device=tensors[0].device if tensors else None)
-        self._run(x, None, False, backend="reference")
-        choice("backend", self.backend, ("auto", *NAMES))
+        self._arguments.check(self._settings())
 
     def _settings(self) -> dict[str, Any]:
-        """The keyword arguments of the function in stdano_kernels, less those that concern a single call."""
-        return {
-            "tau": self.tau,
-            "decay_input": self.decay_input,
-            "v_threshold": self.v_threshold,
-            "v_reset": self.v_reset,
-            "surrogate": self.surrogate_function,
-            "alpha": self.alpha,
-            "detach_reset": self.detach_reset,
-            "decay": self.decay,
-            "spike": self.spike,
-        }
+        """The keyword arguments of the neuron's function, less those that concern a single call."""
+        return {name: getattr(self, attribute) for name, attribute in self._arguments.settings}
 
     def _run(
-        self, x: Tensor, state: State, v_seq: bool, backend: str
-    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
-        settings = self._settings()
+        self, x: Tensor, state: State, sequences: Sequence[str], backend: str
+    ) -> tuple[Tensor, State, Sequence[Tensor]]:
+        settings = {**self._settings(), "state": state, "return_sequences": sequences, "backend": backend}
+        settings["return_state"] = not self._stateless
         if self._link is not None:
-            return self._link.run(self.neuron, x, state, v_seq, backend, settings)
-        function: Callable = getattr(stdano_kernels, self.neuron)
-        out = function(x, **settings, state=state, return_state=True, return_v_seq=v_seq, backend=backend)
-        return out[0], tuple(out[1]), out[2] if v_seq else None
+            return self._link.run(self.neuron, x, settings)
+        return run_all(self.neuron, x, settings)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Spikes for an input ``[T, B, ...]`` (``step_mode="m"``) or ``[B, ...]`` (``"s"``); like the input."""
+    def forward(self, x: Tensor, return_sequences: Sequence[str] = ()) -> Any:
+        """Spikes for an input ``[T, B, ...]`` (``step_mode="m"``) or ``[B, ...]`` (``"s"``); like the input.
+
+        Args:
+            x: the input.
+            return_sequences: names of states, as ``("v", "theta")``. The return value is then a tuple of the spikes
+                and a tuple of these states' values after every step, each like the input.
+        """
         if torch.compiler.is_compiling() and checkpointed():
-            return uncompiled(self._forward, x)
-        return self._forward(x)
+            return uncompiled(self._forward, x, return_sequences)
+        return self._forward(x, return_sequences)
 
-    def _forward(self, x: Tensor) -> Tensor:
-        steps = x.unsqueeze(0) if self.step_mode == "s" else x
+    def _forward(self, x: Tensor, return_sequences: Sequence[str]) -> Any:
+        single = self.step_mode == "s"
+        steps = x.unsqueeze(0) if single else x
         holder = self._holder()
-        initial = self._usable(holder._state, steps)
-        spikes, state, v_seq = self._run(steps, initial, self.store_v_seq, self.backend)
+        if self._stateless and single:
+            raise ValueError(
+                'step_mode must be "m" in stdano.stateless, which carries no state to the next step, got "s"'
+            )
+        initial = None if self._stateless else self._usable(holder._state, steps)
+        names = return_sequences
+        if not isinstance(names, str):  # which the function refuses
+            names = tuple(dict.fromkeys((*names, "v") if self.store_v_seq else names))
+        spikes, state, values = self._run(steps, initial, names, self.backend)
         holder._state = state
-        if v_seq is not None:
-            holder._v_seq = _joined(holder._v_seq, v_seq) if self.step_mode == "s" else [v_seq]
-        return spikes.squeeze(0) if self.step_mode == "s" else spikes
+        by_name = dict(zip(names, values, strict=True))
+        if self.store_v_seq:
+            holder._v_seq = _joined(holder._v_seq, by_name["v"]) if single else [by_name["v"]]
+        spikes = spikes.squeeze(0) if single else spikes
+        if not return_sequences:
+            return spikes
+        return spikes, tuple(by_name[name].squeeze(0) if single else by_name[name] for name in return_sequences)
 
     def _holder(self) -> Any:
         """What has ``_state`` and ``_v_seq``: this module, or, while checkpointing repeats a segment, its entry."""
@@ -184,25 +172,27 @@ class BaseNode(nn.Module):
         """What ``backend`` may be; SpikingJelly's ``set_backend`` asks for it."""
         return ("auto", *NAMES)
 
-    @property
-    def v(self) -> Tensor | float:
-        """The potential after the last step, ``[B, ...]``; the resting potential, a number, before the first."""
+    def _value_of(self, name: str) -> Tensor | float:
+        """A state after the last step; before the first what it rests at, a number or a constant."""
         state = self._holder()._state
-        return (self.v_reset or 0.0) if state is None else state[0]
+        return self._rest_of(name) if state is None else state[list(self.neuron.states).index(name)]
 
-    @v.setter
-    def v(self, value: Tensor | float) -> None:
-        if not isinstance(value, Tensor):
-            if value != (self.v_reset or 0.0):
-                raise ValueError(f"v must be a tensor or the resting potential {self.v_reset or 0.0}, got {value!r}")
+    def _rest_of(self, name: str) -> Any:
+        rest = self.neuron.states[name].rest
+        value = getattr(self, rest or "v_reset") if rest is None or isinstance(rest, str) else rest
+        return 0.0 if value is None else value
+
+    def _start_at(self, v: Tensor | float) -> None:
+        """Sets v; states that are not yet there are at rest."""
+        rest = self._rest_of("v")
+        if not isinstance(v, Tensor):
+            if isinstance(rest, Tensor) or v != rest:
+                raise ValueError(f"v must be a tensor or the resting potential {_short(rest)}, got {v!r}")
             self.reset()
-        else:
-            holder = self._holder()
-            adaptation = self._resting_adaptation(value) if holder._state is None else holder._state[1:]
-            holder._state = (value, *adaptation)
-
-    def _resting_adaptation(self, v: Tensor) -> tuple[Tensor, ...]:
-        return ()
+            return
+        holder, names = self._holder(), list(self.neuron.states)
+        state = holder._state or tuple(_like(v, self._rest_of(name)) for name in names)
+        holder._state = tuple(v if name == "v" else t for name, t in zip(names, state, strict=True))
 
     @property
     def v_seq(self) -> Tensor | None:
@@ -238,6 +228,16 @@ class BaseNode(nn.Module):
         state["_v_seq"] = [t.detach() for t in self._v_seq]
         return state
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for name in self._arguments.defaults:  # what a pickle of an older version lacks
+            if not hasattr(self, name):
+                setattr(self, name, self._arguments.defaults[name])
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        how = vars(type(self)).get("_made_by")
+        return super().__reduce_ex__(protocol) if how is None else (_blank, how, self.__getstate__())
+
     def _replicate_for_data_parallel(self) -> BaseNode:
         if self._link is not None:
             # The replica would read the norm of the first device.
@@ -253,10 +253,24 @@ class BaseNode(nn.Module):
 
     def extra_repr(self) -> str:
         settings = {**self._settings(), "step_mode": self.step_mode, "backend": self.backend}
-        settings["store_v_seq"] = self.store_v_seq
+        if "store_v_seq" in self._arguments.defaults:
+            settings["store_v_seq"] = self.store_v_seq
         if self._link is not None:
             settings["fused_with"] = type(self._link.norm).__name__
         return ", ".join(f"{name}={_short(value)}" for name, value in settings.items())
+
+
+def _blank(make: Callable[[Any], type[BaseNode]], argument: Any) -> BaseNode:
+    """An instance without attributes of a class that is made from something; for pickle and copy."""
+    cls = make(argument)
+    return cls.__new__(cls)
+
+
+def _like(v: Tensor, value: Tensor | float) -> Tensor:
+    """A constant as the state of every neuron of v ``[B, ...]``."""
+    if isinstance(value, Tensor) and value.dim() == 1 and v.dim() >= 2:
+        value = value.reshape(-1, *[1] * (v.dim() - 2))  # one a channel
+    return torch.zeros_like(v) + value
 
 
 def _joined(earlier: list[Tensor], v_seq: Tensor) -> list[Tensor]:

@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-import stdano_kernels
-from stdano_kernels import bn_neuron
+from stdano_kernels import Neuron, bn_neuron, function
 from stdano_kernels.synchronised import synchronised_batch_norm
 
-from .recomputation import recomputed
+from .recomputation import State, recomputed
+
+Result = tuple[Tensor, State, Sequence[Tensor]]
 
 # The dimensions of input that torch's own norms take, with channels in dimension 1.
 _DIMENSIONS = ((nn.BatchNorm1d, (2, 3)), (nn.BatchNorm2d, (4,)), (nn.BatchNorm3d, (5,)))
@@ -102,14 +103,11 @@ class Link:
         """Whether something else than torch's ``__call__`` calls one of the two now."""
         return "forward" in self.neuron.__dict__ or is_patched(self.norm)
 
-    def run(
-        self, neuron: str, x: Tensor, state: tuple[Tensor, ...] | None, v_seq: bool, backend: str, settings: dict
-    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
-        """What the neuron's function gives for the normalised x ``[T, B, ...]``: spikes, state, potentials."""
-        settings = {**settings, "backend": backend, "return_state": True, "return_v_seq": v_seq}
+    def run(self, neuron: type[Neuron], x: Tensor, settings: dict[str, Any]) -> Result:
+        """As :func:`run_all`, for the normalised x."""
         norm = self.norm
         if self._is_normalised(x):
-            return _run_apart(neuron, x, state, v_seq, settings)
+            return run_all(neuron, x, settings)
         shape = kernel_shape(x.shape, norm.num_features, self._inner)
         if shape is None and recomputed():  # checkpointing began behind the norm, which has seen another size since
             shape = kernel_shape(x.shape, norm.num_features, math.prod(x.shape[2:]) // norm.num_features)
@@ -120,11 +118,12 @@ class Link:
                 "for such a model"
             )
         regular = tuple(x.shape) == shape
-        if not regular and any(isinstance(t, Tensor) and t.dim() for t in (settings["tau"], settings["v_threshold"])):
-            # Their channels are dimension 2 of x, which is not the norm's.
+        if not regular and any(isinstance(t, Tensor) and t.dim() for t in settings.values()):
+            # Constants whose channels are dimension 2 of x, which is not the norm's.
             normalised = _normalised(norm, x.reshape(shape).flatten(0, 1)).reshape(x.shape)
-            return _run_apart(neuron, normalised, state, v_seq, settings)
+            return run_all(neuron, normalised, settings)
         mean, variance, training, momentum = statistics(norm)
+        state = settings.pop("state")
         out: Any = bn_neuron(
             neuron,
             x if regular else x.reshape(shape),
@@ -139,11 +138,11 @@ class Link:
             state=state if regular or state is None else tuple(t.reshape(shape[1:]) for t in state),
             **settings,
         )
-        spikes, state, potentials = out[0], tuple(out[1]), out[2] if v_seq else None
+        spikes, state, values = _parts(out, settings)
         if not regular:
-            spikes, state = spikes.reshape(x.shape), tuple(t.reshape(x.shape[1:]) for t in state)
-            potentials = None if potentials is None else potentials.reshape(x.shape)
-        return spikes, state, potentials
+            spikes, values = spikes.reshape(x.shape), tuple(t.reshape(x.shape) for t in values)
+            state = None if state is None else tuple(t.reshape(x.shape[1:]) for t in state)
+        return spikes, state, values
 
     def _is_normalised(self, x: Tensor) -> bool:
         """Whether the norm did its own work in this call. Raises where x cannot be what the norm passed on."""
@@ -175,11 +174,19 @@ class Link:
         return {**self.__dict__, "_mark": None}
 
 
-def _run_apart(
-    neuron: str, x: Tensor, state: tuple[Tensor, ...] | None, v_seq: bool, settings: dict
-) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
-    out = getattr(stdano_kernels, neuron)(x, state=state, **settings)
-    return out[0], tuple(out[1]), out[2] if v_seq else None
+def run_all(neuron: type[Neuron], x: Tensor, settings: dict[str, Any]) -> Result:
+    """What the neuron's function gives for x ``[T, B, ...]``: spikes, the state after the last step where the settings
+    ask for it, and the values of the states that ``return_sequences`` among them names."""
+    return _parts(function(neuron)(x, **settings), settings)
+
+
+def _parts(out: Any, settings: dict[str, Any]) -> Result:
+    spikes, *rest = out if isinstance(out, tuple) else (out,)
+    return (
+        spikes,
+        tuple(rest[0]) if settings["return_state"] else None,
+        rest[-1] if settings["return_sequences"] else (),
+    )
 
 
 def _normalised(norm: Any, x: Tensor) -> Tensor:

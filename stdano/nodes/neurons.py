@@ -3,184 +3,60 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stdano_kernels import Neuron, function
+from stdano_kernels import neurons as declarations
 from stdano_kernels.settings import number
 
 from .base import BaseNode
 
 
 class LIFNode(BaseNode):
-    """Leaky integrate-and-fire neuron (eqs. 1 to 3 of the paper); see :class:`BaseNode` and
-    :func:`stdano_kernels.lif`. With ``decay="linear"`` it equals SpikingJelly's LIFNode of the same arguments."""
+    """With ``decay="linear"`` it equals SpikingJelly's LIFNode of the same arguments."""
 
-    neuron = "lif"
-
-    def __init__(
-        self,
-        tau: float | Tensor = 2.0,
-        decay_input: bool = False,
-        v_threshold: float | Tensor = 1.0,
-        v_reset: float | None = 0.0,
-        surrogate_function: object = "triangle",
-        detach_reset: bool = False,
-        step_mode: str = "m",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        decay: str = "exp",
-        alpha: float | None = None,
-        spike: str = "hard",
-    ) -> None:
-        super().__init__(
-            tau,
-            decay_input,
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            decay=decay,
-            alpha=alpha,
-            spike=spike,
-        )
-        self._check_settings()
+    neuron = declarations.LIF
 
 
 class LLIFNode(BaseNode):
-    """Long-LIF: inhibitory input raises the threshold (eqs. 6, 7); see :class:`BaseNode` and
-    :func:`stdano_kernels.llif`.
+    """``theta`` is the threshold of the next step."""
 
-    Args:
-        gamma: how much inhibitory input raises the threshold.
-        detach_adapt: the threshold's adaptation counts as a constant in the backward pass.
-    """
-
-    neuron = "llif"
-
-    def __init__(
-        self,
-        tau: float | Tensor = 2.0,
-        decay_input: bool = False,
-        v_threshold: float | Tensor = 1.0,
-        v_reset: float | None = 0.0,
-        surrogate_function: object = "triangle",
-        detach_reset: bool = False,
-        step_mode: str = "m",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        decay: str = "exp",
-        alpha: float | None = None,
-        spike: str = "hard",
-        gamma: float = 0.1,
-        detach_adapt: bool = False,
-    ) -> None:
-        super().__init__(
-            tau,
-            decay_input,
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            decay=decay,
-            alpha=alpha,
-            spike=spike,
-        )
-        self.gamma = gamma
-        self.detach_adapt = detach_adapt
-        self._check_settings()
-
-    def _settings(self) -> dict[str, Any]:
-        return {**super()._settings(), "gamma": self.gamma, "detach_adapt": self.detach_adapt}
-
-    def _resting_adaptation(self, v: Tensor) -> tuple[Tensor, ...]:
-        threshold = self.v_threshold
-        if isinstance(threshold, Tensor) and threshold.dim():
-            threshold = threshold.reshape(-1, *[1] * (v.dim() - 2))
-        return (torch.zeros_like(v) + threshold,)
-
-    @property
-    def theta(self) -> Tensor | float:
-        """The threshold of the next step, ``[B, ...]``; ``v_threshold`` before the first."""
-        state = self._holder()._state
-        return self.v_threshold if state is None else state[1]
+    neuron = declarations.LLIF
 
 
 class SLIFNode(BaseNode):
-    """Short-LIF: a spike's residual potential shortens the next time constant (eqs. 8, 9); soft reset by default.
-    See :class:`BaseNode` and :func:`stdano_kernels.slif`.
+    """``p`` is the residual potential of the last step's spike, 0 without one."""
 
-    Args:
-        beta: how much the residual potential shortens the time constant.
-        tau_min: lower bound of the time constant, in time steps.
-        detach_adapt: the residual potential counts as a constant in the backward pass.
-    """
+    neuron = declarations.SLIF
 
-    neuron = "slif"
 
-    def __init__(
-        self,
-        tau: float | Tensor = 2.0,
-        decay_input: bool = False,
-        v_threshold: float | Tensor = 1.0,
-        v_reset: float | None = None,
-        surrogate_function: object = "triangle",
-        detach_reset: bool = False,
-        step_mode: str = "m",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        decay: str = "exp",
-        alpha: float | None = None,
-        spike: str = "hard",
-        beta: float = 0.1,
-        tau_min: float = 1.05,
-        detach_adapt: bool = False,
-    ) -> None:
-        super().__init__(
-            tau,
-            decay_input,
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            decay=decay,
-            alpha=alpha,
-            spike=spike,
-        )
-        self.beta = beta
-        self.tau_min = tau_min
-        self.detach_adapt = detach_adapt
-        self._check_settings()
+class IFNode(BaseNode):
+    """It equals SpikingJelly's IFNode of the same arguments."""
 
-    def _settings(self) -> dict[str, Any]:
-        return {
-            **super()._settings(),
-            "beta": self.beta,
-            "tau_min": self.tau_min,
-            "detach_adapt": self.detach_adapt,
-        }
+    neuron = declarations.IF
 
-    def _resting_adaptation(self, v: Tensor) -> tuple[Tensor, ...]:
-        return (torch.zeros_like(v),)
 
-    @property
-    def p(self) -> Tensor | float:
-        """The residual potential of the last step, ``[B, ...]``; 0 before the first."""
-        state = self._holder()._state
-        return 0.0 if state is None else state[1]
+class ALIFNode(BaseNode):
+    """``b`` is what the next step's threshold is raised by, before ``kappa``."""
+
+    neuron = declarations.ALIF
+
+
+class CubaLIFNode(BaseNode):
+    """``i`` is the synaptic current of the last step."""
+
+    neuron = declarations.CubaLIF
+
+
+class IntegerLIFNode(BaseNode):
+    """Its spikes are 0, 1, 2, 3 or 4."""
+
+    neuron = declarations.IntegerLIF
 
 
 class LearnedTau(BaseNode):
@@ -188,13 +64,14 @@ class LearnedTau(BaseNode):
     tau stays above 1. The parameter is ``w``, also in ``state_dict()``; ``tau`` is computed from it in each call.
 
     Args:
-        init_tau: tau to begin with, above 1.
+        init_tau: tau to begin with, above 1; also by the keyword ``tau``.
         arguments, settings: the other arguments of the neuron, in its order.
     """
 
     w: nn.Parameter
 
     def __init__(self, init_tau: float = 2.0, *arguments: Any, **settings: Any) -> None:
+        init_tau = settings.pop("tau", init_tau)
         super().__init__(number("init_tau", init_tau, above=1.0), *arguments, **settings)
 
     @property
@@ -228,13 +105,118 @@ class ParametricSLIFNode(LearnedTau, SLIFNode):
     """:class:`SLIFNode` with a learned time constant; see :class:`LearnedTau`."""
 
 
-NEURONS: dict[str, type[BaseNode]] = {"LIF": LIFNode, "LLIF": LLIFNode, "SLIF": SLIFNode}
+_SHIPPED = (LIFNode, LLIFNode, SLIFNode, IFNode, ALIFNode, CubaLIFNode, IntegerLIFNode)
+#: Classes of the neurons that come with stdano, by the names of their declarations.
+NEURONS: dict[str, type[BaseNode]] = {cls.neuron.__name__: cls for cls in _SHIPPED}
+#: Those of the paper, from which a super neuron chooses; the digits of its configuration strings are their places.
+CANDIDATES: dict[str, type[BaseNode]] = {name: NEURONS[name] for name in ("LIF", "LLIF", "SLIF")}
 PARAMETRIC: dict[str, type[LearnedTau]] = {
     "LIF": ParametricLIFNode,
     "LLIF": ParametricLLIFNode,
     "SLIF": ParametricSLIFNode,
 }
-OWN = {*NEURONS.values(), *PARAMETRIC.values()}
+# Classes that do what their declaration says and nothing else.
+_nodes: dict[type[Neuron], type[BaseNode]] = {cls.neuron: cls for cls in _SHIPPED}
+_parametric: dict[type[BaseNode], type[LearnedTau]] = {NEURONS[name]: cls for name, cls in PARAMETRIC.items()}
+
+
+def node(neuron: type[Neuron]) -> type[BaseNode]:
+    """The class of a declared neuron's modules, the same each time; of a neuron that comes with stdano its own::
+
+        AdaptiveNode = stdano.node(Adaptive)
+        layer = AdaptiveNode(tau=1.5, kappa=nn.Parameter(torch.full((64,), 0.1)))
+
+    Args:
+        neuron: a subclass of :class:`stdano_kernels.Neuron`.
+
+    Its arguments are SpikingJelly's, as far as the neuron uses them, and by keyword ``decay``, ``alpha``, ``spike`` and
+    the neuron's own constants and options, with the declaration's defaults: see :class:`BaseNode`. Modules are pickled
+    by their declaration, which must be found where it was declared.
+
+    Raises:
+        TypeError: neuron is something else.
+        DeclarationError: the declaration cannot become a kernel, or a name in it is one that modules have.
+    """
+    function(neuron)  # checks it
+    if neuron not in _nodes:
+        name, made_by = f"{neuron.__name__}Node", (node, neuron)
+        content = {"neuron": neuron, "__module__": neuron.__module__, "_made_by": made_by}
+        _nodes.setdefault(neuron, type(name, (BaseNode,), content))
+    return _nodes[neuron]
+
+
+def parametric(neuron: type[Neuron] | type[BaseNode]) -> type[LearnedTau]:
+    """The class of a neuron's modules that learn tau; see :class:`LearnedTau`.
+
+    Raises:
+        ValueError: the neuron has something else of the name ``w``.
+    """
+    cls = class_of(neuron)
+    if cls not in _parametric:
+        if "w" in (*cls.neuron.states, *cls._arguments.defaults):
+            raise ValueError(f"tau of a {cls.__name__} cannot be learned as w, which is something else there")
+        content = {
+            "__module__": cls.__module__,
+            "__doc__": f":class:`{cls.__name__}` with a learned time constant; see :class:`LearnedTau`.",
+            "_made_by": (parametric, cls.neuron if _nodes.get(cls.neuron) is cls else cls),
+        }
+        _parametric.setdefault(cls, type(f"Parametric{cls.__name__}", (LearnedTau, cls), content))
+    return _parametric[cls]
+
+
+def class_of(neuron: Any) -> type[BaseNode]:
+    """The class of the modules of a neuron.
+
+    Args:
+        neuron: ``"LIF"``, ``"LIFNode"`` and so on, a declaration, or the class itself.
+
+    Raises:
+        ValueError, TypeError: it is none of these.
+    """
+    if isinstance(neuron, type) and issubclass(neuron, BaseNode):
+        return neuron
+    if isinstance(neuron, type) and issubclass(neuron, Neuron):
+        return node(neuron)
+    others = "a declared neuron, a class of neurons or a neuron"
+    if not isinstance(neuron, str):
+        raise TypeError(f"neuron must be a name, {others}, got {type(neuron).__name__}")
+    name = neuron.removesuffix("Node")
+    if name not in NEURONS:
+        raise ValueError(f"neuron must be one of {', '.join(map(repr, NEURONS))}, {others}, got {neuron!r}")
+    return NEURONS[name]
+
+
+def names_neuron(value: Any) -> bool:
+    """Whether :func:`class_of` takes a value."""
+    if isinstance(value, str):
+        return value in NEURONS
+    return isinstance(value, type) and issubclass(value, (BaseNode, Neuron))
+
+
+def shared(name: str, one: type[BaseNode], other: type[BaseNode]) -> bool:
+    """Whether two classes of neurons have an argument of that name that means the same. A constant of one's own does
+    if it is declared once for both, an option if it has the same choices, the reset if both reset alike by default."""
+    if name not in one._arguments.defaults or name not in other._arguments.defaults:
+        return False
+    if name == "v_reset":
+        return resets_softly(one) == resets_softly(other)
+    a, b = one.neuron, other.neuron
+    if name in a.constants and name not in vars(Neuron):
+        return a.constants[name] is b.constants.get(name)
+    return name not in a.options or (name in b.options and {*a.options[name].choices} == {*b.options[name].choices})
+
+
+def resets_softly(cls: type[BaseNode]) -> bool:
+    """Whether a neuron's default is the soft reset."""
+    return cls._arguments.defaults.get("v_reset", 0.0) is None
+
+
+def is_own(cls: type) -> bool:
+    """Whether a class of modules does what its declaration says and nothing else: a subclass may do something else
+    with its input."""
+    own = getattr(cls, "neuron", None) if issubclass(cls, BaseNode) else None
+    plain = _nodes.get(own) if own is not None else None
+    return plain is not None and cls in (plain, _parametric.get(plain))
 
 
 def reset_net(model: nn.Module) -> None:
@@ -245,6 +227,28 @@ def reset_net(model: nn.Module) -> None:
         if isinstance(module, BaseNode) or is_spikingjellys(module, "MemoryModule", *SPIKINGJELLY_NEURONS):
             reset: Any = module.reset
             reset()
+
+
+@contextmanager
+def stateless(model: nn.Module) -> Iterator[None]:
+    """Within ``with stdano.stateless(model):`` every call of a neuron begins at rest and leaves no state behind, for a
+    network that is trained on whole sequences. The final states are then not written, which at four time steps in half
+    precision are a fifth (one state) or a third (two) of forward's traffic. Backward may stand outside. Other layers
+    that carry a state are reset on entry.
+
+    Raises:
+        ValueError: when a neuron in ``step_mode="s"`` is called, whose state is what goes from step to step.
+    """
+    nodes = [m for m in model.modules() if isinstance(m, BaseNode)]
+    before = [node._stateless for node in nodes]
+    reset_net(model)
+    try:
+        for node in nodes:
+            node._stateless = True
+        yield
+    finally:
+        for node, value in zip(nodes, before, strict=True):
+            node._stateless = value
 
 
 SPIKINGJELLY_NEURONS = ("BaseNode", "SimpleBaseNode")

@@ -7,9 +7,11 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from stdano_kernels import Neuron
+
 from .base import BaseNode
 from .link import Link, has_hooks, is_patched
-from .neurons import NEURONS, OWN
+from .neurons import class_of, is_own
 from .norms import SynchronisedBatchNorm2d
 
 
@@ -22,8 +24,9 @@ class BatchNormNeuron(nn.Sequential):
 
     Args:
         num_channels: C.
-        neuron: ``"LIF"``, ``"LLIF"`` (default), ``"SLIF"`` or a class name such as ``"LLIFNode"``, made with
-            ``settings``; or a neuron, in step mode "m". (One of another class than stdano's runs behind the norm.)
+        neuron: ``"LIF"``, ``"LLIF"`` (default) and so on or a class name such as ``"LLIFNode"``, a declared neuron
+            (:class:`stdano_kernels.Neuron`) or a class of modules, made with ``settings``; or a module, in step mode
+            "m". (One whose class does more than its declaration says runs behind the norm.)
         eps: added to the variance.
         momentum: weight of the batch in the running statistics; None: all batches weigh the same.
         affine: whether there are a weight and a bias to learn.
@@ -41,7 +44,7 @@ class BatchNormNeuron(nn.Sequential):
     def __init__(
         self,
         num_channels: int,
-        neuron: str | BaseNode = "LLIF",
+        neuron: str | type[Neuron] | type[BaseNode] | BaseNode = "LLIF",
         *,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
@@ -63,7 +66,7 @@ class BatchNormNeuron(nn.Sequential):
             else nn.BatchNorm2d(num_channels, **options)
         )
         super().__init__(norm, node)
-        if _is_fusible(node):
+        if why_changed(norm, node) is None:
             link(norm, node, time_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,14 +78,9 @@ class BatchNormNeuron(nn.Sequential):
         return neuron(norm(images if images.dim() == 4 else images.reshape(*images.shape[:2], -1, 1)).reshape(x.shape))
 
 
-def _node(neuron: str | BaseNode, settings: dict[str, Any]) -> BaseNode:
-    if isinstance(neuron, str):
-        kind = neuron.removesuffix("Node")
-        if kind not in NEURONS:
-            raise ValueError(f"neuron must be one of {', '.join(map(repr, NEURONS))} or a neuron, got {neuron!r}")
-        neuron = NEURONS[kind](**settings)
-    elif not isinstance(neuron, BaseNode):
-        raise TypeError(f"neuron must be a name or one of stdano's neurons, got {type(neuron).__name__}")
+def _node(neuron: str | type[Neuron] | type[BaseNode] | BaseNode, settings: dict[str, Any]) -> BaseNode:
+    if not isinstance(neuron, BaseNode):
+        neuron = class_of(neuron)(**settings)
     elif settings:
         raise ValueError(f"neuron must be a name where settings of one are given, {', '.join(settings)}")
     if neuron.step_mode != "m":
@@ -92,10 +90,17 @@ def _node(neuron: str | BaseNode, settings: dict[str, Any]) -> BaseNode:
     return neuron
 
 
-def _is_fusible(neuron: nn.Module) -> bool:
-    """Whether a neuron does what its class does, and its class is one of stdano's own: not a subclass, which may do
-    something else with its input, nor an instance that something was attached to."""
-    return type(neuron) in OWN and not has_hooks(neuron) and not is_patched(neuron)
+def why_changed(norm: nn.Module, neuron: nn.Module, place: str = "the neuron") -> str | None:
+    """Why a neuron cannot compute the norm in front of it: the two may do more than they say. ``place`` is the neuron
+    in words."""
+    if not is_own(type(neuron)):
+        own = next(base.__name__ for base in type(neuron).__mro__ if is_own(base) or base is BaseNode)
+        return f"{place} behind it is a subclass of {own}, which may do something else"
+    if has_hooks(norm) or has_hooks(neuron):
+        return f"it or {place} behind it has hooks, which would see another tensor"
+    if is_patched(norm) or is_patched(neuron):
+        return f"it or {place} behind it has a forward of its own, which may do something else"
+    return None
 
 
 def link(norm: nn.Module, neuron: nn.Module, time_first: bool = False) -> None:

@@ -144,9 +144,9 @@ checkpointed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @torch._disable_dynamo
-def uncompiled(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def uncompiled(function: Callable[..., Any], *arguments: Any) -> Any:
     """The function's value, from a graph that torch.compile interrupts for it."""
-    return function(x)
+    return function(*arguments)
 
 
 def _is_inside() -> bool:

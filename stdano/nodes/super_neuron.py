@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from stdano_kernels.settings import choice, flag, number, python_value
 
 from .base import BaseNode
 from .link import statistics, synchronised
-from .neurons import NEURONS
+from .neurons import CANDIDATES, class_of, resets_softly, shared
 from .recomputation import checkpointed, uncompiled
 from .surrogates import resolve_surrogate
 
@@ -40,6 +41,13 @@ class _Statistics(nn.modules.batchnorm._BatchNorm):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         """Nothing: BatchNorm's would add what old checkpoints of BatchNorms lack."""
+
+
+def name_here(setting: str, cls: type[BaseNode]) -> str:
+    """Under which name a super neuron has a setting of a neuron's class."""
+    if setting == "v_reset" and resets_softly(cls):
+        return "slif_v_reset"
+    return "surrogate_alpha" if setting == "alpha" else setting
 
 
 class SuperNeuron(nn.Module):
@@ -112,8 +120,8 @@ class SuperNeuron(nn.Module):
         if not isinstance(num_channels, int) or num_channels < 1:
             raise ValueError(f"num_channels must be 1 or more, got {num_channels!r}")
         names = () if isinstance(neurons, str) else tuple(neurons)
-        if not names or len(set(names)) != len(names) or not set(names) <= set(NEURONS):
-            raise ValueError(f"neurons must be one to three different ones of {', '.join(NEURONS)}, got {neurons!r}")
+        if not names or len(set(names)) != len(names) or not set(names) <= set(CANDIDATES):
+            raise ValueError(f"neurons must be one to three different ones of {', '.join(CANDIDATES)}, got {neurons!r}")
         if process_group is not None and not sync:
             raise ValueError("process_group must be None without sync=True")
         self.num_channels = num_channels
@@ -154,11 +162,12 @@ class SuperNeuron(nn.Module):
         self._statistics.momentum = value
 
     def _check_settings(self) -> None:
-        for name in NEURONS:  # every setting, also of neurons that are no candidates
-            NEURONS[name](**self.settings_of(name))
-        for constant in ("tau", "v_threshold"):
-            if isinstance(getattr(self, constant), Tensor):
-                raise TypeError(f"{constant} must be a number in a super neuron, got a tensor")
+        for cls in CANDIDATES.values():  # every setting, also of neurons that are no candidates
+            settings = self.settings_of(cls)
+            cls(**settings)
+            for name, value in settings.items():
+                if isinstance(value, Tensor):
+                    raise TypeError(f"{name} must be a number in a super neuron, got a tensor")
         for name, value in vars(self).items():
             if python_value(value) is not value:
                 setattr(self, name, python_value(value))
@@ -185,17 +194,14 @@ class SuperNeuron(nn.Module):
         name = self.choice() if neuron is None else neuron
         if name not in self.neurons:
             raise ValueError(f"neuron must be one of {', '.join(self.neurons)}, got {neuron!r}")
-        return NEURONS[name](**self.settings_of(name)).train(self.training)
+        return CANDIDATES[name](**self.settings_of(name)).train(self.training)
 
-    def settings_of(self, neuron: str) -> dict[str, Any]:
-        """The arguments with which LIFNode, LLIFNode or SLIFNode is what it is in here."""
-        own = {"LIF": (), "LLIF": ("gamma", "detach_adapt"), "SLIF": ("beta", "tau_min", "detach_adapt")}[neuron]
-        shared = ("tau", "decay_input", "v_threshold", "surrogate_function", "detach_reset", "decay", "spike")
-        return {
-            **{name: getattr(self, name) for name in (*shared, "backend", *own)},
-            "alpha": self.surrogate_alpha,
-            "v_reset": self.slif_v_reset if neuron == "SLIF" else self.v_reset,
-        }
+    def settings_of(self, neuron: str | type[BaseNode]) -> dict[str, Any]:
+        """The arguments with which a neuron is what it is in here, as far as it has them."""
+        cls = class_of(neuron)
+        known = [name for name in cls._arguments.defaults if any(shared(name, c, cls) for c in CANDIDATES.values())]
+        here = {name: name_here(name, cls) for name in known}
+        return {name: getattr(self, own) for name, own in here.items() if hasattr(self, own)}
 
     def forward(self, x: Tensor) -> Tensor:
         """``y``, like the input ``[T, B, C, ...]``."""
@@ -243,9 +249,5 @@ class SuperNeuron(nn.Module):
         return f"{type(self).__name__}({self.extra_repr()})"
 
     def extra_repr(self) -> str:
-        names = (
-            "num_channels neurons momentum eps track_running_stats sync tau decay_input v_threshold v_reset "
-            "slif_v_reset surrogate_function surrogate_alpha detach_reset detach_adapt decay gamma beta tau_min spike "
-            "backend"
-        )
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
+        names = [name for name in inspect.signature(SuperNeuron).parameters if name != "process_group"]
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)

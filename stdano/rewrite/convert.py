@@ -9,17 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from stdano_kernels import Neuron
+
 from ..nodes.base import BaseNode
 from ..nodes.link import is_patched
-from ..nodes.neurons import NEURONS, OWN, reset_net
+from ..nodes.neurons import CANDIDATES, NEURONS, class_of, is_own, names_neuron, reset_net
 from ..nodes.normalised import hand_on
 from .containers import held_aside
 from .dataflow import first_argument, graph_of
 from .inherit import called, check_known, is_spiking, kind_of, move_hooks, require_layers, spiking_layers, successor
 
-DIGITS = {"0": "LIF", "1": "LLIF", "2": "SLIF"}  # the paper's configuration strings
+DIGITS = {str(digit): name for digit, name in enumerate(CANDIDATES)}  # the paper's configuration strings
 
-Replacement = str | Callable[[nn.Module], nn.Module]
+Replacement = str | type[Neuron] | type[BaseNode] | Callable[[nn.Module], nn.Module]
 
 
 def convert(
@@ -35,7 +37,8 @@ def convert(
         model: any module with spiking layers: stdano's nodes and super neurons, or SpikingJelly's
             (``neuron.BaseNode``).
         neurons: what to put in:
-            ``"LIF"``, ``"LLIF"``, ``"SLIF"``: that neuron everywhere;
+            ``"LIF"``, ``"LLIF"``, ``"SLIF"``, ``"IF"``, ``"ALIF"`` and so on, a declared neuron
+            (:class:`stdano_kernels.Neuron`) or a class of neurons (``LLIFNode``): that neuron everywhere;
             a string of digits such as ``"20002000"``: one a layer, in order of execution (0 LIF, 1 LLIF, 2 SLIF);
             a function of the old layer that returns the new one;
             a mapping from the kind of the old layer (``"LIF"``, or its class name such as ``"IFNode"``) to one of
@@ -46,9 +49,10 @@ def convert(
 
     New layers inherit the settings of the old ones, SpikingJelly's linear decay included. An IFNode becomes a neuron
     with ``tau=inf``, which does not leak; SLIF needs a finite tau then. A time constant that the old layer learns stays
-    learned: a ParametricLIFNode becomes one of stdano (:class:`stdano.ParametricLIFNode`, or its like of LLIF or SLIF)
-    with the same parameter ``w``, unless ``tau`` is given. The reset is inherited between LIF and LLIF; a layer that
-    turns into SLIF, or was SLIF, gets its default reset unless ``v_reset`` is given. What takes the place of a super
+    learned: a ParametricLIFNode becomes one of stdano (:class:`stdano.ParametricLIFNode`, or its like of another
+    neuron) with the same parameter ``w``, unless ``tau`` is given. The reset is inherited between neurons that reset in
+    the same way by default, as LIF and LLIF do; a layer that turns into SLIF, whose default is the soft reset, or was
+    SLIF, gets its default reset unless ``v_reset`` is given. What takes the place of a super
     neuron has the settings that it had in there. A neuron that is fused with its norm (:func:`stdano.fuse`) hands the
     norm on to the new one. Forward and backward hooks of an old layer move to the new one.
 
@@ -81,7 +85,7 @@ def convert(
     else:
         chosen = dict.fromkeys(layers.values(), neurons)
     names = {layer: name for name, layer in layers.items()}
-    by_name = {names[layer]: layer for layer, how in chosen.items() if isinstance(how, str)}
+    by_name = {names[layer]: layer for layer, how in chosen.items() if isinstance(how, str) or names_neuron(how)}
     check_known(by_name, explicitly=isinstance(neurons, Mapping))
     _require_reachable(model, layers, chosen)
     new = {id(old): _replace(names[old], old, how, settings) for old, how in chosen.items()}
@@ -171,14 +175,13 @@ def _check_mapping(neurons: Mapping[str, Replacement], layers: dict[str, nn.Modu
         raise ValueError(f"neurons must map from kinds that the model has, {sorted(known)}; got {unknown}")
 
 
-def _replace(name: str, old: nn.Module, how: Replacement, settings: dict[str, Any]) -> nn.Module:
-    if not isinstance(how, str):
-        if not callable(how):
-            raise ValueError(f"neurons must be one of {', '.join(NEURONS)} or a function of a layer, got {how!r}")
-        return how(old)
-    if how not in NEURONS:
-        raise ValueError(f"neurons must be one of {', '.join(NEURONS)}, got {how!r}")
-    return successor(name, old, how, settings)
+def _replace(name: str, old: nn.Module, how: Any, settings: dict[str, Any]) -> nn.Module:
+    if names_neuron(how):
+        return successor(name, old, class_of(how), settings)
+    if isinstance(how, str) or not callable(how):
+        allowed = f"one of {', '.join(NEURONS)}, a declared neuron, a class of neurons or a function of a layer"
+        raise ValueError(f"neurons must be {allowed}, got {how!r}")
+    return how(old)
 
 
 def _require_reachable(model: nn.Module, layers: dict[str, nn.Module], chosen: dict[nn.Module, Replacement]) -> None:
@@ -196,7 +199,7 @@ def _hand_links_on(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
     """What was fused with a norm stays so; all pairs are checked before any is changed."""
     fused = [(old, new) for old, new in pairs if isinstance(old, BaseNode) and old._link is not None and new is not old]
     for old, new in fused:
-        if type(new) not in OWN or is_patched(new):
+        if not is_own(type(new)) or is_patched(new):
             raise ValueError(
                 f"a {type(old).__name__} that is fused with its norm can only become one of stdano's own neurons, not "
                 f"a {type(new).__name__}: call unfuse() first"

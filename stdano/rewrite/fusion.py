@@ -10,9 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..nodes.base import BaseNode
-from ..nodes.link import channel_dimension, has_hooks, is_patched, kernel_shape, link_of
-from ..nodes.neurons import OWN
-from ..nodes.normalised import BatchNormNeuron, link, unlink
+from ..nodes.link import channel_dimension, kernel_shape, link_of
+from ..nodes.normalised import BatchNormNeuron, link, unlink, why_changed
 from ..nodes.norms import SynchronisedBatchNorm2d
 from .dataflow import Flow, traced, watched
 from .inherit import is_spiking
@@ -52,8 +51,9 @@ def fuse(model: nn.Module, example_input: Any = None) -> FusionReport:
 
     Args:
         model: any module. Norms: BatchNorm1d, 2d, 3d and SyncBatchNorm of torch, SynchronisedBatchNorm2d and the
-            BatchNorms of SpikingJelly; neurons: LIFNode, LLIFNode, SLIFNode and those with a learned time constant.
-            Others are left: subclasses of these, too, and instances with hooks or with a ``forward`` of their own.
+            BatchNorms of SpikingJelly; neurons: stdano's (:class:`stdano.LIFNode` and so on, those with a learned time
+            constant, and classes made by :func:`stdano.node`). Others are left: subclasses of these, too, and
+            instances with hooks or with a ``forward`` of their own.
         example_input: a tensor, or a tuple of arguments, for one run in eval mode (which resets the neurons). Without
             it ``torch.fx`` tells what goes where. Where that cannot trace a module, its largest traceable parts are
             looked at, each on the assumption that it is called as a whole; the run needs no such assumption. Both see
@@ -83,7 +83,7 @@ def fuse(model: nn.Module, example_input: Any = None) -> FusionReport:
     changed: dict[nn.Module, str] = {}
     for module in names:
         if isinstance(module, BatchNormNeuron) and link_of(module[1]) is None and is_norm(module[0]):
-            reason = _why_changed(module[0], module[1], names)
+            reason = why_changed(module[0], module[1], described(module[1], names))
             if reason is None:
                 link(module[0], module[1], time_first=True)
             else:
@@ -150,13 +150,13 @@ def _partner(norm: Any, flow: Flow, names: dict[nn.Module, str], by_run: bool) -
     if not isinstance(neuron, BaseNode):
         if not isinstance(neuron, str) and type(neuron).__module__.startswith("spikingjelly."):
             return f"{described(neuron, names)} behind it is SpikingJelly's: call convert() first"
-        return f"its output goes to {described(neuron, names)}, not to a LIFNode, LLIFNode or SLIFNode"
+        return f"its output goes to {described(neuron, names)}, not to a neuron of stdano"
     others = sorted({described(place, names) for place in flow.makers[neuron] if place is not norm})
     if others:
         return f"{described(neuron, names)} behind it is shared, and has input from {', '.join(others)} as well"
     if neuron._link is not None:
         return f"{described(neuron, names)} behind it is already fused with another norm"
-    changed = _why_changed(norm, neuron, names)
+    changed = why_changed(norm, neuron, described(neuron, names))
     if changed:
         return changed
     order = [module for module in flow.calls if module in (norm, neuron)]
@@ -170,18 +170,6 @@ def _partner(norm: Any, flow: Flow, names: dict[nn.Module, str], by_run: bool) -
         if kernel_shape(steps, norm.num_features, math.prod(before[dimension + 1 :])) is None:
             return f"its output {list(before)} becomes {list(after)} before {described(neuron, names)} behind it"
     return neuron
-
-
-def _why_changed(norm: nn.Module, neuron: nn.Module, names: dict[nn.Module, str]) -> str | None:
-    """Why not even a neuron of stdano can be fused with the norm in front of it: the two may do more than they say."""
-    if type(neuron) not in OWN:
-        own = next(base.__name__ for base in type(neuron).__mro__ if base in (*OWN, BaseNode))
-        return f"{described(neuron, names)} behind it is a subclass of {own}, which may do something else"
-    if has_hooks(norm) or has_hooks(neuron):
-        return f"it or {described(neuron, names)} behind it has hooks, which would see another tensor"
-    if is_patched(norm) or is_patched(neuron):
-        return f"it or {described(neuron, names)} behind it has a forward of its own, which may do something else"
-    return None
 
 
 def _untraced(name: str, flow: Flow) -> str | None:

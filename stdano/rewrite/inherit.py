@@ -9,7 +9,16 @@ from typing import Any
 from torch import nn
 
 from ..nodes.base import BaseNode
-from ..nodes.neurons import NEURONS, OWN, PARAMETRIC, SPIKINGJELLY_NEURONS, LearnedTau, SLIFNode, is_spikingjellys
+from ..nodes.neurons import (
+    SPIKINGJELLY_NEURONS,
+    IFNode,
+    LearnedTau,
+    is_own,
+    is_spikingjellys,
+    parametric,
+    resets_softly,
+    shared,
+)
 from ..nodes.super_neuron import SuperNeuron
 
 _INHERITED = (
@@ -74,7 +83,7 @@ def lost(layer: nn.Module) -> str | None:
     if "forward" in vars(layer):
         return "it has a forward of its own, which would be lost"
     if (
-        kind in OWN
+        is_own(kind)
         or kind is SuperNeuron
         or (kind.__module__.startswith("spikingjelly.") and kind.__name__ in _EXPRESSED)
     ):
@@ -85,30 +94,24 @@ def lost(layer: nn.Module) -> str | None:
     return "it is a class of its own, and what it does besides its base class would be lost"
 
 
-def inherited(old: nn.Module, kind: str) -> dict[str, Any]:
-    """The settings that a neuron of a kind ("LIF", "LLIF", "SLIF") takes over from the layer that it replaces, as far
-    as it has them. A tau that the old layer learns is not among them."""
+def inherited(old: nn.Module, new: type[BaseNode]) -> dict[str, Any]:
+    """The settings that a class of neurons takes over from the layer that it replaces, as far as both have them. A tau
+    that the old layer learns is not among them."""
     if isinstance(old, SuperNeuron):
-        return old.settings_of(kind)
-    values = {name: getattr(old, name) for name in _INHERITED if hasattr(old, name)}
-    values["step_mode"] = step_mode_of(old)
+        return old.settings_of(new)
+    if isinstance(old, BaseNode):
+        values = {name: getattr(old, name) for name in old._arguments.defaults if shared(name, type(old), new)}
+    else:
+        values = {name: getattr(old, name) for name in _INHERITED if hasattr(old, name)} | {"decay": "linear"}
+        values["step_mode"] = step_mode_of(old)
+        if resets_softly(new):
+            values.pop("v_reset", None)
     if learns_tau(old):
         values.pop("tau", None)
-    own_kind = old.neuron.upper() if isinstance(old, BaseNode) else "LIF"
-    if "SLIF" in (kind, own_kind) and kind != own_kind:
-        values.pop("v_reset", None)
-    if isinstance(old, BaseNode):
-        same = ("alpha", "decay", "spike", "backend")
-        own = ("gamma", "beta", "tau_min", "detach_adapt") if kind == own_kind else ("detach_adapt",)
-        values.update({name: getattr(old, name) for name in same + own if hasattr(old, name)})
-        if kind == "LIF":
-            values.pop("detach_adapt", None)
-        return values
-    if is_spikingjellys(old, *_IF):
+    if is_spikingjellys(old, *_IF) or isinstance(old, IFNode):
         values["tau"] = math.inf  # with which both kinds of decay are none
-    else:
-        values["decay"] = "linear"
-    return values
+        values.pop("decay", None)
+    return {name: value for name, value in values.items() if name in new._arguments.defaults}
 
 
 def learns_tau(layer: nn.Module) -> bool:
@@ -116,31 +119,32 @@ def learns_tau(layer: nn.Module) -> bool:
     return isinstance(layer, LearnedTau) or is_spikingjellys(layer, *_PARAMETRIC)
 
 
-def successor(name: str, old: nn.Module, kind: str, settings: dict[str, Any]) -> BaseNode:
-    """The neuron of a kind ("LIF", "LLIF", "SLIF") that takes the place of a layer.
+def successor(name: str, old: nn.Module, new: type[BaseNode], settings: dict[str, Any]) -> BaseNode:
+    """The neuron of a class that takes the place of a layer.
 
     Raises:
         ValueError, TypeError: the settings do not fit, or tau is unknown.
     """
-    values = {**inherited(old, kind), **settings}
-    if "tau" not in values and learns_tau(old):
-        learned = PARAMETRIC[kind](**values)
+    values = {**inherited(old, new), **settings}
+    has_tau = "tau" in new._arguments.defaults
+    if has_tau and "tau" not in values and learns_tau(old):
+        learned = (new if issubclass(new, LearnedTau) else parametric(new))(**values)
         learned.register_parameter("w", old.get_parameter("w"))  # itself, which optimisers may know already
         return learned.train(old.training)
-    if "tau" not in settings:
-        require_tau(name, old, kind, values)
-    return NEURONS[kind](**values).train(old.training)
+    if has_tau and "tau" not in settings:
+        require_tau(name, old, new, values)
+    return new(**values).train(old.training)
 
 
-def require_tau(name: str, old: nn.Module, kind: str, values: dict[str, Any]) -> None:
-    """Raises ValueError where a layer has no tau to hand on, or none that a neuron of that kind can do with."""
+def require_tau(name: str, old: nn.Module, new: type[BaseNode], values: dict[str, Any]) -> None:
+    """Raises ValueError where a layer has no tau to hand on, or none that a neuron of that class can do with."""
     if "tau" not in values:
         raise ValueError(f"tau must be given: {called(name, old)} has none to inherit")
     no_leak = isinstance(values["tau"], float) and math.isinf(values["tau"])
-    if kind == "SLIF" and no_leak and not isinstance(old, (SLIFNode, SuperNeuron)):
+    if no_leak and "tau_min" in new._arguments.defaults and not hasattr(old, "tau_min"):
         raise ValueError(
-            f"tau must be given: {called(name, old)} has none to inherit, since it does not leak, and SLIF shortens a "
-            "finite one"
+            f"tau must be given: {called(name, old)} has none to inherit, since it does not leak, and "
+            f"{new.neuron.__name__} shortens a finite one"
         )
 
 

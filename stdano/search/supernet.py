@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..nodes.super_neuron import SuperNeuron
+from ..nodes.neurons import CANDIDATES
+from ..nodes.super_neuron import SuperNeuron, name_here
 from ..rewrite.convert import convert, run_layers
 from ..rewrite.inherit import (
     called,
@@ -95,7 +97,8 @@ def _check(name: str, layer: nn.Module, candidates: Sequence[str], settings: dic
     if learns_tau(layer):
         raise ValueError(f"tau must be given: {called(name, layer)} learns its own, which a super neuron does not")
     for kind in candidates:
-        require_tau(name, layer, kind, inherited(layer, "LIF"))
+        if kind in CANDIDATES:  # others are the super neuron's to refuse
+            require_tau(name, layer, CANDIDATES[kind], inherited(layer, CANDIDATES[kind]))
 
 
 def _super_neuron(
@@ -108,15 +111,14 @@ def _super_neuron(
             f"{called(name, old)} must have an input [T, B, C, ...], got a tensor of shape {list(x.shape)}"
         )
     values: dict[str, Any] = {}
-    for kind, reset in (("LIF", "v_reset"), ("LLIF", "v_reset"), ("SLIF", "slif_v_reset")):
-        own = inherited(old, kind)
-        if "v_reset" in own:
-            own[reset] = own.pop("v_reset")
-        values.update(own)
-    for foreign in ("step_mode", "store_v_seq"):
-        values.pop(foreign, None)
-    if "alpha" in values:
-        values["surrogate_alpha"] = values.pop("alpha")
+    known = inspect.signature(SuperNeuron).parameters
+    for cls in CANDIDATES.values():
+        for setting, value in inherited(old, cls).items():
+            here = name_here(setting, cls)
+            if here in known:
+                values[here] = value
+            elif setting not in ("step_mode", "store_v_seq") and value != cls._arguments.defaults[setting]:
+                raise ValueError(f"{called(name, old)} has {setting}={value!r}, which a super neuron cannot have")
     try:
         new = SuperNeuron(x.shape[2], candidates, **{**values, **settings})
     except (TypeError, ValueError) as error:

@@ -32,11 +32,12 @@ class SpikeCounter:
         for handle in self._handles:
             handle.remove()
 
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple, Tensor], None]:
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple, Tensor | tuple], None]:
         counts = self.counts[name]
 
         @reads_output_alone
-        def count(module: nn.Module, inputs: tuple, spikes: Tensor) -> None:
+        def count(module: nn.Module, inputs: tuple, out: Tensor | tuple) -> None:
+            spikes = out[0] if isinstance(out, tuple) else out  # beside the states that were asked for
             if isinstance(module, SuperNeuron):
                 counts[0] += _mixed_rate(module) * spikes.numel()
             else:

@@ -16,7 +16,7 @@ from ..data import Augmentation, Batch, Batches, Encoding, load_data
 from ..memory import keep_freed_memory
 from ..models import create_model
 from ..models.blocks import FEW_CHANNELS
-from ..nodes.neurons import reset_net
+from ..nodes.neurons import stateless
 from ..rewrite.fusion import fuse
 from ..settings import TrainSettings, replace
 from .devices import check_backend, make_fabric
@@ -135,9 +135,9 @@ class Setup:
         return tet_loss(logits.float(), labels, self.settings.optimiser.lam) * share, logits, labels
 
     def forward(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        reset_net(self.plain)
         values = self.steps_first(batch.values.to(self.fabric.device, non_blocking=True))
-        return model(values), batch.labels.to(self.fabric.device, non_blocking=True)
+        with stateless(self.plain):
+            return model(values), batch.labels.to(self.fabric.device, non_blocking=True)
 
     def sample(self) -> Tensor:
         """The first training sample as the network takes it, on the CPU and not normalised: for its shape."""

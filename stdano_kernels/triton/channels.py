@@ -1,85 +1,211 @@
-"""Passes around a channel's statistics, for BatchNorm before a neuron; tables hold a number for each channel.
+"""Passes around channels, of which tables hold a number each. For BatchNorm before a neuron::
 
-sums: sum of x, sum of x*x (in double);   affine: out = grad + slope*(x - centre) + offset
+channel_sums:   sum of x, sum of x*x (in double)
+channel_affine: out = grad + slope*(x - centre) + offset
+
+For the super neuron (eq. 10), several neurons over one input, by the functions of each (see scan.py)::
+
+encode:   from where each rests; bit k of the code of an element: neuron k fired; counts of the bits
+decode:   y = table_0 + sum over k of (fired_k ? table_(1+k) : 0)
+sums:     sum of grad; sum of grad over the elements at which neuron k fired
+backward: gs_k = a_k*grad + (fired_k ? fired gradient : silent gradient), which is BatchNorm's derivative;
+          gx = sum over k of neuron k's gx for gs_k
+
+There are no checkpoints: what backward does not do at once begins with the state computed anew from the first step.
 """
 # mypy: ignore-errors
 
+import triton
 import triton.language as tl
 
-from .common import (
-    AHEAD,
-    kernel,
-    load_steps,
-    offsets,
-    slab_neuron,
-    slab_thread,
-    store,
-    store_sum,
-    table_entry,
-    threads,
-)
+from .common import AHEAD, entry_of, kernel, place_of, slab_of, step_is_there, threads
+from .memory import load_steps, store_steps, store_sums, table_entries
+from .scan import adjoint_of_chunk
+from .tuples import filled, plus, with_added, zeros
 
 
 @kernel
-def channel_sums(
-    x_ptr,  # [outer][T][inner]
-    partial_ptr,  # float64 [2][slabs][columns]
-    N,
-    T,
-    inner,
-    rows,  # the neurons as [rows][columns], see launch.py
-    columns,
-    rows_per_slab,
-    slabs,
-    FLAT: tl.constexpr,
-    WIDE: tl.constexpr,
-    VECTOR: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    thread = threads(BLOCK, WIDE)
-    column, first_row = slab_thread(thread, columns, rows_per_slab, True)
-    total = tl.zeros([BLOCK], tl.float64)
-    squares = tl.zeros([BLOCK], tl.float64)
-    for row in range(rows_per_slab):
-        m, live = slab_neuron(column, first_row + row, columns, rows, N, True, VECTOR)
-        where = offsets(m, T, inner, FLAT)
-        for first in range(0, T, AHEAD):
-            x = load_steps(x_ptr, where, first, T, inner, live, AHEAD, VECTOR)
-            for k in tl.static_range(AHEAD):
-                value = tl.where(live & (first + k < T), x[k], 0.0).to(tl.float64)
+def channel_sums(x_ptr, N, T, inner, parts_ptr, columns, rows, slabs, HOW: tl.constexpr):
+    """parts: float64 [2][slabs][columns]."""
+    thread, column, first_row = slab_of(columns, rows, HOW)
+    total = tl.zeros(thread.shape, tl.float64)
+    squares = tl.zeros(thread.shape, tl.float64)
+    for row in range(rows):
+        place = place_of((first_row + row) * columns + column, N, T, inner, HOW)
+        for first in range(0, HOW.steps if HOW.single else T, HOW.steps):
+            x = load_steps(x_ptr, place, first, HOW.steps, HOW)
+            for k in tl.static_range(len(x)):
+                value = tl.where(step_is_there(place, first + k, HOW), x[k], 0.0).to(tl.float64)
                 total += value
                 squares = tl.fma(value, value, squares)
-    store_sum(partial_ptr, 0, thread, slabs * columns, total, VECTOR)
-    store_sum(partial_ptr, 1, thread, slabs * columns, squares, VECTOR)
+    store_sums(parts_ptr, thread, slabs * columns, (total, squares), HOW)
 
 
 @kernel
-def channel_affine(
+def channel_affine(grad_ptr, x_ptr, table_ptr, out_ptr, N, T, inner, channels, channel_stride, HOW: tl.constexpr):
+    """table: [3][channels], centre, slope and offset."""
+    m = threads(HOW)
+    place = place_of(m, N, T, inner, HOW)
+    centre, slope, offset = table_entries(table_ptr, entry_of(m, channels, channel_stride, HOW), 0, 3)
+    for first in range(0, HOW.steps if HOW.single else T, HOW.steps):
+        x = load_steps(x_ptr, place, first, HOW.steps, HOW)
+        grad = load_steps(grad_ptr, place, first, HOW.steps, HOW)
+        out = ()
+        for k in tl.static_range(len(x)):
+            out += (grad[k] + tl.fma(slope, x[k] - centre, offset),)
+        store_steps(out_ptr, place, first, out, HOW)
+
+
+@triton.jit
+def fired(code, member: tl.constexpr):
+    return (code >> member & 1) != 0
+
+
+@triton.jit
+def begin(constants, like, NEURONS: tl.constexpr):
+    """Of each neuron what depends on constants alone, and where it rests."""
+    derived = ()
+    states = ()
+    for k in tl.static_range(len(constants)):
+        derived += (NEURONS.derive[k](constants[k]),)
+        states += (filled(NEURONS.rest[k](constants[k]), like),)
+    return derived, states
+
+
+@triton.jit
+def step_of_all(x, states, derived, NEURONS: tl.constexpr):
+    """(code, states) of a time step."""
+    code = tl.zeros(x.shape, tl.int32)
+    after = ()
+    for k in tl.static_range(len(states)):
+        spike, state = NEURONS.step[k](x, states[k], derived[k], 0.0)
+        code |= (spike != 0).to(tl.int32) << k
+        after += (state,)
+    return code, after
+
+
+@kernel
+def super_neuron_encode(
+    x_ptr, codes_ptr, constants, N, T, inner, parts_ptr, columns, rows, slabs, NEURONS: tl.constexpr, HOW: tl.constexpr
+):
+    """codes: uint8, like x; constants: each neuron's numbers, and alpha; parts: counts, [neurons][slabs][columns]."""
+    thread, column, first_row = slab_of(columns, rows, HOW)
+    derived, at_rest = begin(constants, thread, NEURONS)
+    counts = zeros(len(constants), thread, tl.int32)
+    for row in range(rows):
+        place = place_of((first_row + row) * columns + column, N, T, inner, HOW)
+        states = at_rest
+        for first in range(0, HOW.steps if HOW.single else T, HOW.steps):
+            x = load_steps(x_ptr, place, first, HOW.steps, HOW)
+            for k in tl.static_range(len(x)):
+                there = first + k < T if HOW.guarded else True
+                if there:
+                    code, states = step_of_all(x[k], states, derived, NEURONS)
+                    store_steps(codes_ptr, place, first + k, (code,), HOW)
+                    counted = tl.where(place[1], code, 0)
+                    for i in tl.static_range(len(counts)):
+                        counts = with_added(counts, i, counted >> i & 1)
+    store_sums(parts_ptr, thread, slabs * columns, counts, HOW)
+
+
+@kernel
+def super_neuron_decode(
+    codes_ptr, table_ptr, y_ptr, N, T, inner, channels, channel_stride, MEMBERS: tl.constexpr, HOW: tl.constexpr
+):
+    """table: [1 + MEMBERS][channels], what is always there, and each neuron's part."""
+    m = threads(HOW)
+    place = place_of(m, N, T, inner, HOW)
+    table = table_entries(table_ptr, entry_of(m, channels, channel_stride, HOW), 0, 1 + MEMBERS)
+    for first in range(0, HOW.steps if HOW.single else T, HOW.steps):
+        codes = load_steps(codes_ptr, place, first, HOW.steps, HOW)
+        decoded = ()
+        for k in tl.static_range(len(codes)):
+            y = table[0]
+            for i in tl.static_range(MEMBERS):
+                y += tl.where(fired(codes[k], i), table[1 + i], 0.0)
+            decoded += (y,)
+        store_steps(y_ptr, place, first, decoded, HOW)
+
+
+@kernel
+def super_neuron_sums(
+    codes_ptr, grad_ptr, N, T, inner, parts_ptr, columns, rows, slabs, MEMBERS: tl.constexpr, HOW: tl.constexpr
+):
+    """parts: float64 [1 + MEMBERS][slabs][columns], of all of grad, and of it where each neuron fired."""
+    thread, column, first_row = slab_of(columns, rows, HOW)
+    totals = zeros(1 + MEMBERS, thread, tl.float64)
+    for row in range(rows):
+        place = place_of((first_row + row) * columns + column, N, T, inner, HOW)
+        of_row = zeros(1 + MEMBERS, thread, tl.float32)
+        for first in range(0, HOW.steps if HOW.single else T, HOW.steps):
+            codes = load_steps(codes_ptr, place, first, HOW.steps, HOW)
+            grads = load_steps(grad_ptr, place, first, HOW.steps, HOW)
+            for k in tl.static_range(len(codes)):
+                grad = tl.where(step_is_there(place, first + k, HOW), grads[k], 0.0)
+                of_row = with_added(of_row, 0, grad)
+                for i in tl.static_range(MEMBERS):
+                    of_row = with_added(of_row, 1 + i, tl.where(fired(codes[k], i), grad, 0.0))
+        totals = plus(totals, of_row)
+    store_sums(parts_ptr, thread, slabs * columns, totals, HOW)
+
+
+@triton.jit
+def gradients_of_spikes(member: tl.constexpr, grad, codes, table):
+    """gs of a neuron at some steps; codes: a byte a step."""
+    gs = ()
+    for k in tl.static_range(len(grad)):
+        of_spike = tl.where(fired(codes[k // 4], 8 * (k % 4) + member), table[2], table[1])
+        gs += (tl.fma(table[0], grad[k], of_spike),)
+    return gs
+
+
+@kernel
+def super_neuron_backward(
     grad_ptr,  # [outer][T][inner]
     x_ptr,
-    table_ptr,  # [3][channels]: centre, slope, offset
-    out_ptr,
+    codes_ptr,  # uint8, like x
+    table_ptr,  # [3*neurons][channels]: a, silent, fired of each
+    gx_ptr,  # like x
+    constants,
     N,
     T,
     inner,
     channels,
     channel_stride,
-    PER_CHANNEL: tl.constexpr,
-    FLAT: tl.constexpr,
-    WIDE: tl.constexpr,
-    VECTOR: tl.constexpr,
-    BLOCK: tl.constexpr,
+    NEURONS: tl.constexpr,
+    HOW: tl.constexpr,
 ):
-    m = threads(BLOCK, WIDE)
-    live = tl.max_constancy(m < N, VECTOR)
-    where = offsets(m, T, inner, FLAT)
-    centre = table_entry(table_ptr, 0, m, channels, channel_stride, PER_CHANNEL)
-    slope = table_entry(table_ptr, 1, m, channels, channel_stride, PER_CHANNEL)
-    offset = table_entry(table_ptr, 2, m, channels, channel_stride, PER_CHANNEL)
-    for first in range(0, T, AHEAD):
-        x = load_steps(x_ptr, where, first, T, inner, live, AHEAD, VECTOR)
-        grad = load_steps(grad_ptr, where, first, T, inner, live, AHEAD, VECTOR)
-        for k in tl.static_range(AHEAD):
-            t = first + k
-            out = grad[k] + tl.fma(slope, x[k] - centre, offset)
-            store(out_ptr + t.to(tl.int64) * inner, where, out, live & (t < T), VECTOR)
+    STEPS: tl.constexpr = HOW.steps
+    SINGLE: tl.constexpr = HOW.single
+    m = threads(HOW)
+    place = place_of(m, N, T, inner, HOW)
+    derived, at_rest = begin(constants, m, NEURONS)
+    grads = ()
+    for i in tl.static_range(len(constants)):
+        grads += (zeros(NEURONS.states[i], m, tl.float32),)
+    for first in range(0 if SINGLE else (T - 1) // STEPS * STEPS, -1, -STEPS):
+        states = at_rest
+        if not SINGLE:
+            for earlier in range(0, first, AHEAD):
+                x = load_steps(x_ptr, place, earlier, AHEAD, HOW)
+                for k in tl.static_range(AHEAD):
+                    _code, states = step_of_all(x[k], states, derived, NEURONS)
+        x = load_steps(x_ptr, place, first, STEPS, HOW)
+        grad = load_steps(grad_ptr, place, first, STEPS, HOW)
+        of_steps = load_steps(codes_ptr, place, first, STEPS, HOW)
+        codes = zeros((STEPS + 3) // 4, m, tl.int32)
+        for k in tl.static_range(STEPS):
+            codes = with_added(codes, k // 4, of_steps[k] << (8 * (k % 4)))
+        gx = ()
+        before = ()
+        for i in tl.static_range(len(constants)):
+            entry = entry_of(m, channels, channel_stride, HOW)  # each time anew: to keep it takes more registers
+            gs = gradients_of_spikes(i, grad, codes, table_entries(table_ptr, entry, 3 * i, 3))
+            alpha = constants[i][-1]
+            own, of_state, _sums = adjoint_of_chunk(
+                T - first, x, gs, (), states[i], grads[i], ((), ()), (), derived[i], alpha, NEURONS, i, (), SINGLE, HOW
+            )
+            before += (of_state,)
+            gx = own if i == 0 else plus(gx, own)
+        grads = before
+        store_steps(gx_ptr, place, first, gx, HOW)

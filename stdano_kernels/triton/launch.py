@@ -1,119 +1,89 @@
-"""What launchers of kernels have in common: checks, grids, how threads divide neurons where sums are taken."""
+"""From tensors to launches: grids, how threads divide neurons where sums are taken, what a kernel is compiled for."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .common import sum_partials
+from .common import CHECKPOINT_STEPS, LOADED_STEPS, How
 from .layout import Geometry
+from .memory import sum_partials
 
 # One neuron a thread in backward, which keeps CHECKPOINT_STEPS steps in registers, and several in forward, for
 # accesses of up to 128 bits.
-WARPS = 4
-THREADS = 128
-VECTOR = 4
-COMPILER = dict(num_warps=WARPS, num_stages=1, enable_fp_fusion=False)
+_THREADS = 128
+_VECTOR = 4
+_COMPILER = dict(num_warps=4, num_stages=1, enable_fp_fusion=False)
 
 # Sums over a channel: entries of a row, and of all slabs.
 _LONGEST_ROW = 65536
 _ENTRIES = 131072
-_SUM_BLOCK = 4096
-# From here on, numbers of neurons and threads are 64-bit in the kernels.
-_WIDE = 2**30
+_SUM = dict(_COMPILER, num_warps=8, BLOCK=4096)
+# From here on, numbers of neurons and threads are 64-bit in the kernels; twice as many are counted.
+_WIDE = 2**29
 
 
-def check_dtype(name: str, x: Tensor) -> None:
-    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise TypeError(f"stdano: the Triton kernels take {name} in float32, float16 or bfloat16, got {x.dtype}")
-
-
-def check_table(name: str, table: Tensor, rows: int, x: Tensor) -> None:
-    """What kernels read for each channel of x."""
-    shape = (rows, x.shape[2]) if x.dim() >= 3 else None
-    if tuple(table.shape) != shape or table.dtype != torch.float32 or not table.is_contiguous():
-        raise ValueError(
-            f"stdano: {name} must be a contiguous float32 tensor of {rows} rows with an element for each channel "
-            f"(dimension 2 of x), got {table.dtype} {list(table.shape)} with x of shape {list(x.shape)}"
-        )
-    if table.device != x.device:
-        raise ValueError(f"stdano: {name} must be on x's device, {x.device}")
-
-
-def device_of(x: Tensor) -> AbstractContextManager:
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
-
-
-def place(g: Geometry) -> dict[str, int | bool]:
-    """The kernel arguments that say where a neuron lies."""
-    return dict(T=g.T, N=g.N, inner=g.inner, FLAT=g.inner == g.N, WIDE=g.N >= _WIDE)
-
-
-def channel_place(g: Geometry) -> dict[str, int | bool]:
-    """Those that say which channel it is of."""
-    return dict(channels=g.channels, channel_stride=g.channel_stride, PER_CHANNEL=g.channels > 1)
-
-
-def vector(g: Geometry, *tensors: Tensor | None) -> int:
-    """Neurons that lie together and aligned in every tensor: 4, or 1 where not even one tensor's start is."""
-    if g.inner % VECTOR:
-        return 1
-    aligned = all(t is None or t.data_ptr() % (VECTOR * t.element_size()) == 0 for t in tensors)
-    return VECTOR if aligned else 1
-
-
-def blocks(threads: int, block: int) -> tuple[int]:
-    return (-(-threads // block),)
-
-
-class Slabs(NamedTuple):
-    """How threads divide the neurons where a channel is summed up: as [rows][columns] with all neurons of a column in
-    one channel, cut into slabs of rows. A thread walks a column of its slab."""
-
-    rows: int
-    columns: int
-    rows_per_slab: int
-    slabs: int
-
-    @property
-    def entries(self) -> int:
-        return self.slabs * self.columns
-
-
-def make_slabs(g: Geometry, sums: bool) -> Slabs:
-    if not sums:
-        return Slabs(1, g.N, 1, 1)
+def _slabs(g: Geometry) -> tuple[int, int, int]:
+    """How threads divide the neurons where a channel is summed up: as rows of so many columns, with all neurons of a
+    column in one channel, cut into slabs of so many rows; and how many slabs. A thread walks a column of its slab."""
     columns = g.channels * g.channel_stride if g.channels > 1 else min(g.N, _LONGEST_ROW)
     rows = -(-g.N // columns)
-    slabs = max(1, min(_ENTRIES // columns, rows))
-    return Slabs(rows, columns, -(-rows // slabs), slabs)
+    of_slab = -(-rows // max(1, _ENTRIES // columns))
+    return columns, of_slab, -(-rows // of_slab)
 
 
-def add_up(
-    partials: Tensor,  # float64 [sums][slabs][columns], see sum_partials
-    slabs: Slabs,
-    sums: Tensor | None,  # float64 [sums, channels]
-    tau: Tensor | None = None,
-    v_threshold: Tensor | None = None,
+def run(kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any]) -> None:
+    kernel[grid](**arguments)
+
+
+def launch(
+    kernel: Any, g: Geometry, given: Sequence[Any], sums: Sequence[Tensor] = (), backward: bool = False, **settings: Any
 ) -> None:
-    """The second stage of sums: one small launch. An entry belongs to a channel by its column, so the sum depends on
-    the shape alone, not on the device."""
-    sizes = [0 if t is None else t.numel() for t in (tau, v_threshold)]
-    channels = 0 if sums is None else sums.shape[1]
-    sum_partials[(max(channels, *sizes), partials.shape[0])](
-        partial_ptr=partials,
-        tau_ptr=tau,
-        v_threshold_ptr=v_threshold,
-        sums_ptr=sums,
-        slabs=slabs.slabs,
-        columns=slabs.columns,
-        tau_size=sizes[0],
-        v_threshold_size=sizes[1],
-        channels=channels,
-        CONSTANTS=tau is not None or v_threshold is not None,
-        BLOCK=_SUM_BLOCK,
-        **{**COMPILER, "num_warps": 8},
+    """Runs a kernel for all neurons, and what adds up the sums that it takes over the neurons of each channel.
+
+    Args:
+        given: the kernel's first arguments.
+        sums: where each sum goes, of one element or one a channel.
+        backward: a thread takes one neuron, and CHECKPOINT_STEPS steps at once.
+        settings: more of the kernel's arguments.
+    """
+    if g.N == 0:
+        for t in sums:
+            t.zero_()
+        return
+    groups = [value if isinstance(value, tuple) else (value,) for value in given]
+    tensors = [value for group in groups for value in group if isinstance(value, Tensor)]
+    columns, rows, slabs = _slabs(g) if sums else (g.N, 1, 1)
+    # Several neurons together where every tensor's start and rows are aligned.
+    aligned = all(t.data_ptr() % (_VECTOR * t.element_size()) == 0 for t in tensors if t.numel() >= g.N)
+    vector = _VECTOR if not backward and aligned and g.inner % _VECTOR == columns % _VECTOR == 0 else 1
+    # All steps of a short sequence at once, for whose length the kernel is then compiled.
+    most = CHECKPOINT_STEPS if backward else LOADED_STEPS
+    steps = g.T if 0 < g.T <= most else most
+    how = How(
+        steps=steps,
+        guarded=g.T == 0 or g.T % steps != 0,
+        single=steps == g.T,
+        flat=g.inner == g.N,
+        wide=g.N >= _WIDE,
+        per_channel=g.channels > 1,
+        sums=len(sums) > 0,
+        vector=vector,
+        block=_THREADS * vector,
     )
+    partials = tensors[0].new_empty(len(sums), slabs, columns, dtype=torch.float64) if sums else None
+    every = dict(g._asdict(), parts_ptr=partials, columns=columns, rows=rows, slabs=slabs)
+    own = {name: value for name, value in every.items() if name in kernel.arg_names}
+    arguments = dict(zip(kernel.arg_names, given, strict=False), **own, **settings, HOW=how, **_COMPILER)
+    with torch.cuda.device(tensors[0].device) if tensors[0].is_cuda else nullcontext():
+        run(kernel, (-(-slabs * columns // how.block),), arguments)
+        if sums:
+            # One small launch. An entry belongs to a channel by its column, so the sum depends on the shape alone, not
+            # on the device.
+            second: dict[str, Any] = dict(every, target_ptrs=tuple(sums), ONES=tuple(t.numel() == 1 for t in sums))
+            second = {name: value for name, value in second.items() if name in sum_partials.arg_names}
+            run(sum_partials, (g.channels, len(sums)), second | _SUM)

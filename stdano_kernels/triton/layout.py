@@ -1,11 +1,13 @@
-"""Memory layouts of tensors, the counterpart of ``csrc/tensors.h``: any dense order of dimensions is taken as is."""
+"""Checks and layouts of tensors, the counterpart of ``csrc/tensors.h``: any dense order is taken as is."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class Geometry(NamedTuple):
@@ -18,46 +20,43 @@ class Geometry(NamedTuple):
     channel_stride: int
 
 
+def check_dtype(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...] = FLOATS) -> None:
+    if x.dtype not in dtypes:
+        raise TypeError(f"stdano: the Triton kernels take {name} in {' or '.join(map(str, dtypes))}, got {x.dtype}")
+
+
+def check_table(name: str, table: Tensor, rows: int, x: Tensor) -> None:
+    """What kernels read for each channel of x."""
+    right = table.dtype == torch.float32 and table.is_contiguous() and table.device == x.device
+    if not right or x.dim() < 3 or table.shape != (rows, x.shape[2]):
+        raise ValueError(
+            f"stdano: {name} must be contiguous, float32, on x's device, and of shape [{rows}, {list(x.shape[2:3])}], "
+            f"got {table.dtype} {list(table.shape)} on {table.device}"
+        )
+
+
 def is_dense(x: Tensor) -> bool:
-    """Whether x covers every element of a block of memory exactly once, in whatever order of dimensions."""
-    if x.numel() == 0 or x.is_contiguous():
-        return True
-    expected = 1
-    for stride, size in sorted((st, n) for st, n in zip(x.stride(), x.shape, strict=True) if n > 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return True
+    """Whether x covers every element of a block of memory exactly once, in whatever order of dimensions: torch then
+    makes what is like it in the same order."""
+    return x.is_contiguous() or torch.empty_like(x, device="meta").stride() == x.stride()
 
 
 def dense(x: Tensor) -> Tensor:
     return x if is_dense(x) else torch.empty_like(x).copy_(x)
 
 
-@overload
-def with_layout_of(t: Tensor, like: Tensor, name: str) -> Tensor: ...
-@overload
-def with_layout_of(t: None, like: Tensor, name: str) -> None: ...
-def with_layout_of(t: Tensor | None, like: Tensor, name: str) -> Tensor | None:
-    """Itself where its layout is that of ``like``, dense; a copy in that layout otherwise."""
-    if t is None:
-        return None
-    if t.dim() != like.dim() or t.numel() != like.numel() or t.dtype != like.dtype or t.device != like.device:
-        raise ValueError(f"stdano: {name} must have the shape, dtype and device that x requires")
-    return in_layout_of(t, like, name)
-
-
 def same_layout(a: Tensor, b: Tensor) -> bool:
     return all(s == t or n == 1 for s, t, n in zip(a.stride(), b.stride(), b.shape, strict=True))
 
 
-def in_layout_of(t: Tensor, like: Tensor, name: str) -> Tensor:
-    """with_layout_of for a tensor that may be of another dtype."""
-    if t.dim() != like.dim() or t.numel() != like.numel() or t.device != like.device:
-        raise ValueError(f"stdano: {name} must have the shape and device that x requires")
+def with_layout_of(t: Tensor, like: Tensor, name: str, dtype: torch.dtype | None = None) -> Tensor:
+    """Itself where its layout is that of ``like``, dense; a copy in that layout otherwise."""
+    dtype = dtype or like.dtype
+    if t.dim() != like.dim() or t.numel() != like.numel() or t.dtype != dtype or t.device != like.device:
+        raise ValueError(f"stdano: {name} must have the shape, dtype and device that x requires")
     if t.numel() == 0 or same_layout(t, like):
         return t
-    return torch.empty_like(like, dtype=t.dtype).copy_(t)
+    return torch.empty_like(like, dtype=dtype).copy_(t)
 
 
 def empty_state(x: Tensor) -> Tensor:

@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from gpu_common import assert_equals_cpu, device_run, every_backend, operators
+from gpu_common import (
+    assert_equals_cpu,
+    backward_arguments,
+    device_run,
+    every_backend,
+    operator_arguments,
+    operators,
+    two_neurons,
+)
 from kernels_common import (
     DENSE_LAYOUTS,
     DTYPES,
@@ -14,6 +22,7 @@ from kernels_common import (
     assert_same_bits,
     by_dtype,
     constant_tensors,
+    every_leaky_neuron,
     every_neuron,
     make_affine,
     make_cotangents,
@@ -45,7 +54,7 @@ def dtypes_of(backend):
 
 @every_backend
 @every_neuron
-@pytest.mark.parametrize("index", (0, 11, 22, 29))
+@pytest.mark.parametrize("index", (0, 2, 5, 7))
 def test_every_option(backend, neuron, index):
     """Surrogates, dtypes, lengths, state and learnable constants take turns."""
     x = make_x(((11, 3, 20, 8)[index % 4], 2, 3, 4), FLOAT[index % 3], seed=index)
@@ -57,7 +66,7 @@ def test_every_option(backend, neuron, index):
 
 
 @every_backend
-@every_neuron
+@two_neurons
 @pytest.mark.parametrize("steps", (0, 1, 4, 8, 9, 17))
 def test_lengths(backend, neuron, steps):
     x = make_x((steps, 2, 3, 4))
@@ -65,7 +74,7 @@ def test_lengths(backend, neuron, steps):
 
 
 @every_backend
-@every_neuron
+@two_neurons
 def test_flat_input(backend, neuron):
     x = make_x((9, 4, 6))
     assert_equals_cpu(neuron, x, backend=backend, affine=make_affine(x))
@@ -103,13 +112,13 @@ def test_with_learnable_constants(backend, dtype, kind):
 
 
 @every_backend
-@every_neuron
+@two_neurons
 def test_soft_spikes(backend, neuron):
     x = make_x((9, 2, 3, 4))
     assert_equals_cpu(neuron, x, backend=backend, affine=make_affine(x), spike="soft")
 
 
-@every_neuron
+@every_leaky_neuron
 def test_float64_equals_the_reference(neuron):
     x = make_x((11, 2, 3, 4), torch.float64)
     options = dict(affine=make_affine(x), surrogate="atan", **constant_tensors("tau", x))
@@ -126,18 +135,16 @@ def test_sums_over_more_neurons_than_threads(backend):
 
 
 @every_backend
-@every_neuron
+@two_neurons
 def test_launches_and_bytes(launches, backend, neuron):
     """What a plain call moves, three numbers of its channel for each neuron, and one small launch for the sums."""
-    ops = operators(backend)
-    forward, backward = getattr(ops, f"{neuron}_forward"), getattr(ops, f"{neuron}_backward")
-    x = make_x((4, 3, 5, 6)).cuda()
-    settings = (None, None, make_affine(x.cpu()).cuda(), 2.0, 1.0, 0.0, 0.1, 1.05, False, False, 0, 1.0, *[False] * 3)
-    checkpoints = forward(x, None, None, *settings, True, False, False)[-1]
-    call = (x, None, None, None, x, None, None, checkpoints, *settings)
+    forward, backward = operators(backend).scan_forward, operators(backend).scan_backward
+    x = make_x((4, 3, 5, 6))
+    arguments = operator_arguments(neuron, x, affine=make_affine(x), save=True)
+    call = backward_arguments(arguments, forward(*arguments))
     backward(*call)  # compiles what is compiled late
     with launches() as first:
-        forward(x, None, None, *settings, True, False, False)
+        forward(*arguments)
     with launches() as second:
         backward(*call)
     assert len(first) == 1 and len(second) == 2
@@ -150,25 +157,13 @@ def test_launches_and_bytes(launches, backend, neuron):
 
 
 @every_backend
-def test_opcheck(backend):
-    forward, backward = operators(backend).llif_forward.default, operators(backend).llif_backward.default
-    x = make_x((3, 2, 4)).cuda()
-    settings = (None, None, make_affine(x.cpu()).cuda(), 1.7, 0.9, 0.0, 0.1, 1.05, False, False, 0, 1.5, *[False] * 3)
-    torch.library.opcheck(forward, (x, None, None, *settings, True, False, False))
-    checkpoints = forward(x, None, None, *settings, True, False, False)[-1]
-    torch.library.opcheck(backward, (x, None, None, None, x, None, None, checkpoints, *settings))
-
-
-@every_backend
 def test_wrong_tables_are_refused(backend):
     """Who calls an operator directly gets an error, not a wild read."""
     ops = operators(backend)
-    x = make_x((3, 2, 4)).cuda()
-    affine = make_affine(x.cpu()).cuda()
-    settings = (2.0, 1.0, 0.0, 0.1, 1.05, False, False, 0, 1.0, False, False, False, False, False, False)
+    x, state, constants, affine, *settings = operator_arguments("lif", make_x((3, 2, 4)), affine=torch.ones(3, 4))
     for wrong in (affine[:2], affine[:, :3].contiguous(), affine.double(), affine.cpu(), affine.t().contiguous().t()):
         with pytest.raises((RuntimeError, ValueError, TypeError), match="affine"):
-            ops.lif_forward(x, None, None, None, None, wrong, *settings)
+            ops.scan_forward(x, state, constants, wrong, *settings)
         with pytest.raises((RuntimeError, ValueError, TypeError), match="table"):
             ops.channel_affine(x, x, wrong)
     with pytest.raises((RuntimeError, ValueError, TypeError), match="grad"):

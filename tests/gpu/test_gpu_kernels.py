@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from gpu_common import assert_equals_cpu, device_run, every_backend
+from gpu_common import assert_equals_cpu, device_run, every_backend, two_neurons
 from kernels_common import (
+    DECLARED,
     DENSE_LAYOUTS,
     DTYPES,
     FUNCTIONS,
@@ -13,6 +14,7 @@ from kernels_common import (
     assert_same_bits,
     by_dtype,
     constant_tensors,
+    every_leaky_neuron,
     every_neuron,
     every_surrogate,
     make_cotangents,
@@ -37,10 +39,7 @@ def dtypes_of(backend):
 @every_neuron
 @pytest.mark.parametrize("index", range(len(OPTIONS)))
 def test_every_option(backend, neuron, index):
-    """Surrogates, dtypes, state and length take turns; each has a test of its own below. Triton compiles each case
-    anew, so there it is the half in which any three of the five settings still meet in all ways."""
-    if backend == "triton" and sum(map(bool, OPTIONS[index].values())) + (OPTIONS[index]["decay"] == "exp") & 1:
-        pytest.skip("in the other half")
+    """Surrogates, dtypes, state and length take turns; each has a test of its own below."""
     options = options_of(neuron, OPTIONS[index])
     surrogate = SURROGATES[index % len(SURROGATES)]
     x = make_x(((1, 3, 11, 20)[index // 3 % 4], 2, 3, 4), FLOAT[index % 3], seed=index)
@@ -49,7 +48,7 @@ def test_every_option(backend, neuron, index):
 
 
 @every_backend
-@every_neuron
+@two_neurons
 @every_surrogate
 @pytest.mark.parametrize("spike", ("hard", "soft"))
 def test_surrogates(backend, neuron, surrogate, spike):
@@ -68,7 +67,7 @@ def test_lengths(backend, neuron, steps, with_state):
 
 
 @every_backend
-@every_neuron
+@two_neurons
 @by_dtype(DTYPES)
 @pytest.mark.parametrize("size", (1, 4, 6, 8, 33, 96, 1000))
 def test_sizes_around_the_vector_width(backend, neuron, dtype, size):
@@ -79,13 +78,13 @@ def test_sizes_around_the_vector_width(backend, neuron, dtype, size):
 
 
 @every_backend
-@every_neuron
+@two_neurons
 def test_many_blocks(backend, neuron):
     assert_equals_cpu(neuron, make_x((3, 5, 7, 149)), backend=backend)
 
 
 @every_backend
-@every_neuron
+@two_neurons
 @by_dtype(FLOAT)
 @pytest.mark.parametrize("which", ("x", "grad", "both"))
 def test_a_storage_offset_breaks_the_alignment(backend, neuron, dtype, which):
@@ -111,7 +110,7 @@ LAYOUTS = {
 
 
 @every_backend
-@every_neuron
+@two_neurons
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", ((9, 4, 3, 5), (9, 2, 4, 8)), ids=short)
 def test_layouts(backend, neuron, layout, shape):
@@ -137,7 +136,7 @@ SHAPES = {
 
 
 @every_backend
-@every_neuron
+@two_neurons
 @pytest.mark.parametrize("kind", ("both []", "tau [C]", "v_threshold [C]", "tau, v_threshold [C]"))
 @pytest.mark.parametrize("shape", SHAPES)
 def test_constants(backend, neuron, shape, kind):
@@ -145,8 +144,34 @@ def test_constants(backend, neuron, shape, kind):
     assert_equals_cpu(neuron, x, backend=backend, **constant_tensors(kind, x))
 
 
+def constants_of_all_kinds(neuron, x, first):
+    """Each of a neuron's constants as a tensor: of one element, one a channel, one a neuron, in turn."""
+    generator = torch.Generator().manual_seed(4)
+    shapes = ((), (x.shape[2],), tuple(x.shape[1:]))
+    defaults = {name: c.default for name, c in DECLARED[neuron].constants.items() if name != "v_reset"}
+    return {
+        name: value * (0.8 + 0.4 * torch.rand(shapes[(k + first) % 3], generator=generator))
+        for k, (name, value) in enumerate(options_of(neuron, defaults).items())
+    }
+
+
 @every_backend
 @every_neuron
+@pytest.mark.parametrize("first, steps", ((0, 4), (1, 11), (2, 8)))
+def test_every_constant_may_be_a_tensor_of_any_kind(backend, neuron, first, steps):
+    x = make_x((steps, 2, 3, 5))
+    state = make_state(neuron, x) if first else None
+    assert_equals_cpu(neuron, x, backend=backend, state=state, **constants_of_all_kinds(neuron, x, first))
+
+
+@every_backend
+def test_a_reset_may_be_learned(backend):
+    x = make_x((9, 2, 3, 5))
+    assert_equals_cpu("llif", x, backend=backend, v_reset=torch.tensor([-0.1, 0.0, 0.2]))
+
+
+@every_backend
+@every_leaky_neuron
 @by_dtype(DTYPES)
 @pytest.mark.parametrize("v_reset", (None, 0.1))
 def test_constants_with_state_and_settings(backend, neuron, dtype, v_reset):
@@ -181,26 +206,13 @@ def test_sums_over_more_neurons_than_threads(backend, shape, layout):
 
 
 @every_neuron
-@pytest.mark.parametrize("options", OPTIONS[::5], ids=short)
+@pytest.mark.parametrize("options", ({"v_reset": None}, {"v_reset": 0.0}), ids=short)
 def test_float64_equals_the_reference(neuron, options):
     x = make_x((11, 2, 3, 4), torch.float64)
     options = dict(
         options_of(neuron, options), surrogate="atan", state=make_state(neuron, x), **constant_tensors("tau", x)
     )
     assert_close_to_oracle(device_run(neuron, x, backend="cuda", **options), oracle(neuron, x, **options))
-
-
-@every_neuron
-@every_surrogate
-def test_gradcheck(neuron, surrogate):
-    """Soft spikes make the whole function differentiable: the adjoint is its derivative."""
-    x = make_x((5, 1, 2, 1), torch.float64)
-    inputs = [t.cuda().requires_grad_() for t in (x, *constant_tensors("tau, v_threshold [C]", x).values())]
-
-    def function(x, tau, v_threshold):
-        return FUNCTIONS[neuron](x, tau=tau, v_threshold=v_threshold, surrogate=surrogate, spike="soft", backend="cuda")
-
-    assert torch.autograd.gradcheck(function, inputs)
 
 
 @every_backend

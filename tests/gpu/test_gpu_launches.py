@@ -1,11 +1,18 @@
 """One launch forward, one backward, and the bytes that the two have to move: nothing else."""
 
-import importlib
-
 import pytest
 import torch
-from gpu_common import every_backend, to_device
-from kernels_common import FUNCTIONS, HALF, by_dtype, every_neuron, make_cotangents, make_state, make_x
+from gpu_common import every_backend, to_device, two_neurons
+from kernels_common import (
+    FUNCTIONS,
+    HALF,
+    STATES,
+    by_dtype,
+    every_neuron,
+    make_cotangents,
+    make_state,
+    make_x,
+)
 
 K = 8  # steps between two checkpoints on a device
 
@@ -34,7 +41,7 @@ def assert_moved(launch, loaded, stored):
 
 
 @every_backend
-@every_neuron
+@two_neurons
 @by_dtype((torch.float32, *HALF))
 @pytest.mark.parametrize("steps", (1, 4, K))
 @pytest.mark.parametrize("size", (64, 37))
@@ -52,14 +59,14 @@ def test_short_sequences_move_x_and_spikes_alone(launches, backend, neuron, dtyp
 def test_long_sequences_move_a_state_every_eight_steps_more(launches, backend, neuron, steps):
     x = make_x((steps, 3, 32))
     (forward,), (backward,) = train_step(launches, neuron, x, backend)
-    checkpoints = (steps - 1) // K * (1 if neuron == "lif" else 2) * bytes_of(x[0])
+    checkpoints = (steps - 1) // K * len(STATES[neuron]) * bytes_of(x[0])
     assert checkpoints <= 2 * bytes_of(x) / K
     assert_moved(forward, bytes_of(x), bytes_of(x) + checkpoints)
     assert_moved(backward, 2 * bytes_of(x) + checkpoints, bytes_of(x))
 
 
 @every_backend
-@every_neuron
+@two_neurons
 @pytest.mark.parametrize("layout", ("batch first", "channels last", "time innermost"))
 def test_layouts_are_not_copied(launches, backend, neuron, layout):
     orders = {"batch first": (1, 0, 2, 3), "channels last": (0, 1, 3, 2), "time innermost": (1, 2, 3, 0)}
@@ -115,7 +122,7 @@ def test_inference_stores_spikes_alone(launches, backend, neuron):
 
 
 @every_backend
-@every_neuron
+@two_neurons
 @pytest.mark.parametrize("constants", ("tau", "both"))
 def test_learnable_constants_take_one_small_launch_more(launches, backend, neuron, constants):
     """The whole sequence is one launch each way all the same; the second one adds up what its threads found."""
@@ -126,23 +133,34 @@ def test_learnable_constants_take_one_small_launch_more(launches, backend, neuro
     assert len(forward) == 1 and len(backward) == 2
 
 
-@every_neuron
+@every_backend
+@two_neurons
+def test_a_constant_for_each_neuron_takes_no_launch_more(launches, backend, neuron):
+    """Nothing is added up: each neuron's gradient is written as it is."""
+    x = make_x((4, 2, 6, 8))
+    tau = torch.full((2, 6, 8), 2.0).requires_grad_()
+    forward, backward = train_step(launches, neuron, x, backend, tau=tau)
+    assert len(forward) == len(backward) == 1
+    assert_moved(forward[0], bytes_of(x, tau), bytes_of(x))
+    assert_moved(backward[0], 2 * bytes_of(x) + bytes_of(tau), bytes_of(x, tau))
+
+
+@two_neurons
 def test_triton_compiles_once_for_all_lengths_and_sizes(neuron):
-    """A new T or number of neurons finds the compiled kernel."""
-    module = importlib.import_module(f"stdano_kernels.triton.{neuron}")
-    kernels = [getattr(module, f"{neuron}_forward"), getattr(module, f"{neuron}_backward")]
+    """A new number of neurons finds the compiled kernel, and so does a new T above 8; up to there each has its own."""
+    from stdano_kernels.triton.ops import scan_backward, scan_forward
 
     def count():
-        return [sum(len(cache[0]) for cache in k.device_caches.values()) for k in kernels]
+        return [sum(len(cache[0]) for cache in k.device_caches.values()) for k in (scan_forward, scan_backward)]
 
     def step(*shape):
         x = make_x(shape).cuda().requires_grad_()
         FUNCTIONS[neuron](x, backend="triton").sum().backward()
 
-    step(4, 3, 16)
-    step(3, 3, 5)  # not aligned: the other variant
-    before = count()
-    for shape in ((1, 3, 16), (7, 1, 64), (8, 2, 1600), (33, 3, 48), (1, 1, 1), (5, 3, 7), (16, 17, 31)):
+    # aligned and not; sequences with checkpoints, of whole parts and with a rest
+    for shape in ((4, 3, 16), (4, 3, 5), (16, 3, 16), (16, 3, 5), (17, 3, 16), (17, 3, 5), (12, 3, 16)):
         step(*shape)
-    grown = [now - then for now, then in zip(count(), before, strict=True)]
-    assert max(grown) <= 2, "sequences with checkpoints may be a variant of their own, aligned and not"
+    before = count()
+    for shape in ((4, 1, 64), (24, 2, 1600), (33, 3, 48), (9, 1, 1), (13, 3, 7), (16, 17, 31), (4, 5, 3), (20, 3, 16)):
+        step(*shape)
+    assert count() == before

@@ -6,14 +6,27 @@ import warnings
 
 import pytest
 import torch
-from gpu_common import every_backend
-from kernels_common import FUNCTIONS, HALF, by_dtype, compute_dtype, every_neuron, make_cotangents, make_state, make_x
+from gpu_common import backward_arguments, every_backend, operator_arguments, operators, two_neurons
+from kernels_common import (
+    FUNCTIONS,
+    HALF,
+    STATES,
+    by_dtype,
+    every_leaky_neuron,
+    every_neuron,
+    every_neuron_of_the_paper,
+    make_affine,
+    make_cotangents,
+    make_state,
+    make_x,
+)
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import stdano_kernels
-from stdano.nodes.neurons import NEURONS as NODES
-from stdano_kernels.fakes import CHANNEL_OPERATORS, DEVICE_CHECKPOINT_STEPS
+from stdano.nodes.neurons import CANDIDATES as NODES
+from stdano_kernels import functional
+from stdano_kernels.fakes import CHANNEL_OPERATORS
 from stdano_kernels.registration import NAMESPACES
 
 backends = sys.modules["stdano_kernels.backends"]  # whose name in the package is the function's
@@ -50,10 +63,10 @@ def without(monkeypatch):
             monkeypatch.setattr(backends, "CUDA_EXTENSION_ERROR", "the CUDA kernels were left out")
         if "triton" in names:
             monkeypatch.setattr(backends, "_load_triton", lambda: "Triton was left out")
-        backends._warn_once.cache_clear()
+        backends.warn_once.cache_clear()
 
     yield remove
-    backends._warn_once.cache_clear()
+    backends.warn_once.cache_clear()
 
 
 def test_backends_are_there_and_described():
@@ -65,17 +78,17 @@ def test_backends_are_there_and_described():
 
 @every_neuron
 def test_auto_takes_cuda_then_triton_then_the_reference(neuron, without):
-    x = make_x((4, 3)).cuda()
-    expected = FUNCTIONS[neuron](x.cpu())
-    assert operators_of(lambda: FUNCTIONS[neuron](x)) == [f"stdano.{neuron}_forward"]
+    x, call = make_x((4, 3)).cuda(), functional.FUNCTIONS[neuron]
+    expected = call(x.cpu())
+    assert operators_of(lambda: call(x)) == ["stdano.scan_forward"]
     without("cuda")
-    assert operators_of(lambda: FUNCTIONS[neuron](x)) == [f"stdano_triton.{neuron}_forward"]
-    assert torch.equal(FUNCTIONS[neuron](x).cpu(), expected)
+    assert operators_of(lambda: call(x)) == ["stdano_triton.scan_forward"]
+    assert torch.equal(call(x).cpu(), expected)
     without("triton")
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         for _ in range(3):
-            assert torch.equal(FUNCTIONS[neuron](x).cpu(), expected)
+            assert torch.equal(call(x).cpu(), expected)
     (warning,) = [w for w in seen if "stdano" in str(w.message)]
     assert "the CUDA kernels were left out; Triton was left out" in str(warning.message)
     assert warning.filename == __file__, "the warning points at the caller"
@@ -112,7 +125,7 @@ def answers(monkeypatch):
         forget()
 
     def forget():
-        for asked in (backends._device_error, backends._code_error, backends._warn_once):
+        for asked in (backends._device_error, backends._code_error, backends.warn_once):
             asked.cache_clear()
 
     yield change
@@ -124,7 +137,7 @@ def test_a_device_that_the_build_has_no_code_for_gets_triton(answers):
     assert torch.ops.stdano.cuda_code_error(torch.cuda.current_device()) == ""
     answers(torch.ops.stdano, "cuda_code_error", lambda index: "no kernel image is available")
     x = make_x((4, 3)).cuda()
-    assert operators_of(lambda: stdano_kernels.lif(x)) == ["stdano_triton.lif_forward"]
+    assert operators_of(lambda: stdano_kernels.lif(x)) == ["stdano_triton.scan_forward"]
     with pytest.raises(RuntimeError, match=r'backend="cuda" is not available here: .*\(no kernel image is available\)'):
         stdano_kernels.lif(x, backend="cuda")
     status = stdano_kernels.backends()
@@ -158,45 +171,35 @@ def test_a_device_that_is_too_old_is_named(answers):
 
 # --- tracing, autocast, modules ---
 
-# tau, v_threshold, v_reset, rate, tau_min, linear, decay_input, surrogate, alpha, soft spike, detach x 2
-SETTINGS = (1.7, 0.9, None, 0.1, 1.05, False, True, 2, 1.5, False, False, False)
 CASES = {
     "plain": dict(shape=(3, 2, 4)),
     "checkpoints and everything": dict(shape=(17, 2, 3), outputs=True, state=True, constants=(3,)),
     "float16": dict(shape=(9, 2, 4), dtype=torch.float16, constants=()),
+    "constants of neurons": dict(shape=(4, 2, 3), constants=(2, 3)),
+    "affine": dict(shape=(3, 2, 4), affine=True),
     "no neurons": dict(shape=(3, 0, 4), outputs=True),
 }
 
 
-def operator_arguments(neuron, shape, dtype=torch.float32, constants=None, outputs=False, state=False):
-    x = make_x(shape, dtype)
-    states = (*make_state(neuron, x), None)[:2] if state else (None, None)
-    real = compute_dtype(dtype)
-    tensors = (None, None) if constants is None else tuple(torch.full(constants, c, dtype=real) for c in (1.7, 0.9))
-    tensors = tuple(t if t is None else t.cuda() for t in (x, *states, *tensors))
-    return (*tensors, None, *SETTINGS, shape[0] > DEVICE_CHECKPOINT_STEPS[real], outputs, outputs)
-
-
 @every_backend
-@every_neuron
+@two_neurons
 @pytest.mark.parametrize("case", CASES)
 def test_opcheck(backend, neuron, case):
-    namespace = getattr(torch.ops, NAMESPACES[backend])
-    stdano_kernels.lif(make_x((1, 1)).cuda(), backend=backend)  # loads it
-    arguments = operator_arguments(neuron, **CASES[case])
-    torch.library.opcheck(getattr(namespace, f"{neuron}_forward").default, arguments)
-    x, v, adapt, tau, threshold, affine, *settings = arguments[:-3]
-    _, v_out, adapt_out, v_seq, checkpoints = getattr(namespace, f"{neuron}_forward")(*arguments)
-    grads = [torch.ones_like(x), *(torch.ones_like(t) if t.numel() else None for t in (v_out, adapt_out, v_seq))]
-    operator = getattr(namespace, f"{neuron}_backward").default
-    torch.library.opcheck(operator, (*grads, x, v, adapt, checkpoints, tau, threshold, affine, *settings))
+    given = dict(CASES[case])
+    x = make_x(given.pop("shape"), given.pop("dtype", torch.float32))
+    constants = torch.ones(given.pop("constants")) if "constants" in given else None
+    state = make_state(neuron, x) if given.pop("state", False) else ()
+    affine = make_affine(x) if given.pop("affine", False) else None
+    arguments = operator_arguments(neuron, x, state=state, constants=constants, affine=affine, save=True, **given)
+    ops = operators(backend)
+    torch.library.opcheck(ops.scan_forward.default, arguments)
+    torch.library.opcheck(ops.scan_backward.default, backward_arguments(arguments, ops.scan_forward(*arguments)))
 
 
 def test_schemas_agree():
     """Triton's operators take and return what the compiled ones do."""
     stdano_kernels.lif(make_x((1, 1)).cuda(), backend="triton")
-    names = [f"{neuron}_{way}" for neuron in FUNCTIONS for way in ("forward", "backward")]
-    for name in (*names, *CHANNEL_OPERATORS):
+    for name in ("scan_forward", "scan_backward", *CHANNEL_OPERATORS):
         ours, theirs = (
             str(getattr(getattr(torch.ops, space), name).default._schema).split("::")[1]
             for space in ("stdano_triton", "stdano")
@@ -205,7 +208,7 @@ def test_schemas_agree():
 
 
 @every_backend
-@every_neuron
+@every_leaky_neuron
 @pytest.mark.parametrize("steps", (4, 18))
 def test_compiled_equals_eager(backend, neuron, steps):
     """One opaque operator in a full graph, forward and backward, with the state handed over."""
@@ -235,7 +238,7 @@ def test_compiled_auto(neuron, without):
 
 
 @every_backend
-@every_neuron
+@every_leaky_neuron
 @by_dtype(HALF)
 def test_autocast_keeps_the_kernel_and_half_precision(backend, neuron, dtype):
     """A layer under autocast gives half precision; one fused kernel takes it and answers in it."""
@@ -245,13 +248,13 @@ def test_autocast_keeps_the_kernel_and_half_precision(backend, neuron, dtype):
         y = layer(x)
         spikes, state = FUNCTIONS[neuron](y, tau=tau, return_state=True, backend=backend)
     assert y.dtype == spikes.dtype == dtype and state.v.dtype == torch.float32
-    assert record.calls == [(f"{NAMESPACES[backend]}.{neuron}_forward", dtype)]
+    assert record.calls == [(f"{NAMESPACES[backend]}.scan_forward", dtype)]
     spikes.float().sum().backward()
     assert tau.grad.dtype == torch.float32 and layer.weight.grad.isfinite().all()
 
 
 @every_backend
-@every_neuron
+@every_neuron_of_the_paper
 def test_modules_train_as_on_the_cpu(backend, neuron):
     """Two steps of the same network, the neurons on the device and on the CPU."""
     torch.manual_seed(0)
@@ -281,7 +284,7 @@ def test_modules_train_as_on_the_cpu(backend, neuron):
 
 
 @every_backend
-@every_neuron
+@two_neurons
 @by_dtype((torch.float32, *HALF))
 @pytest.mark.parametrize("steps, chunks", ((1, 0), (8, 0), (9, 1), (16, 1), (17, 2), (33, 4)))
 def test_kept_for_backward(backend, neuron, dtype, steps, chunks):
@@ -296,7 +299,7 @@ def test_kept_for_backward(backend, neuron, dtype, steps, chunks):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         FUNCTIONS[neuron](x, backend=backend)
     assert saved[0].data_ptr() == x.data_ptr()
-    expected = [(chunks, 1 if neuron == "lif" else 2, 30)] if chunks else []
+    expected = [(chunks, len(STATES[neuron]), 30)] if chunks else []
     assert [tuple(t.shape) for t in saved[1:]] == expected
     assert all(t.dtype == torch.float32 for t in saved[1:])
 
@@ -304,12 +307,18 @@ def test_kept_for_backward(backend, neuron, dtype, steps, chunks):
 @every_backend
 def test_wrong_tensors_are_refused_by_the_operators_themselves(backend):
     """Who calls an operator directly gets an error, not a wild read."""
-    stdano_kernels.lif(make_x((1, 1)).cuda(), backend=backend)
-    operator = getattr(torch.ops, NAMESPACES[backend]).llif_forward
-    x = make_x((3, 2, 4)).cuda()
-    rest = (None, *SETTINGS, False, True, True)
-    for v in (torch.zeros(2, 4), torch.zeros(2, 3, device="cuda"), torch.zeros(2, 4, device="cuda").double()):
-        with pytest.raises((RuntimeError, ValueError, TypeError), match="state.v"):
-            operator(x, v, None, None, None, *rest)
-    with pytest.raises((RuntimeError, ValueError, TypeError), match="tau"):
-        operator(x, None, None, torch.ones(3, device="cuda"), None, *rest)
+    forward, x = operators(backend).scan_forward, make_x((3, 2, 4)).cuda()
+    x, _, _, affine, which, values, *rest = operator_arguments("llif", x.cpu(), outputs=True)
+    errors = (RuntimeError, ValueError, TypeError)
+    right = torch.zeros(2, 4, device="cuda")
+    for wrong in (right.cpu(), right[:, :3], right.double()):
+        with pytest.raises(errors, match="state"):
+            forward(x, [right, wrong], [], affine, which, values, *rest)
+    with pytest.raises(errors, match="states"):
+        forward(x, [right], [], affine, which, values, *rest)
+    one_a_channel = torch.ones(4, device="cuda")
+    for wrong in (one_a_channel[:3], one_a_channel.double(), one_a_channel.cpu(), torch.ones(8, device="cuda")[::2]):
+        with pytest.raises(errors, match="constants"):
+            forward(x, [], [wrong], affine, [0], values, *rest)
+    with pytest.raises(errors, match="constants"):
+        forward(x, [], [], affine, which, values[1:], *rest)

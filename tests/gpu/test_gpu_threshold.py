@@ -3,7 +3,7 @@
 import pytest
 import torch
 from gpu_common import assert_equals_cpu, every_backend
-from kernels_common import every_neuron, make_x, short
+from kernels_common import every_neuron_of_the_paper, make_x, short
 from test_gpu_super import assert_equals_cpu as assert_super_equals_cpu
 
 THRESHOLD = 1.0
@@ -24,7 +24,7 @@ def at_the_threshold(shape, dtype, v_reset, kind=""):
 
 
 @every_backend
-@every_neuron
+@every_neuron_of_the_paper
 @pytest.mark.parametrize("shape", (ALIGNED, ODD), ids=short)
 @pytest.mark.parametrize(
     "dtype, v_reset",
@@ -51,7 +51,7 @@ KINDS = {
 
 
 @every_backend
-@every_neuron
+@every_neuron_of_the_paper
 @pytest.mark.parametrize("v_reset", (None, 0.25))
 @pytest.mark.parametrize("kind", KINDS)
 def test_so_do_those_with_numbers_for_each_channel(backend, neuron, v_reset, kind):

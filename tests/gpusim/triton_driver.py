@@ -41,6 +41,15 @@ class _Utils:
         pass
 
 
+def _passed(types, arguments):
+    """What the kernel is given, with its type: no constants, and the elements of a tuple in its place."""
+    for t, a in zip(types, arguments, strict=True):
+        if isinstance(t, tuple):
+            yield from _passed(t, a)
+        elif t != "constexpr":
+            yield t, a
+
+
 class _Launcher:
     def __init__(self, memory, src, metadata):
         self.memory = memory
@@ -53,12 +62,12 @@ class _Launcher:
             return
         module, name = _functions[function]
         values = []
-        for t, a in zip(self.types, args, strict=True):
+        for t, a in _passed(self.types, args):
             if isinstance(a, torch.Tensor):
                 if not a.is_cuda:
                     raise ValueError("a tensor on the CPU was given to a Triton kernel")
                 values.append(a.data_ptr())
-            elif t != "constexpr":
+            else:
                 values.append(float(a) if str(t).startswith("fp") else a)
         kernel = module.kernel(name)
         # Triton appends scratch pointers to the parameters

@@ -51,7 +51,7 @@ class Registers:
             return ~self.pred(name[1:])
         v = self.regs.get(name)
         if v is None:
-            if name.isdigit():
+            if name.lstrip("-").isdigit():  # LLVM writes true as -1
                 return np.array([int(name) != 0])
             return np.zeros(1, bool)
         return v
