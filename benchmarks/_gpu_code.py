@@ -1,6 +1,7 @@
-"""The compiled CUDA kernels and what stands in their machine code, and that of Triton's; nothing is run.
+"""The compiled CUDA kernels and what stands in their machine code; nothing is run.
 
-Needs cuobjdump and ptxas, which Triton brings along.
+A kernel is looked at as a plain call runs it: constants are numbers, no state is given or wanted, no BatchNorm stands
+in front, time is the outermost dimension in memory, the surrogate is the triangle.
 """
 
 from __future__ import annotations
@@ -10,18 +11,33 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import torch
-import triton
+from _sass import Arguments, Instruction, Usage, Ways, read
 
 import stdano_kernels
+from stdano_kernels.define.cuda import DeviceSource, sizes
+from stdano_kernels.define.shipped import device_plans
+from stdano_kernels.neurons import NEURONS
 
-ARCHITECTURES = (80, 86, 89, 90, 120)
-ITEMSIZE = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
-STEPS = 8  # that a backward kernel's loop takes at a time
-_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+# half: float16 and bfloat16, which share their kernels.
+ITEMSIZE = {"float32": 4, "half": 2, "float16": 2, "bfloat16": 2, "float64": 8, "uint8": 1}
+# Numbers of x's dtype, and of bytes for codes, that a kernel moves for an element.
+MOVED = {
+    "forward": (2, 0),
+    "backward": (3, 0),
+    "encode": (1, 1),
+    "decode": (1, 1),
+    "count": (0, 1),
+    "super sums": (1, 1),
+    "super backward": (3, 1),
+    "channel sums": (1, 0),
+    "channel affine": (3, 0),
+}
+SUPER_NEURON = "LIF+LLIF+SLIF"
+ROOT = Path(__file__).parent.parent
 
 
 @dataclass
@@ -29,158 +45,148 @@ class Code:
     """One compiled kernel."""
 
     backend: str
+    kind: str  # a key of MOVED; "sums" is the second stage of all sums
     neuron: str
-    kind: str  # forward or backward, with sums, and affine; encode and the like; sums, soft spikes, float64
+    setting: str  # its reset and options; "general": for every call, not for plain ones alone
     dtype: str
+    length: str  # of the sequences that it serves
     architecture: int
-    threads: int
-    registers: int
-    local: int  # bytes of stack and local memory a thread; 0: nothing is spilled
-    shared: int
-    opcodes: list[tuple[int, str, int | None]] = field(repr=False)  # address, opcode, target of a branch
-    main: bool = False  # what a plain call runs
-    aligned: bool = False
-    steps: int = STEPS  # that one pass through a backward kernel's loop takes
-    length: str = ""  # of the sequences that it serves, where not all
-
-    @property
-    def forward(self) -> bool:
-        return self.kind == "forward"
-
-    @property
-    def note(self) -> str:
-        learnable = ", learnable constants" if self.kind == "backward with sums" else ""
-        return learnable + (f", {self.length}" if self.length else "")
+    threads: int  # of a block
+    usage: Usage
+    code: list[Instruction] = field(repr=False)
+    first: int = 0
+    arguments: Arguments = field(default=lambda at: None, repr=False)
 
     @property
     def itemsize(self) -> int:
         return ITEMSIZE[self.dtype]
 
     @property
-    def barriers(self) -> int:
-        return sum(name.startswith("BAR") for _, name, _ in self.opcodes)
+    def bytes_per_element(self) -> int:
+        numbers, codes = MOVED[self.kind]
+        return numbers * self.itemsize + codes
 
     @property
-    def widest_access(self) -> int:
-        return max(_bits(name) for _, name, _ in self.opcodes if name.startswith(("LDG", "STG")))
+    def barriers(self) -> int:
+        return sum(i.name.startswith("BAR") for i in self.code)
+
+    @cached_property
+    def way(self) -> list[Instruction]:
+        """The kernel as a plain call of four time steps runs it, or of others once through its loop over time. The
+        count of spikes empties its bytes every 255 of them alone."""
+        ways = Ways(self.code, self.first, self.arguments, shorter=self.kind == "count")
+        return ways.whole() if self.length == "T = 4" else ways.one_pass()
+
+    @property
+    def _accesses(self) -> list[int]:
+        """The bits of those from which elements can be counted: a neuron's backward also loads states, for example."""
+        stores = self.kind in ("backward", "super backward", "channel affine", "decode")
+        return [i.bits for i in self.way if i.name.startswith("STG" if stores else "LDG")]
+
+    @property
+    def x_bits(self) -> int:
+        """Of an access to x, or to what is like it."""
+        return max(self._accesses)
 
     @property
     def instructions_per_element(self) -> float:
-        """Instructions of one pass through the time loop (the largest that loads and stores) for each element."""
-        loops = [
-            [name for at, name, _ in self.opcodes if target <= at <= address]
-            for address, _, target in self.opcodes
-            if target is not None and target < address
-        ]
-        loops = [names for names in loops if _count(names, "LDG") and _count(names, "STG")]
-        names = max(loops, key=len) if loops else [name for _, name, _ in self.opcodes]
-        loaded = sum(_bits(name) // 8 for name in names if name.startswith("LDG"))
-        return len(names) / (loaded / self.itemsize if self.forward else self.steps)
-
-
-def _count(names: list[str], prefix: str) -> int:
-    return sum(name.startswith(prefix) for name in names)
-
-
-def _bits(opcode: str) -> int:
-    match = re.search(r"\.[US]?(128|64|16|8)\b", opcode)
-    return int(match[1]) if match else 32
-
-
-def _tool(name: str, *arguments: str | Path) -> str:
-    return subprocess.run([_TOOLS / name, *arguments], capture_output=True, text=True, check=True).stdout
-
-
-def read(path: Path, *options: str) -> Iterator[tuple[str, dict[str, int], list]]:
-    """(mangled name, usage, opcodes) of every kernel in a cubin, or with ``-arch`` in a shared object."""
-    usage: dict[str, dict[str, int]] = {}
-    function = ""
-    for line in _tool("cuobjdump", "-res-usage", *options, path).splitlines():
-        if match := re.search(r"Function (\S+):", line):
-            function = match[1]
-        elif match := re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", line):
-            names = ("registers", "stack", "shared", "local")
-            usage[function] = dict(zip(names, map(int, match.groups()), strict=True))
-    opcodes: dict[str, list] = {}
-    for line in _tool("cuobjdump", "-sass", *options, path).splitlines():
-        if match := re.search(r"Function : (\S+)", line):
-            function = match[1]
-        elif match := re.match(r"\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+ )?\s*([A-Z][A-Z0-9_.]*)(.*)", line):
-            target = re.search(r"\b0x([0-9a-f]+)", match[3].split("/*")[0]) if match[2].startswith("BRA") else None
-            if match[2] != "NOP":
-                entry = (int(match[1], 16), match[2], int(target[1], 16) if target else None)
-                opcodes.setdefault(function, []).append(entry)
-    for function, numbers in usage.items():
-        yield function, numbers, opcodes[function]
-
-
-# Kernels around neurons, and the others.
-_MANGLED = re.compile(
-    r"(\w+_kernel)INS0_\d([LS]*IF)I([fd])Lb([01])EEE(NS0_\d[a-z0-9]+E|[fd])[fd](?:Li(\d)E)?(?:LNS0_4KindE(\d)E)?"
-    r"(?:LNS_9SurrogateE(\d)E)?"
-)
-_MANGLED_CHANNELS = re.compile(r"cuda\d+([a-z_]+)_kernelI(NS0_\d[a-z0-9]+E|[fd])([fd])(?:Li(\d)E)?E")
+        codes = {"count": 1, "super sums": 1}.get(self.kind, 0)
+        size = (0 if self.kind == "count" else self.itemsize) + codes
+        return len(self.way) / (sum(self._accesses) / 8 / size)
 
 
 @cache
-def _library() -> Path:
+def library() -> Path:
     files = sorted(Path(stdano_kernels.__file__).parent.glob("_C_cuda.*so"))
     if not files:
         raise SystemExit(f"the CUDA kernels are not built: {stdano_kernels.backends()['cuda'].reason}")
     return files[-1]
 
 
-def cuda_code(architecture: int, main: bool) -> Iterator[Code]:
-    """The kernels of the CUDA extension that such a device runs: compiled for it or for an older one of the same major
-    version, else assembled from the PTX."""
-    built = [int(a) // 10 for a in torch.ops.stdano.cuda_build().split("; ")[1].split(",")]
-    code = max((a for a in built if a // 10 == architecture // 10 and a <= architecture), default=None)
-    for name, usage, opcodes in read(_library(), "-arch", f"sm_{code}") if code else _assembled(architecture):
-        code = _cuda_kernel(architecture, name, usage, opcodes)
-        if code.main or not main:
-            yield code
+def built() -> list[int]:
+    """The architectures that the library has machine code for."""
+    return [int(a) // 10 for a in torch.ops.stdano.cuda_build().split("; ")[1].split(",")]
 
 
-def _assembled(architecture: int) -> Iterator:
-    texts = _tool("cuobjdump", "-ptx", _library()).split("\n.version")[1:]
+def cuda_code(architecture: int, wanted: str = "", instructions: bool = True) -> Iterator[Code]:
+    """The kernels of the CUDA extension that such a device runs, which are compiled for it or for an older one of the
+    same major version: those in whose mangled names the expression ``wanted`` is found."""
+    fitting = [a for a in built() if a // 10 == architecture // 10 and a <= architecture]
+    if not fitting:
+        raise SystemExit(f"the CUDA kernels are built for {built()}, not for {architecture}")
+    for name, usage, code in read(library(), "-arch", f"sm_{max(fitting)}", wanted=wanted, instructions=instructions):
+        yield _kernel(architecture, name, usage, code)
+
+
+def _kernel(architecture: int, name: str, usage: Usage, code: list[Instruction]) -> Code:
+    """From the mangled name. A neuron's kernel has its structs of stdano_kernels/define/cuda.py in it, and both kinds
+    the type of x, the real type, and a number: of neighbours, or of steps backward."""
+    kind = re.search(r"\d([a-z_]+)_kernel", name)[1].replace("_", " ")
+    types = re.search(r"(?:(Half|AnyFloat)E|[fd])([fd])Li(\d)E", name)
+    scalar, real, number = types.groups("") if types else ("", "", "")
+    dtype = {"d": "float64", "": "uint8"}.get(real) or ("half" if scalar == "Half" else "float32")
+    neuron, setting, length = "", "", "any T"
+    threads = {"backward": 128, "sums": 1024}.get(kind, 256)
+    if kind in ("forward", "backward"):
+        struct = re.search(rf"\d([A-Za-z]+_{'step' if kind == 'forward' else 'adjoint'}\d)", name)[1]
+        neuron = "+".join(dict.fromkeys(re.findall(r"\d([A-Za-z]+)_step\d", name)))
+        setting = _settings()[struct]
+        if kind == "backward":
+            length = {"4": "T = 4", "8": "T = 8, 16, ..", "0": "any T"}[number]
+        if neuron == SUPER_NEURON:
+            kind = {"forward": "encode", "backward": "super backward"}[kind]
+    if scalar == "AnyFloat" or real == "d":
+        setting = ", ".join(filter(None, (setting, "general")))
+    first = 0x160 if architecture < 90 else 0x210 if architecture < 100 else 0x380
+    arguments = partial(_argument, kind)
+    return Code("cuda", kind, neuron, setting, dtype, length, architecture, threads, usage, code, first, arguments)
+
+
+@cache
+def _argument(kind: str, place: int) -> int | None:
+    """What a plain call gives to a kernel: of a pointer that is not null each half is 1."""
+    at = _places()
+    if kind in ("decode", "channel affine", "super sums", "channel sums", "count", "sums"):
+        pointers = {"decode": 2, "channel affine": 3}.get(kind, 0)
+        return 0 if place == 8 * pointers + at["dtype"] else None  # float32
+    given = at[{"forward": "spikes", "backward": "grad_x"}.get(kind, "coded.codes")]
+    return None if place == at["steps"] else 1 if given <= place < given + 8 else 0
+
+
+@cache
+def _settings() -> dict[str, str]:
+    """By the name of a struct, the first setting that it is for: nothing where that is the neuron's own."""
+    found: dict[str, str] = {}
+    for name in NEURONS:
+        plans = device_plans(name)
+        own = plans[0].step.variant.reset
+        for plan, structs in zip(plans, DeviceSource(plans).types, strict=True):
+            reset, options = plan.step.variant.reset, plan.step.variant.options
+            setting = ", ".join([f"{reset} reset"] * (reset != own) + [option for option, on in options if on])
+            found |= {struct: found.get(struct, setting) for struct in structs}
+    return found
+
+
+@cache
+def _places() -> dict[str, int]:
+    """Where in a kernel's arguments something lies, which a C++ compiler says."""
+    members = {
+        "steps": "Forward",
+        "dtype": "Forward",
+        "coded.codes": "Forward",
+        "spikes": "Forward",
+        "grad_x": "Backward",
+    }
+    of = [f'std::printf("%zu ", offsetof({of}Arguments<float>, {name}));' for name, of in members.items()]
+    source = "#define STDANO_LAUNCH(...)\n#define STDANO_ISA host\n#include <cstdio>\n#include <cstddef>\n"
+    source += f'#include "cuda/arguments.h"\nusing namespace stdano::host;\nint main() {{ {"".join(of)} }}\n'
+    every = {name: device_plans(name) for name in NEURONS}
     with tempfile.TemporaryDirectory() as folder:
-        for i, text in enumerate(texts):
-            ptx, cubin = Path(folder) / f"{i}.ptx", Path(folder) / f"{i}.cubin"
-            ptx.write_text(".version" + text.split("\nFatbin")[0])
-            ptxas = "ptxas-blackwell" if architecture >= 100 and (_TOOLS / "ptxas-blackwell").exists() else "ptxas"
-            _tool(ptxas, f"-arch=sm_{architecture}", "-O3", ptx, "-o", cubin)
-            yield from read(cubin)
-
-
-def _cuda_kernel(architecture: int, name: str, usage: dict, opcodes: list) -> Code:
-    neuron, real, main, threads, width = "", "", False, 128, None
-    if match := _MANGLED.search(name):
-        kernel, neuron, real, soft_reset, scalar, width, kind, surrogate = match.groups()
-        label = "backward with sums" if "summing_backward_kernel" in kernel else "backward"
-        if "forward_kernel" in kernel:
-            label, threads = "forward", 256
-        label = {"2": "soft spikes", "3": f"{label} and affine"}.get(kind, label)
-        usual_reset = (soft_reset == "1") == (neuron == "SLIF")
-        plain = kind in (None, "0") if label == "forward" else label in ("backward", "backward with sums")
-        main = plain and usual_reset and (width != "1") and surrogate in (None, "0") and real != "d"
-    elif match := _MANGLED_CHANNELS.search(name):
-        kernel, scalar, real, width = match.groups()
-        label, threads = kernel.replace("_", " "), 128 if kernel == "super_backward" else 256
-    else:
-        assert "sums_kernel" in name, name
-        label, scalar, threads = "sums", "", 512
-    dtype = {"f": "float32", "d": "float64"}.get(scalar) or re.sub(r"^NS0_\d+|E$", "", scalar) or "float32"
-    return Code(
-        "cuda",
-        neuron,
-        "float64" if real == "d" else label,
-        dtype,
-        architecture,
-        threads,
-        usage["registers"],
-        usage["stack"] + usage["local"],
-        usage["shared"],
-        opcodes,
-        main,
-        width not in (None, "1"),
-    )
+        together = [every[name.lower()][0] for name in SUPER_NEURON.split("+")]
+        (Path(folder) / "device_sizes.h").write_text(sizes([p for plans in every.values() for p in plans], together))
+        include = [f"-I{f}" for f in (folder, ROOT / "csrc", ROOT / "stdano_kernels" / "include")]
+        program = f"{folder}/places"
+        compiler = ["c++", "-w", "-std=c++17", *include, "-x", "c++", "-", "-o", program]
+        subprocess.run(compiler, input=source, text=True, check=True)
+        numbers = subprocess.run([program], capture_output=True, text=True, check=True).stdout.split()
+    return dict(zip(members, map(int, numbers), strict=True))

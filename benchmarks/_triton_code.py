@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from _gpu_code import Code, read
+from _gpu_code import Code
+from _sass import read
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -26,8 +28,7 @@ from stdano_kernels.triton import channel_ops, launch, ops
 from stdano_kernels.triton.common import CHECKPOINT_STEPS
 
 PAPER = ("lif", "llif", "slif")
-# T that is done at once, T of whole parts, and T that leaves a rest.
-LENGTHS = {4: "T = 4", 16: "T = 16", 17: "T = 17"}
+LENGTHS = (4, 16, 17)  # T that is done at once, T of whole parts, and T that leaves a rest
 CHANNEL_KERNELS = (
     "channel_sums",
     "channel_affine",
@@ -149,75 +150,59 @@ def compiled(kernel: Any, arguments: dict[str, Any], architecture: int) -> tuple
 
 
 def triton_kernel(
-    neuron: str, kind: str, dtype: torch.dtype, architecture: int, kernel: Any, arguments: dict, aligned: bool = False
+    call: tuple, dtype: torch.dtype, length: int, architecture: int, neuron: str = "", setting: str = ""
 ) -> Code:
+    kernel, arguments = call
     code, options = compiled(kernel, arguments, architecture)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(code.asm["cubin"])
         file.flush()
-        ((_, usage, opcodes),) = read(Path(file.name))
+        ((_, usage, instructions),) = read(Path(file.name))
+    name = kernel.__name__.removeprefix("scan_").replace("super_neuron", "super").replace("_", " ")
     return Code(
         "triton",
+        {"super encode": "encode", "super decode": "decode"}.get(name, name),
         neuron.upper(),
-        kind,
+        setting,
         str(dtype).removeprefix("torch."),
+        f"T = {length}",
         architecture,
         32 * options["num_warps"],
-        usage["registers"],
-        usage["stack"] + usage["local"],
-        code.metadata.shared,
-        opcodes,
-        aligned=aligned,
-        steps=arguments["HOW"].steps,
+        usage._replace(shared=code.metadata.shared),
+        instructions,
     )
 
 
-def triton_code(architecture: int, main: bool) -> Iterator[Code]:
-    """The kernels of plain calls and of learnable constants, at some lengths (``main``); of every neuron and option."""
-    dtypes = (torch.float32, torch.float16, torch.bfloat16)
-    for neuron in PAPER if main else NEURONS:
-        for dtype in dtypes:
-            for steps, note in LENGTHS.items():
-                if main and steps == 17 and dtype != torch.float32:
-                    continue
-                for kernel, arguments in recorded_calls(neuron, dtype=dtype, steps=steps):
-                    kind = kernel.__name__.removeprefix("scan_")
-                    code = triton_kernel(neuron, kind, dtype, architecture, kernel, arguments, aligned=True)
-                    code.length = note
-                    yield code
-        calls = recorded_calls(neuron, steps=16, kinds=("channel",))
-        yield triton_kernel(neuron, "backward with sums", torch.float32, architecture, *calls[1], aligned=True)
-        if not main:
-            yield from _code_of_options(neuron, architecture)
+def triton_code(
+    architecture: int,
+    neurons: Sequence[str] = PAPER,
+    lengths: Sequence[int] = LENGTHS,
+    dtypes: Sequence[torch.dtype] = (torch.float32,),
+) -> Iterator[Code]:
+    """The kernels of plain calls."""
+    for neuron, dtype, length in itertools.product(neurons, dtypes, lengths):
+        for call in recorded_calls(neuron, dtype=dtype, steps=length):
+            yield triton_kernel(call, dtype, length, architecture, neuron)
 
 
-def _code_of_options(neuron: str, architecture: int) -> Iterator[Code]:
-    """With each surrogate, states and sequences; for half of them everything else that can be asked for as well."""
-    for k, surrogate in enumerate(SURROGATES):
+def calls_of_options(neuron: str, surrogates: int = len(SURROGATES)) -> Iterator[tuple[tuple, str]]:
+    """Launches with learnable constants; and of each surrogate with states and sequences, half of them with everything
+    else that can be asked for as well."""
+    yield recorded_calls(neuron, steps=16, kinds=("channel",))[1], "learnable constants"
+    for k, surrogate in enumerate(SURROGATES[:surrogates]):
         variant = Variant(reset=("hard", "soft", "zero")[k % 3], surrogate=surrogate)
         steps, all_of_it = (16, 17, 3)[k % 3], k % 2 == 0
         kinds = ("channel", "neuron", "one") if all_of_it else ("number",)
         calls = recorded_calls(
             neuron, variant, steps=steps, kinds=kinds, affine=all_of_it, outputs=True, offset=int(not all_of_it)
         )
-        for (kernel, arguments), kind in zip(calls, ("forward", "backward with sums"), strict=False):
-            kind = f"{kind} and affine" if all_of_it else kind.split()[0]
-            yield triton_kernel(neuron, kind, torch.float32, architecture, kernel, arguments)
+        for call in calls[:2]:
+            yield call, "everything" if all_of_it else "states and sequences"
 
 
-def triton_channel_code(architecture: int, main: bool) -> Iterator[Code]:
-    """The kernels around channels; of other dtypes, lengths and sets of neurons too unless ``main``."""
-    variants: list[tuple] = [(torch.float32, PAPER, 16, 0, {})]
-    if not main:
-        variants += [(torch.bfloat16, PAPER, 4, 0, {}), (torch.float32, PAPER, 17, 1, {"surrogate": "sigmoid"})]
-        variants += [(torch.float16, (n,), 17, 0, {"reset": r}) for n in PAPER for r in ("zero", "soft")]
-        variants += [(torch.float32, tuple(NEURONS), 16, 0, {})]
-    seen = set()
-    for dtype, neurons, steps, offset, settings in variants:
-        for kernel, arguments in recorded_channel_calls(neurons, dtype, steps, offset, **settings):
-            name = kernel.__name__
-            own = (neurons, *settings.items()) if "encode" in name or "backward" in name else (len(neurons),)
-            key = (name, dtype, arguments["HOW"], own)
-            if key not in seen:
-                seen.add(key)
-                yield triton_kernel("", name, dtype, architecture, kernel, arguments)
+def triton_channel_code(
+    architecture: int, neurons: Sequence[str] = PAPER, dtype: torch.dtype = torch.float32, length: int = 16, **more: Any
+) -> Iterator[Code]:
+    """The kernels around channels, for a super neuron of these neurons."""
+    for call in recorded_channel_calls(neurons, dtype, length, **more):
+        yield triton_kernel(call, dtype, length, architecture, "+".join(neurons))

@@ -55,4 +55,4 @@ def test_the_suite_runs_on_an_added_neuron(tmp_path):
     environment = {k: v for k, v in os.environ.items() if "XDIST" not in k} | {"PYTHONPATH": str(tmp_path)}
     done = run(command, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 60, done.stdout[-1000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 40, done.stdout[-1000:]

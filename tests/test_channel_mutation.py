@@ -128,14 +128,14 @@ OF_CPU = {
         layouts("test_y_is_the_sum_of_its_codes_rows", "3, 'many channels', 'contiguous'"),
     ),
     "moments: squares of the first channel": (CHANNELS, "sums, sums + channels);", "sums, sums);", SUMS),
-    "affine: the centre is left out": (CHANNELS, "fma_(scale, y - centre, shift)", "fma_(scale, y, shift)", AFFINE),
+    "affine: the centre is left out": (CHANNELS, "y[i] - centre[i], shift[i])", "y[i], shift[i])", AFFINE),
     "affine: the centre is missing in the sum for scale": (
         CHANNELS,
-        "fma_(gx, y - centre, sums.scale)",
-        "fma_(gx, y, sums.scale)",
+        "y[i] - centre[i], of_scale[i])",
+        "y[i], of_scale[i])",
         AFFINE,
     ),
-    "affine: the gradient is not scaled": (CHANNELS, "return scale * gx;", "return gx;", AFFINE),
+    "affine: the gradient is not scaled": (CHANNELS, "g[i] = scale[i] * g[i];", ";", AFFINE),
     "BatchNorm: what the statistics add has the wrong sign": (
         CHANNELS,
         "out[i] = g[i] + fma_(rows[kForwardBlock + i],",

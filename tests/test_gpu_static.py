@@ -1,4 +1,4 @@
-"""Every CUDA kernel, compiled for every architecture without a GPU: registers, spills, shared memory, accesses."""
+"""The CUDA kernels as ptxas has compiled them, without a GPU: registers, spills, instructions, accesses."""
 
 import importlib.util
 import re
@@ -9,52 +9,94 @@ import pytest
 
 import stdano_kernels
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton and its cuobjdump"),
-]
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="needs Triton, which brings cuobjdump"
+)
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 CUDA = stdano_kernels.backends()["cuda"]
 BUILT = [int(a.replace(".", "")) for a in CUDA.details.get("architectures", "").split(", ") if a]
 needs_cuda_build = pytest.mark.skipif(not CUDA.details, reason=f"the CUDA kernels are not built: {CUDA.reason}")
 
-CHECKS = ("float64", "soft spikes")  # what serves checks
-LIMITS = {"float64": 128, "soft spikes": 128, "sums": 128, "backward with sums and affine": 72, "super backward": 96}
-# Bytes: LLIF with learnable constants, the super neuron's backward, and that in float64, which serves checks.
-SPILLS_ON_120 = {("LLIF", "backward with sums"): 8, ("", "super backward"): 32, ("", "float64"): 88}
-CHANNELS = {"encode", "decode", "super sums", "super backward", "channel sums", "channel affine"}
-FIRST_STAGES = ("super sums", "channel sums")  # sums within a thread
-
-
-def check(code, registers=64, local=0):
-    """What holds for each kernel; sums of constants are reductions, which may share memory and wait for each other."""
-    assert code.local <= local, f"{code}: {code.local} bytes of stack or spills"
-    if local == 0:
-        assert not any(name.startswith(("LDL", "STL")) for _, name, _ in code.opcodes), f"{code} uses local memory"
-    assert code.registers <= registers, f"{code} takes more than {registers} registers"
-    if code.kind in FIRST_STAGES or ("sums" not in code.kind and code.kind not in CHECKS):
-        assert code.shared == 0 and code.barriers == 0, f"{code} shares memory or waits"
-    if code.kind in ("decode", "channel affine") and code.aligned:  # a table leaves room for four neighbours
-        assert code.widest_access == 4 * 8 * code.itemsize, code
-    elif (code.forward or code.kind == "forward and affine") and code.aligned:  # there of four states
-        assert code.widest_access == 128, code
+# Of backward in float32, T a multiple of eight: instructions for an element.
+INSTRUCTIONS = {"LIF": 40, "LLIF": 80, "SLIF": 110}
+# A thread's registers: backward, of the neurons of a super neuron together, and of what serves every call.
+REGISTERS, OF_SLIF, SUPER, GENERAL = 64, 80, 128, 128
+OWN_BACKWARD = r"backward_kernelIvffLi8EJNS0_4PartINS0_\d+[LS]?LIF_step0ENS0_\d+[LS]?LIF_adjoint1"
+CHANNELS = {"encode", "decode", "count", "super sums", "super backward", "channel sums", "channel affine", "sums"}
 
 
 @needs_cuda_build
 @pytest.mark.parametrize("architecture", BUILT)
-def test_cuda_kernels(architecture):
-    """All of them, within LIMITS; on sm_120 a few may spill."""
+def test_registers(architecture):
+    """Of all kernels; nothing is spilled."""
+    from _gpu_code import SUPER_NEURON, cuda_code
+
+    codes = list(cuda_code(architecture, instructions=False))
+    assert {"LIF", "LLIF", "SLIF", SUPER_NEURON} < {c.neuron for c in codes}
+    assert {c.kind for c in codes} == CHANNELS | {"forward", "backward"}
+    assert {c.dtype for c in codes} == {"float32", "half", "float64", "uint8"}
+    for code in codes:
+        if code.dtype == "float64" or code.kind == "sums":  # what serves checks; one small launch
+            continue
+        general = "general" in code.setting
+        most = GENERAL if general and code.neuron else SUPER if code.kind == "super backward" else REGISTERS
+        if code.kind == "backward" and code.neuron == "SLIF" and not general:
+            most = OF_SLIF
+        assert code.usage.registers <= most, f"{code} takes more than {most} registers"
+        assert code.usage.local == 0, f"{code}: {code.usage.local} bytes of stack or spills"
+
+
+def test_the_way_through_a_kernel():
+    """A branch goes where arguments send it; where they do not say, the longer way counts."""
+    from _sass import Instruction, Ways
+
+    lines = [
+        ("", "ISETP.NE.U32.AND", "P1, PT, RZ, c[0x0][0x168], PT"),
+        ("", "ISETP.NE.AND.EX", "P0, PT, RZ, c[0x0][0x16c], PT, P1"),
+        ("", "MOV", "R4, 0xff"),
+        ("P0", "LOP3.LUT", "R4, R4, 0xfe, RZ, 0xc0, !PT"),  # bit 0 says that P0 is not set
+        ("", "LOP3.LUT", "P2, RZ, R4, 0x1, RZ, 0xc0, !PT"),
+        ("P2", "BRA", "0x80"),
+        ("", "LDG.E", "R2, [R2.64]"),
+        ("", "FADD", "R3, R2, R3"),
+        ("", "EXIT", ""),
+    ]
+    code = [Instruction(16 * k, guard, name, tuple(of.split(", "))) for k, (guard, name, of) in enumerate(lines)]
+    lengths = [len(Ways(code, 0x160, lambda at, value=v: value).whole()) for v in (0, 1, None)]
+    assert lengths == [7, 9, 9]
+    assert len(Ways(code, 0x160, lambda at: None, shorter=True).whole()) == 7
+
+
+def check_instructions(code):
+    assert code.barriers == 0, f"{code} waits"
+    neurons = code.neuron.split("+")
+    if code.length == "T = 8, 16, .." and code.dtype == "float32" and set(neurons) <= set(INSTRUCTIONS):
+        assert code.instructions_per_element <= sum(INSTRUCTIONS[n] for n in neurons), code
+    if code.kind in ("forward", "encode", "decode", "channel affine"):  # several neighbours at once
+        assert code.x_bits >= 4 * 8 * code.itemsize, code
+
+
+@needs_cuda_build
+def test_backward_of_the_papers_neurons():
+    """On the first architecture."""
     from _gpu_code import cuda_code
 
-    codes = list(cuda_code(architecture, main=False))
-    assert {c.neuron for c in codes} == {"LIF", "LLIF", "SLIF", ""}
-    assert {c.dtype for c in codes} == {"float32", "float64", "float16", "bfloat16"}
-    assert {c.kind for c in codes if not c.neuron} == CHANNELS | {"float64", "sums"}
-    assert len(codes) > 400
+    codes = list(cuda_code(BUILT[0], OWN_BACKWARD))
+    assert sorted(c.neuron for c in codes) == ["LIF", "LLIF", "SLIF"]
     for code in codes:
-        spills = SPILLS_ON_120 if architecture == 120 else {}
-        registers = 128 if (architecture, code.kind) == (120, "super backward") else LIMITS.get(code.kind, 64)
-        check(code, registers, spills.get((code.neuron, code.kind), 0))
+        check_instructions(code)
+
+
+@needs_cuda_build
+@pytest.mark.slow
+def test_instructions():
+    """Of the fast kernels, in float32 and half, on the last architecture."""
+    from _gpu_code import cuda_code
+
+    codes = list(cuda_code(BUILT[-1], r"kernelIv|Ev(NS0_4Half|f)|Few(INS0_4Half|If)"))
+    assert len(codes) > 50 and not any("general" in c.setting for c in codes)
+    for code in codes:
+        check_instructions(code)
 
 
 def assert_rounded(ptx):
@@ -65,10 +107,12 @@ def assert_rounded(ptx):
 
 
 @needs_cuda_build
+@pytest.mark.slow
 def test_the_driver_may_not_contract_the_cuda_kernels():
-    from _gpu_code import _library, _tool
+    from _gpu_code import library
+    from _sass import tool
 
-    assert_rounded(_tool("cuobjdump", "-ptx", _library()))
+    assert_rounded(tool("cuobjdump", "-ptx", library()))
 
 
 def test_the_report_says_what_it_is():
@@ -76,5 +120,6 @@ def test_the_report_says_what_it_is():
     import gpu_static_report
 
     assert "static estimate" in gpu_static_report.__doc__
-    document = Path(__file__).parent.parent / "docs" / "gpu_static_estimate.md"
-    assert "A static estimate, no GPU measurement" in document.read_text()
+    document = (Path(__file__).parent.parent / "docs" / "gpu_static_estimate.md").read_text()
+    assert "A static estimate, no GPU measurement" in document
+    assert "python benchmarks/gpu_static_report.py" in "".join(document.splitlines()[:4])

@@ -178,7 +178,7 @@ def harness(tmp_path_factory):
     if compiler is None:
         pytest.skip("needs g++")
     folder = tmp_path_factory.mktemp("harness")
-    (folder / "harness.cpp").write_text("#include <string_view>\n#include <type_traits>\n" + HARNESS)
+    (folder / "harness.cpp").write_text("#include <cmath>\n#include <string_view>\n#include <type_traits>\n" + HARNESS)
 
     def build(*flags):
         program = folder / ("program" + "".join(flags).replace("/", ""))

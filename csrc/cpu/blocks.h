@@ -13,9 +13,10 @@ namespace stdano {
 namespace STDANO_ISA {
 
 // Forward keeps nothing but the state and, where x is not used as it lies, a chunk of steps. Backward keeps a few numbers
-// for each neuron and recomputed step; the product of the two stays within the second-level cache.
+// for each neuron and recomputed step; the product of the two stays within the second-level cache. A block's rows shall
+// be long: each begins where the processor does not see it coming.
 constexpr int64_t kForwardBlock = 1024;
-constexpr int64_t kBackwardWork = 4096;
+constexpr int64_t kBackwardWork = 8192, kBackwardBlock = 2048;
 constexpr int64_t kSlabs = 64;
 
 inline int64_t recomputed_steps(const Geometry& g) { return g.T < kCheckpointSteps ? g.T : kCheckpointSteps; }
@@ -24,7 +25,7 @@ inline int64_t forward_block(const Geometry&) { return kForwardBlock; }
 
 inline int64_t backward_block(const Geometry& g) {
   const int64_t size = kBackwardWork / (g.T > 0 ? recomputed_steps(g) : 1);
-  return size < 512 ? size : 512;
+  return size < kBackwardBlock ? size : kBackwardBlock;
 }
 
 inline int64_t count_forward_blocks(const Geometry& g) { return (g.N + kForwardBlock - 1) / kForwardBlock; }

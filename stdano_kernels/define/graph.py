@@ -8,7 +8,7 @@ is a condition, so that a silent neuron's infinity never meets a 0; a soft spike
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,11 +46,22 @@ def place() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+def _operator(op: str, swapped: bool = False) -> Any:
+    """A method of Node that makes the node of an operation on itself and what it is given."""
+    if swapped:
+        return lambda self, other: make(op, other, self)
+    return lambda self, *other: make(op, self, *other)
+
+
 class Node:
     """A value of the step. Arithmetic and comparisons make new ones; a decision about one is not possible."""
 
     __slots__ = ("args", "fired", "number", "op", "value")
     __hash__ = object.__hash__
+    __add__, __sub__, __mul__, __truediv__ = map(_operator, ("add", "sub", "mul", "div"))
+    __radd__, __rsub__, __rmul__, __rtruediv__ = (_operator(op, True) for op in ("add", "sub", "mul", "div"))
+    __neg__, __abs__, __and__, __or__, __invert__ = map(_operator, ("neg", "abs", "and", "or", "not"))
+    __lt__, __le__, __gt__, __ge__, __eq__, __ne__ = map(_operator, COMPARISONS)
 
     def __init__(self, op: str, args: tuple[Node, ...], value: Any, number: int) -> None:
         self.op, self.args, self.value, self.number = op, args, value, number
@@ -59,70 +70,13 @@ class Node:
     def __repr__(self) -> str:
         return f"<{self.op} {'' if self.value is None else self.value}>"
 
-    def __add__(self, other: Any) -> Node:
-        return make("add", self, other)
-
-    def __radd__(self, other: Any) -> Node:
-        return make("add", other, self)
-
-    def __sub__(self, other: Any) -> Node:
-        return make("sub", self, other)
-
-    def __rsub__(self, other: Any) -> Node:
-        return make("sub", other, self)
-
-    def __mul__(self, other: Any) -> Node:
-        return make("mul", self, other)
-
-    def __rmul__(self, other: Any) -> Node:
-        return make("mul", other, self)
-
-    def __truediv__(self, other: Any) -> Node:
-        return make("div", self, other)
-
-    def __rtruediv__(self, other: Any) -> Node:
-        return make("div", other, self)
-
-    def __neg__(self) -> Node:
-        return make("neg", self)
-
     def __pos__(self) -> Node:
         return number_of(self)
-
-    def __abs__(self) -> Node:
-        return make("abs", self)
 
     def __pow__(self, power: Any) -> Node:
         if power != 2:
             fail(f"** is allowed with 2 alone, got {power!r}; write the product, or exp(p*log(a))")
         return make("mul", self, self)
-
-    def __lt__(self, other: Any) -> Node:
-        return make("lt", self, other)
-
-    def __le__(self, other: Any) -> Node:
-        return make("le", self, other)
-
-    def __gt__(self, other: Any) -> Node:
-        return make("gt", self, other)
-
-    def __ge__(self, other: Any) -> Node:
-        return make("ge", self, other)
-
-    def __eq__(self, other: Any) -> Node:  # type: ignore[override]
-        return make("eq", self, other)
-
-    def __ne__(self, other: Any) -> Node:  # type: ignore[override]
-        return make("ne", self, other)
-
-    def __and__(self, other: Any) -> Node:
-        return make("and", self, other)
-
-    def __or__(self, other: Any) -> Node:
-        return make("or", self, other)
-
-    def __invert__(self) -> Node:
-        return make("not", self)
 
     def __bool__(self) -> NoReturn:
         fail("a step cannot branch on a symbol (if, while, and, or, not, min, max): use where(condition, a, b), & | ~")
@@ -301,11 +255,13 @@ def _where(condition: Any, a: Any, b: Any) -> Node:
     return node("where", condition_of(chosen), one, other)
 
 
-def in_order(roots: Iterable[Node]) -> list[Node]:
-    """The nodes that the roots are made of, each behind its arguments."""
+def in_order(
+    roots: Iterable[Node], arguments: Callable[[Node], Sequence[Node]] = lambda a: a.args, known: Iterable[int] = ()
+) -> list[Node]:
+    """The nodes that the roots are made of, each behind its arguments; without those ``known`` by their ids."""
     out: list[Node] = []
-    seen: set[int] = set()
-    stack: list[tuple[Node, bool]] = [(r, False) for r in reversed(list(roots))]
+    seen = set(known)
+    stack = [(a, False) for a in reversed(list(roots))]  # not recursive: a step may be long
     while stack:
         a, entered = stack.pop()
         if entered:
@@ -313,7 +269,7 @@ def in_order(roots: Iterable[Node]) -> list[Node]:
         elif id(a) not in seen:
             seen.add(id(a))
             stack.append((a, True))
-            stack.extend((b, False) for b in reversed(a.args) if id(b) not in seen)
+            stack.extend((b, False) for b in reversed(arguments(a)))
     return out
 
 

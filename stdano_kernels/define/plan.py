@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .adjoint import adjoint, shortened
-from .graph import EXPENSIVE, Node, literal, symbol
+from .graph import EXPENSIVE, Node, in_order, literal, symbol
 from .printing import depends
 from .trace import Step
 
@@ -89,17 +89,7 @@ def _gradients(step: Step, seeds: list[Node]) -> Gradients:
 
 def forward_order(roots: Iterable[Node]) -> list[Node]:
     """The nodes that are computed for the roots: in_order without the slopes of spikes."""
-    out: dict[int, Node] = {}
-
-    def visit(a: Node) -> None:
-        if id(a) not in out:
-            for b in a.args[:1] if a.op in ("spike", "soft") else a.args:
-                visit(b)
-            out[id(a)] = a
-
-    for r in roots:
-        visit(r)
-    return list(out.values())
+    return in_order(roots, lambda a: a.args[:1] if a.op in ("spike", "soft") else a.args)
 
 
 def _early(step: Step) -> list[list[Node]]:

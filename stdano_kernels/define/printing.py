@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from .graph import CONDITIONS, Node
+from .graph import CONDITIONS, Node, in_order
 
 # What concerns the adjoint alone; the value is that of the first operand.
 PASSED_ON = ("detach", "fired", "levels", "soft")
@@ -36,7 +36,7 @@ class Statements:
 
     def add(self, roots: Sequence[Node], names: dict[int, str]) -> list[str]:
         """Prints what the roots need and ``names`` has not; new names are added to it. The roots' names."""
-        for a in self._missing(roots, names):
+        for a in in_order(roots, self._operands, names):
             if a.op == "literal":
                 names[id(a)] = self.number(a.value)
             elif a.op == "input":
@@ -55,22 +55,6 @@ class Statements:
     def _operands(self, a: Node) -> tuple[Node, ...]:
         """Of a spike u alone, of a soft one its value, where the adjoint has the slope in nodes of its own."""
         return a.args[: self.operands.get(a.op)]
-
-    def _missing(self, roots: Iterable[Node], names: Mapping[int, str]) -> list[Node]:
-        out: list[Node] = []
-        seen = set(names)
-
-        def visit(a: Node) -> None:
-            if id(a) in seen:
-                return
-            seen.add(id(a))
-            for b in self._operands(a):
-                visit(b)
-            out.append(a)
-
-        for r in roots:
-            visit(r)
-        return out
 
 
 def depends(order: Sequence[Node], inputs: Iterable[Node]) -> set[int]:

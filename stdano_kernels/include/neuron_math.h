@@ -6,9 +6,14 @@
 // reciprocal are written out here because no two mathematical libraries agree in the last bit.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <cstring>
+#if defined(__CUDACC__)
+#include <cmath>
+#define STDANO_C(function) function
+#else  // <cmath> takes a compiler as long as a neuron at its first use
+#define STDANO_C(function) __builtin_##function
+#endif
 
 #if defined(STDANO_INLINE)  // a build for checks: it shall take less time than its program
 #elif defined(__CUDACC__)
@@ -61,10 +66,12 @@ STDANO_INLINE float fma_(float a, float b, float c) {
 STDANO_INLINE float fma_(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 #endif
 
-STDANO_INLINE float abs_(float x) { return fabsf(x); }
-STDANO_INLINE double abs_(double x) { return fabs(x); }
-STDANO_INLINE float copysign_(float x, float sign) { return copysignf(x, sign); }
-STDANO_INLINE double copysign_(double x, double sign) { return copysign(x, sign); }
+STDANO_INLINE float abs_(float x) { return STDANO_C(fabsf)(x); }
+STDANO_INLINE double abs_(double x) { return STDANO_C(fabs)(x); }
+STDANO_INLINE float sqrt_(float x) { return STDANO_C(sqrtf)(x); }
+STDANO_INLINE double sqrt_(double x) { return STDANO_C(sqrt)(x); }
+STDANO_INLINE float copysign_(float x, float sign) { return STDANO_C(copysignf)(x, sign); }
+STDANO_INLINE double copysign_(double x, double sign) { return STDANO_C(copysign)(x, sign); }
 
 // 1/d for 2^-100 < d < 2^100. Two cubic steps from an integer estimate (12 % off): six fma, where a vector
 // division costs as much as sixteen. Exact for powers of two; 1 ulp elsewhere.
@@ -159,7 +166,7 @@ STDANO_INLINE real exp_(real x) {
   const Exponential<real> e = exponential(real(0.5) * (x > top ? top : x));
   const real root = fma_(e.scale, e.fraction, e.scale);
   const real value = x < lowest_exponent<real>() ? real(0) : root * root;
-  return x > top ? static_cast<real>(INFINITY) : value;
+  return x > top ? static_cast<real>(__builtin_inff()) : value;
 }
 
 // arctan, at most 2 ulp off: an odd minimax polynomial up to 1, beyond it the complement of the reciprocal's. What
@@ -182,7 +189,7 @@ STDANO_INLINE float atan_(float x) {
   return copysign_(large ? 1.57079633f - r : r, x);
 }
 
-STDANO_INLINE double atan_(double x) { return ::atan(x); }
+STDANO_INLINE double atan_(double x) { return STDANO_C(atan)(x); }
 
 // 1/(1 + exp(-x)), with the exponential of a number that is not positive.
 template <class real>
@@ -211,13 +218,10 @@ STDANO_INLINE float log_(float x) {
   const float square = r * r;
   const float y = fma_(r * square, p, fma_(e, -2.12194440e-4f, -0.5f * square));  // ln 2 in two parts
   const float value = fma_(e, 0.693359375f, r + y);
-  const float end = x == 0 ? -INFINITY : (x < 0 ? NAN : x);  // infinity and NaN as they are
-  return (x > 0) & (x < INFINITY) ? value : end;
+  const float end = x == 0 ? -__builtin_inff() : (x < 0 ? __builtin_nanf("") : x);  // infinity and NaN as they are
+  return (x > 0) & (x < __builtin_inff()) ? value : end;
 }
-STDANO_INLINE double log_(double x) { return ::log(x); }
-
-STDANO_INLINE float sqrt_(float x) { return sqrtf(x); }
-STDANO_INLINE double sqrt_(double x) { return sqrt(x); }
+STDANO_INLINE double log_(double x) { return STDANO_C(log)(x); }
 
 // A time constant from a tensor, whose values nobody has looked at: at these ends exp(-1/tau) is 0 and 1, and the square
 // of 1/tau is still a number.
