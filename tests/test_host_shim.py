@@ -125,7 +125,7 @@ MUTATIONS = {
     "launch: tables are not checked": (LAUNCH, "&& !has_tables(call.neuron) ", "", BITS),
     "launch: nine steps are eight": (LAUNCH, "T > 0 && T % 8 == 0", "T > 8", ANYTHING),
     "launch: sums in one place": (LAUNCH, "partial += a.threads;", ";", BITS),
-    "launch: the signs of zeros": (LAUNCH, "(k.is_long || call.g.T % 4 == 0)", "false", BITS),
+    "launch: the signs of zeros": (LAUNCH, "(k.is_long || call.g.T % kUnit == 0)", "false", BITS),
     "sums: squares in float": (CHANNELS, "sums[1] += value * value;", "sums[1] += float(value * value);", "squares"),
     "sums: every second row": (CHANNELS, "m += a.threads)", "m += 2 * a.threads)", BITS),
     "counts: 256 at once": (CHANNELS, "++counted == 255", "++counted == 256", "count"),

@@ -62,7 +62,7 @@ def test_random_declarations(drawn):
 
 
 @pytest.mark.slow
-@hypothesis_settings(max_examples=12, **FEW)
+@hypothesis_settings(max_examples=6, **FEW)
 @given(declarations())
 def test_more_random_declarations(drawn):
     check(*drawn)

@@ -118,7 +118,7 @@ void run_in(const BackwardCall<NeuronInfo>& call, const Coded& coded, cudaStream
   copy(a.grad_state, call.grad_state);
   for (int j = 0; j < k.states; ++j) a.has_grad_state |= a.grad_state[j] ? 1 << j : 0;
   // Where the CPU leaves out what is 0 there, so that the signs of zeros agree.
-  a.closes = call.grad_state.empty() && !a.has_tables && a.sequences == 0 && (k.is_long || call.g.T % 4 == 0);
+  a.closes = call.grad_state.empty() && !a.has_tables && a.sequences == 0 && (k.is_long || call.g.T % kUnit == 0);
   copy(a.grad_sequence, call.grad_sequences);
   a.grad_x = call.grad_x;
   copy(a.grad_state0, call.grad_state0);
