@@ -289,15 +289,11 @@ def warn_uncompiled(name: str, reason: str) -> None:
     warn_once(name, reason)
 
 
-lif, llif, slif = (function(NEURONS[name], name) for name in ("lif", "llif", "slif"))
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    name: {"lif": lif, "llif": llif, "slif": slif}.get(name) or function(neuron, name)
-    for name, neuron in NEURONS.items()
-}
+FUNCTIONS: dict[str, Callable[..., Any]] = {name: function(neuron, name) for name, neuron in NEURONS.items()}
+lif, llif, slif = (FUNCTIONS[name] for name in ("lif", "llif", "slif"))
 LIFState, LLIFState, SLIFState = (spec_of(NEURONS[name]).state_type for name in ("lif", "llif", "slif"))
 for _name, _neuron in NEURONS.items():
     _state = spec_of(_neuron).state_type
     _state.__module__, _state.__qualname__ = __name__, _state.__name__
     globals()[_state.__name__] = _state
     torch.serialization.add_safe_globals([_state])  # for torch.load(weights_only=True)
-Output = Any

@@ -19,6 +19,7 @@ from torch import Tensor
 from . import registration
 from .backends import NAMES, select
 from .checks import check_channels, check_input, check_tensor
+from .define.trace import Variant
 from .functional import FUNCTIONS, kernels_for, settle
 from .moments import (
     Moments,
@@ -31,7 +32,7 @@ from .moments import (
 )
 from .neurons import NEURONS
 from .settings import choice, compute_dtype, number
-from .spec import spec_of
+from .spec import spec_of, traced
 
 
 def super_neuron(
@@ -161,7 +162,8 @@ def _check_neurons(neurons: Sequence[str]) -> tuple[str, ...]:
 
 
 _MOST = 8  # bits of a code
-_BINARY = tuple(name for name in NEURONS if name != "integer_lif")
+# Those whose spikes are 0 or 1.
+_BINARY = tuple(name for name, neuron in NEURONS.items() if traced(neuron, Variant()).spike.op == "spike")
 
 
 def _own(name: str, given: dict[str, Any], slif_v_reset: float | None) -> dict[str, Any]:

@@ -161,7 +161,7 @@ def refuse_vmap(*values: object) -> None:
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-    x, state, constants, affine, *own, _, ctx.returns_state, sequences = inputs
+    x, state, constants, affine, *own, _, _, sequences = inputs
     ctx.own, ctx.counts = Call(*own, sequences), (len(state), len(constants))  # type: ignore[call-arg]
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, affine, output[-1], *state, *constants)
@@ -273,11 +273,7 @@ def register(namespace: str) -> None:
     forward, backward = f"{namespace}::scan_forward", f"{namespace}::scan_backward"
     torch.library.register_fake(forward, fakes.forward)
     torch.library.register_fake(backward, fakes.backward)
-    torch.library.register_autograd(
-        forward,
-        lambda ctx, *grads: _backward_of_operator(namespace, ctx, *grads),
-        setup_context=lambda ctx, inputs, output: _setup_context(ctx, inputs, output),
-    )
+    torch.library.register_autograd(forward, partial(_backward_of_operator, namespace), setup_context=_setup_context)
     torch.library.register_autograd(backward, no_double_backward)
     for name in (forward, backward):
         torch.library.register_vmap(name, partial(_mapped, name))

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from .define.neuron import Neuron
 from .define.plan import Plan, plan
 from .define.surrogates import SHAPES
@@ -40,10 +37,6 @@ class Settled:
     variant: Variant
     alpha: float
 
-    @property
-    def step(self) -> Step:
-        return traced(self.neuron, self.variant)
-
 
 @cache
 def _traced(neuron: type[Neuron], variant: Variant) -> Step:
@@ -58,6 +51,7 @@ def traced(neuron: type[Neuron], variant: Variant) -> Step:
 
 @cache
 def _planned(neuron: type[Neuron], variant: Variant) -> Plan:
+    # Traced anew: the adjoint finds the nodes of the graph that was made last, and takes them instead of equal ones.
     return plan(trace(neuron, variant))
 
 
@@ -129,9 +123,6 @@ class Spec:
         """Checks what is not a constant and names the argument that is wrong."""
         reset = settings.get("v_reset", 0.0)
         kind = "soft" if reset is None else "zero" if type(reset) in (int, float) and reset == 0 else "hard"
-        return self._settle(kind, settings)
-
-    def _settle(self, reset: str, settings: dict[str, Any]) -> Settled:
         options = []
         for name in self.options:
             argument, option = _ARGUMENTS.get(name, name), self.neuron.options[name]
@@ -148,7 +139,7 @@ class Spec:
             surrogate = settings["surrogate"]
             choice("surrogate", surrogate, tuple(SHAPES))
             alpha = number("alpha", settings["alpha"], above=0.0)
-        variant = Variant(reset, tuple(options), surrogate, settings["spike"] == "soft")
+        variant = Variant(kind, tuple(options), surrogate, settings["spike"] == "soft")
         return Settled(self.neuron, variant, alpha)
 
     def above(self, name: str, settings: dict[str, Any]) -> float | None:
@@ -180,15 +171,6 @@ class Spec:
         parameters += [inspect.Parameter(k, keyword, default=v) for k, v in {**self.defaults, **last}.items()]
         return inspect.Signature(parameters)
 
-    def argument_docs(self, only_own: bool = False) -> str:
-        """The arguments that this neuron adds to those of all, as in a docstring."""
-        lines = []
-        for name in self.defaults:
-            declared = self.neuron.constants.get(name) or self.neuron.options.get(name)
-            if declared is not None and name not in vars(Neuron) and declared.doc:
-                lines.append(f"        {name}: {declared.doc}; default {declared.default!r}.")
-        return "\n".join(lines)
-
 
 _specs: dict[type[Neuron], Spec] = {}
 
@@ -201,10 +183,3 @@ def spec_of(neuron: type[Neuron], name: str | None = None) -> Spec:
         if neuron not in _specs:
             _specs[neuron] = Spec(neuron, name or neuron.__name__)
         return _specs[neuron]
-
-
-def is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
-
-
-__all__ = ["KERNELS", "Settled", "Spec", "planned", "spec_of", "torch", "traced"]

@@ -179,7 +179,12 @@ OF_DECLARATIONS = {
 }
 # The walk through the steps of a block, and what the passes do around it.
 OF_LOOPS = {
-    "LLIF: v_threshold's gradient through the state at rest": (WALK, "to[i] += after_[j][i];", ";", floats("llif")),
+    "LLIF: v_threshold's gradient through the state at rest": (
+        WALK,
+        "add_to(grad_constants_[k_.rest[j].constant], after_[j], r_.n);",
+        ";",
+        floats("llif"),
+    ),
     "backward from the first step": (
         WALK,
         "for (int64_t index = count_ - 1; index >= 0; --index)",
@@ -227,8 +232,8 @@ OF_LOOPS = {
     ),
     "the gradient of another state's sequence": (
         SCAN,
-        "real* to = gradient[call.which[q]];",
-        "real* to = gradient[0];",
+        "add_to(gradient[call.which[q]], more, n);",
+        "add_to(gradient[0], more, n);",
         "test_define.test_sequences_of_any_state('cpu')",
     ),
     "the sum of another constant": (SCAN, "gradients[j], sums + j * g.channels", "gradients[j], sums", CHUNKS),

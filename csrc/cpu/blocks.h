@@ -90,17 +90,9 @@ inline Block block_at(const Geometry& g, int64_t index, int64_t columns) {
   return {g, m, g.N - m < columns ? g.N - m : columns};
 }
 
-// Reads and writes one time step of a tensor in x's layout. Memory of the right type is used where it lies.
+// Copies one time step of a tensor in x's layout to a row, and back.
 template <class scalar, class real>
 struct Memory {
-  static const real* load(const void* base, const Block& b, int64_t t, real* buffer) {
-    copy(base, b, t, buffer);
-    return buffer;
-  }
-  static real* target(void*, const Block&, int64_t, real* buffer) { return buffer; }
-  static void store(void* base, const Block& b, int64_t t, const real* buffer) { write(base, b, t, buffer); }
-
-  // The same, with a row that never is the memory itself.
   static STDANO_APART void copy(const void* base, const Block& b, int64_t t, real* buffer) {
     const scalar* from = static_cast<const scalar*>(base);
     b.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
@@ -123,17 +115,6 @@ struct Memory {
 
 template <class real>
 struct Memory<real, real> {
-  static const real* load(const void* base, const Block& b, int64_t t, real* buffer) {
-    if (b.contiguous()) return static_cast<const real*>(base) + b.offset(t);
-    copy(base, b, t, buffer);
-    return buffer;
-  }
-  static real* target(void* base, const Block& b, int64_t t, real* buffer) {
-    return b.contiguous() ? static_cast<real*>(base) + b.offset(t) : buffer;
-  }
-  static void store(void* base, const Block& b, int64_t t, const real* buffer) {
-    if (!b.contiguous()) write(base, b, t, buffer);  // else target() was the memory itself
-  }
   static STDANO_APART void copy(const void* base, const Block& b, int64_t t, real* buffer) {
     const real* from = static_cast<const real*>(base);
     b.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
@@ -147,6 +128,50 @@ struct Memory<real, real> {
     });
   }
 };
+
+// Time steps of a block: where they lie, one stride apart.
+template <class real>
+struct StepRows {
+  real* data;
+  int64_t stride;
+};
+
+// Time steps [first, first + count) of a block's tensor: where they lie, if one stride apart, or copied into rows.
+template <class scalar, class real>
+StepRows<const real> step_rows(const void* base, const Block& b, int64_t first, int64_t count, real* buffer,
+                               int64_t columns) {
+  if constexpr (std::is_same<scalar, real>::value) {
+    if (b.contiguous()) return {static_cast<const real*>(base) + b.offset(first), b.g.inner};
+  }
+  for (int64_t t = 0; t < count; ++t) Memory<scalar, real>::copy(base, b, first + t, buffer + t * columns);
+  return {buffer, columns};
+}
+
+// Where steps are to be written: the memory itself, or rows for store_rows().
+template <class scalar, class real>
+StepRows<real> target_rows(void* base, const Block& b, int64_t first, real* buffer, int64_t columns) {
+  if constexpr (std::is_same<scalar, real>::value) {
+    if (b.contiguous()) return {static_cast<real*>(base) + b.offset(first), b.g.inner};
+  }
+  return {buffer, columns};
+}
+template <class scalar, class real>
+void store_rows(void* base, const Block& b, int64_t first, int64_t count, StepRows<real> rows, const real* buffer) {
+  if (rows.data != buffer) return;
+  for (int64_t t = 0; t < count; ++t) Memory<scalar, real>::write(base, b, first + t, buffer + t * rows.stride);
+}
+
+// One time step: where it lies, or copied into `buffer`.
+template <class scalar, class real>
+const real* load_step(const void* base, const Block& b, int64_t t, real* buffer) {
+  return step_rows<scalar, real>(base, b, t, 1, buffer, 0).data;
+}
+
+template <class real>
+STDANO_LOOP void add_to(real* __restrict sum, const real* __restrict more, int64_t n) {
+  STDANO_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) sum[i] += more[i];
+}
 
 }  // namespace STDANO_ISA
 }  // namespace stdano

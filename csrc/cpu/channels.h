@@ -173,7 +173,7 @@ void channel_sums(const ChannelSumsCall& call, int64_t begin, int64_t end) {
   blocks_of_slabs(call.g, begin, end, [&](int64_t slab, const Block& block) {
     double* sums = call.sums + slab * kChannelSums * channels;
     for (int64_t t = 0; t < call.g.T; ++t) {
-      add_moments(block, Memory<scalar, real>::load(call.x, block, t, buffer), sums, sums + channels);
+      add_moments(block, load_step<scalar, real>(call.x, block, t, buffer), sums, sums + channels);
     }
   });
 }
@@ -188,7 +188,6 @@ STDANO_LOOP void affine_loop(const real* g, const real* x, const real* __restric
 
 template <class scalar, class real>
 void channel_affine(const ChannelAffineCall& call, int64_t begin, int64_t end) {
-  using Scalars = Memory<scalar, real>;
   Workspace<real> workspace(6, kForwardBlock);
   real *x_buffer = workspace.take(), *g_buffer = workspace.take(), *out_buffer = workspace.take();
   real* rows = workspace.take(3);
@@ -196,11 +195,11 @@ void channel_affine(const ChannelAffineCall& call, int64_t begin, int64_t end) {
     const Block block = block_at(call.g, index, kForwardBlock);
     expand_table(block, call.table, 3, rows, kForwardBlock);
     for (int64_t t = 0; t < call.g.T; ++t) {
-      const real* x = Scalars::load(call.x, block, t, x_buffer);
-      const real* g = Scalars::load(call.grad, block, t, g_buffer);
-      real* out = Scalars::target(call.out, block, t, out_buffer);
-      affine_loop(g, x, rows, out, block.size);
-      Scalars::store(call.out, block, t, out);
+      const real* x = load_step<scalar, real>(call.x, block, t, x_buffer);
+      const real* g = load_step<scalar, real>(call.grad, block, t, g_buffer);
+      const auto out = target_rows<scalar, real>(call.out, block, t, out_buffer, kForwardBlock);
+      affine_loop(g, x, rows, out.data, block.size);
+      store_rows<scalar, real>(call.out, block, t, 1, out, out_buffer);
     }
   }
 }

@@ -24,31 +24,6 @@ bool needs_tables(const Member<Kernels>& neuron) {
   return false;
 }
 
-// Time steps [first, first + count) of a block's tensor: where they lie, if one stride apart, or copied into rows.
-template <class scalar, class real>
-StepRows<const real> step_rows(const void* base, const Block& b, int64_t first, int64_t count, real* buffer,
-                               int64_t columns) {
-  if constexpr (std::is_same<scalar, real>::value) {
-    if (b.contiguous()) return {static_cast<const real*>(base) + b.offset(first), b.g.inner};
-  }
-  for (int64_t t = 0; t < count; ++t) Memory<scalar, real>::copy(base, b, first + t, buffer + t * columns);
-  return {buffer, columns};
-}
-
-// Where steps are to be written: the memory itself, or rows for store_rows().
-template <class scalar, class real>
-StepRows<real> target_rows(void* base, const Block& b, int64_t first, real* buffer, int64_t columns) {
-  if constexpr (std::is_same<scalar, real>::value) {
-    if (b.contiguous()) return {static_cast<real*>(base) + b.offset(first), b.g.inner};
-  }
-  return {buffer, columns};
-}
-template <class scalar, class real>
-void store_rows(void* base, const Block& b, int64_t first, int64_t count, StepRows<real> rows, const real* buffer) {
-  if (rows.data != buffer) return;
-  for (int64_t t = 0; t < count; ++t) Memory<scalar, real>::write(base, b, first + t, buffer + t * rows.stride);
-}
-
 // The neurons' input: x, or x mapped into `buffer`.
 template <class scalar, class real>
 StepRows<const real> input_rows(const void* x, const ChannelMap<real>& map, const Block& b, int64_t first, int64_t count,
@@ -162,13 +137,12 @@ void backward(const BackwardCall<NeuronKernels>& call, int64_t begin, int64_t en
         walk.retreat(x, gs, gx, extra, [&](int64_t t, real* const* gradient) {
           for (size_t q = 0; q < call.which.size(); ++q) {
             if (!call.grad_sequences[q]) continue;
-            const real* more = Memory<scalar, real>::load(call.grad_sequences[q], block, first + t, row_buffer);
-            real* to = gradient[call.which[q]];
-            for (int64_t i = 0; i < n; ++i) to[i] += more[i];
+            const real* more = load_step<scalar, real>(call.grad_sequences[q], block, first + t, row_buffer);
+            add_to(gradient[call.which[q]], more, n);
           }
         });
         for (int64_t t = 0; map && t < count; ++t) {
-          map.adjoint(Memory<scalar, real>::load(call.x, block, first + t, row_buffer), gx.data + t * gx.stride, n);
+          map.adjoint(load_step<scalar, real>(call.x, block, first + t, row_buffer), gx.data + t * gx.stride, n);
         }
         store_rows<scalar, real>(call.grad_x, block, first, count, gx, gx_buffer);
       }

@@ -114,7 +114,8 @@ void decode(const DecodeCall& call, int64_t begin, int64_t end) {
     const Block block = block_at(call.g, index, columns);
     expand_table(block, call.table, rows, table, columns);
     for (int64_t t = 0; t < call.g.T; ++t) {
-      real* y = Memory<scalar, real>::target(call.y, block, t, buffer);
+      const StepRows<real> to = target_rows<scalar, real>(call.y, block, t, buffer, columns);
+      real* y = to.data;
       block.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
         const uint8_t* codes = call.codes + offset;
         if (call.members == 3) return decode_three(codes, table + first, columns, y + first, count);
@@ -123,7 +124,7 @@ void decode(const DecodeCall& call, int64_t begin, int64_t end) {
           decode_one(codes, 1 << k, table + (1 + k) * columns + first, y + first, count);
         }
       });
-      Memory<scalar, real>::store(call.y, block, t, y);
+      store_rows<scalar, real>(call.y, block, t, 1, to, buffer);
     }
   }
 }
@@ -151,8 +152,8 @@ void super_sums(const SuperSumsCall& call, int64_t begin, int64_t end) {
   blocks_of_slabs(call.g, begin, end, [&](int64_t slab, const Block& block) {
     double* sums = call.sums + slab * (1 + call.members) * channels;
     for (int64_t t = 0; t < call.g.T; ++t) {
-      const real* g = Memory<scalar, real>::load(call.grad, block, t, buffer);
-      const uint8_t* codes = Memory<uint8_t, uint8_t>::load(call.codes, block, t, code_buffer);
+      const real* g = load_step<scalar, real>(call.grad, block, t, buffer);
+      const uint8_t* codes = load_step<uint8_t, uint8_t>(call.codes, block, t, code_buffer);
       if (channels_innermost(call.g)) {
         accumulate(block, sums, [=](int64_t i) { return static_cast<double>(g[i]); });
         for (int k = 0; k < call.members; ++k) {
@@ -189,12 +190,6 @@ STDANO_LOOP void spike_gradient(const real* __restrict table, int64_t columns, c
   }
 }
 
-template <class real>
-STDANO_LOOP void add_to(real* __restrict sum, const real* __restrict more, int64_t n) {
-  STDANO_VECTORIZE
-  for (int64_t i = 0; i < n; ++i) sum[i] += more[i];
-}
-
 template <class scalar, class real>
 void super_backward(const SuperBackwardCall<NeuronKernels>& call, int64_t begin, int64_t end) {
   const Geometry& g = call.g;
@@ -217,7 +212,7 @@ void super_backward(const SuperBackwardCall<NeuronKernels>& call, int64_t begin,
     const auto gx = target_rows<scalar, real>(call.grad_x, block, 0, gx_rows, columns);
     for (int k = 0; k < members; ++k) {
       for (int64_t t = 0; t < T; ++t) {
-        const uint8_t* codes = Memory<uint8_t, uint8_t>::load(call.codes, block, t, code_buffer);
+        const uint8_t* codes = load_step<uint8_t, uint8_t>(call.codes, block, t, code_buffer);
         spike_gradient(table + 3 * k * columns, columns, codes, k, gy.data + t * gy.stride, gs_rows + t * columns, n);
       }
       const StepRows<real> out = k == 0 ? gx : StepRows<real>{own_rows, columns};

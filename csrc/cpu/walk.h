@@ -6,13 +6,6 @@
 namespace stdano {
 namespace STDANO_ISA {
 
-// Time steps of a block: where they lie, one stride apart.
-template <class real>
-struct StepRows {
-  real* data;
-  int64_t stride;
-};
-
 template <class real>
 const Loops<real>& loops_of(const NeuronKernels& kernels) {
   if constexpr (sizeof(real) == 4) return *kernels.of_float;
@@ -39,7 +32,7 @@ class Walk {
 
   // `tables`: constants of neurons may differ, and sums for them are taken. `steps` may be kept.
   STDANO_APART Walk(const Member<NeuronKernels>& neuron, bool tables, int64_t steps, int64_t columns, Workspace<real>& workspace)
-      : neuron_(neuron), k_(*neuron.kernels), loops_(loops_of<real>(k_)), tables_(tables), columns_(columns) {
+      : neuron_(neuron), k_(*neuron.kernels), loops_(loops_of<real>(k_)), tables_(tables) {
     constants_ = take_rows(workspace, k_.constants);
     grad_constants_ = take_rows(workspace, k_.constants);
     derived_ = take_rows(workspace, k_.derived);
@@ -144,8 +137,7 @@ class Walk {
     loops_.finish(r_);
     for (int j = 0; from_rest && j < k_.states; ++j) {
       if (k_.rest[j].constant < 0) continue;
-      real* to = grad_constants_[k_.rest[j].constant];
-      for (int64_t i = 0; i < r_.n; ++i) to[i] += after_[j][i];
+      add_to(grad_constants_[k_.rest[j].constant], after_[j], r_.n);
     }
     return grad_constants_.data();
   }
@@ -229,7 +221,6 @@ class Walk {
   const NeuronKernels& k_;
   const Loops<real>& loops_;
   bool tables_;
-  int64_t columns_;
   bool resting_ = false;
   Rows<real> r_;
   std::vector<real*> constants_, grad_constants_, derived_, sums_, rest_, state_, gradient_, zero_, rest_kept_;

@@ -56,15 +56,15 @@ def _operator(op: str, swapped: bool = False) -> Any:
 class Node:
     """A value of the step. Arithmetic and comparisons make new ones; a decision about one is not possible."""
 
-    __slots__ = ("args", "fired", "number", "op", "value")
+    __slots__ = ("args", "fired", "op", "value")
     __hash__ = object.__hash__
     __add__, __sub__, __mul__, __truediv__ = map(_operator, ("add", "sub", "mul", "div"))
     __radd__, __rsub__, __rmul__, __rtruediv__ = (_operator(op, True) for op in ("add", "sub", "mul", "div"))
     __neg__, __abs__, __and__, __or__, __invert__ = map(_operator, ("neg", "abs", "and", "or", "not"))
     __lt__, __le__, __gt__, __ge__, __eq__, __ne__ = map(_operator, COMPARISONS)
 
-    def __init__(self, op: str, args: tuple[Node, ...], value: Any, number: int) -> None:
-        self.op, self.args, self.value, self.number = op, args, value, number
+    def __init__(self, op: str, args: tuple[Node, ...], value: Any) -> None:
+        self.op, self.args, self.value = op, args, value
         self.fired: Node | None = None  # of a spike that is a sum of levels: whether there was one
 
     def __repr__(self) -> str:
@@ -126,7 +126,6 @@ _OF_NUMPY |= {
     "not_equal": "ne",
 }
 
-_count = 0
 _known: dict[tuple, Node] = {}
 
 
@@ -137,11 +136,9 @@ def forget() -> None:
 
 def node(op: str, *args: Node, value: Any = None) -> Node:
     """The node of an operation, as it is."""
-    global _count
     key = (op, value, *[id(a) for a in args])
     if key not in _known:
-        _count += 1
-        _known[key] = Node(op, args, value, _count)
+        _known[key] = Node(op, args, value)
     return _known[key]
 
 
