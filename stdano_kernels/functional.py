@@ -146,6 +146,7 @@ def _run(
 
 
 _PLAIN = {bool, int, float, str, type(None)}
+_MOST_KNOWN = 1000
 
 
 def settle(spec: Spec, given: dict[str, Any], x: Tensor) -> tuple[Settled, list[float | Tensor]]:
@@ -157,6 +158,8 @@ def settle(spec: Spec, given: dict[str, Any], x: Tensor) -> tuple[Settled, list[
         return _checked(spec, given, x)
     key = (types, tuple(given.items()))
     if key not in spec.known:
+        if len(spec.known) >= _MOST_KNOWN:  # a setting that is another number in each step
+            spec.known.clear()
         spec.known[key] = _checked(spec, given, x)
     return spec.known[key]
 

@@ -1,10 +1,12 @@
-"""What is kept for the backward pass: x itself, and beyond 16 steps one state every 16."""
+"""What is kept for the backward pass: x itself, and beyond 16 steps one state every 16; and of calls' settings."""
 
 import pytest
 import torch
 from kernels_common import FUNCTIONS, STATES, by_dtype, compute_dtype, every_neuron, make_state, make_x
 
+import stdano_kernels
 from stdano_kernels.fakes import CHECKPOINT_STEPS
+from stdano_kernels.spec import spec_of
 
 
 def saved_by(function):
@@ -113,3 +115,10 @@ def test_potentials_and_states_are_written_only_when_asked_for(neuron):
         FUNCTIONS[neuron](x, return_state=True)
         FUNCTIONS[neuron](x, return_v_seq=True)
     assert outputs == [[1200, [], [], 0], [1200, states, [], 0], [1200, [], [1200], 0]]
+
+
+def test_settings_that_change_each_step_are_not_all_kept():
+    x, known = torch.zeros(1, 1), spec_of(stdano_kernels.neurons.NEURONS["lif"]).known
+    for step in range(2500):
+        stdano_kernels.lif(x, alpha=1.0 + step / 1000)
+    assert 0 < len(known) <= 1000
