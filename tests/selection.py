@@ -1,24 +1,30 @@
 """Which tests a run holds, and what it says about those that it leaves out.
 
-Slow are the tests that say so (``@pytest.mark.slow``), and, of a test over crossed parameters, all cases but a few in
-which each value of each parameter comes up.
+Slow are the tests that say so (``@pytest.mark.slow``). Of a test over crossed parameters, a few cases in which each
+value of each parameter comes up are as quick as the test; those in which each pair of values comes up are slow; what
+is left is exhaustive.
 """
 
+import itertools
 import random
 
 import pytest
 
 FEW = 12  # so many cases are run whatever they cross
 LEFT_OUT = pytest.StashKey()
-COMMANDS = {"slow": "pytest -n auto -m slow", "quick": "pytest -n auto"}
+COMMANDS = {"quick": "pytest -n auto"} | {name: f"pytest -n auto -m {name}" for name in ("slow", "exhaustive")}
 
 
-def covering(cases, seed):
+def covering(cases, seed, together=1):
     """Indices of some cases in which all values of all parameters come up.
 
-    A case is a dictionary of parameters. Two values are the same where they are the same object.
+    A case is a dictionary of parameters. Two values are the same where they are the same object. ``together``: so many
+    parameters at a time, each combination of their values that there is.
     """
-    values = [{(name, id(value)) for name, value in case.items()} for case in cases]
+    values = [
+        set(itertools.combinations(sorted((name, id(value)) for name, value in case.items()), min(together, len(case))))
+        for case in cases
+    ]
     missing, chosen = set().union(*values), set()
     order = random.Random(seed).sample(range(len(cases)), len(cases))
     for wanted in range(max(map(len, values)), 0, -1):  # first the cases that have most to give
@@ -30,20 +36,22 @@ def covering(cases, seed):
 
 
 def mark_cases(items):
-    """Marks slow what the quick run leaves out of tests over crossed parameters."""
+    """Marks what the quick run and the slow run leave out of tests over crossed parameters."""
     tests = {}
     for item in items:
-        if len(item.callspec.params if hasattr(item, "callspec") else ()) > 1:
+        if len(item.callspec.params if hasattr(item, "callspec") else ()) > 1 and kind(item) == "quick":
             tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for name, found in tests.items():
         if len(found) > FEW:
-            few = covering([item.callspec.params for item in found], name)
-            for i in set(range(len(found))) - few:
-                found[i].add_marker(pytest.mark.slow)
+            cases = [item.callspec.params for item in found]
+            quick = covering(cases, name)
+            slow = quick | covering(cases, name, together=2)
+            for i in set(range(len(found))) - quick:
+                found[i].add_marker(pytest.mark.slow if i in slow else pytest.mark.exhaustive)
 
 
 def kind(item):
-    return "slow" if item.get_closest_marker("slow") else "quick"
+    return next((name for name in ("slow", "exhaustive") if item.get_closest_marker(name)), "quick")
 
 
 def note_left_out(config, items):

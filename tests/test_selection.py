@@ -17,13 +17,24 @@ def test_each_value_comes_up():
     assert selection.covering(CASES, "name") == few, "the same in every process"
 
 
+def test_each_pair_comes_up():
+    some = selection.covering(CASES, "name", together=2)
+    for one, other in itertools.combinations("abc", 2):
+        pairs = {(CASES[i][one], id(CASES[i][other])) for i in some}
+        assert pairs == {(case[one], id(case[other])) for case in CASES}
+    assert len(some) < 16
+
+
 @pytest.mark.parametrize("a", A)
 @pytest.mark.parametrize("b", B)
 @pytest.mark.parametrize("c", C)
 def test_crossed(a, b, c, request):
-    """Of these 24 cases a few are quick."""
-    same = [i for i in request.session.items if i.nodeid.startswith(request.node.nodeid.partition("[")[0] + "[")]
-    assert len([i for i in same if selection.kind(i) == "quick"]) < 7
+    """Of these 24 cases a few are quick, and not all others slow."""
+    kinds = [selection.kind(i) for i in request.session.items if i.nodeid.startswith(f"{request.node.nodeid.partition('[')[0]}[")]
+    if "quick" in kinds:
+        assert kinds.count("quick") < 7
+    if "slow" in kinds:
+        assert kinds.count("slow") < 16
 
 
 def test_what_is_left_out_is_told(request):

@@ -9,9 +9,8 @@ from .graph import Node
 from .plan import Plan
 from .printing import Statements
 
-# kUnit of rows.h. Memory of several steps at once: where steps lie a power of two apart, more rows than a cache keeps
-# of such, and stores in front of loads that look as if they read the same, cost more than the longer loop saves.
-UNIT = 2
+# kUnit of rows.h: T = 4, the common case, in one go, so that the states between the steps stay in registers.
+UNIT = 4
 
 SYNTAX = {
     "add": "{} + {}",

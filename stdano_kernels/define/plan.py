@@ -15,9 +15,9 @@ from .graph import EXPENSIVE, Node, in_order, literal, symbol
 from .printing import depends
 from .trace import Step
 
-# In operations: what is worth a loop of its own, and how long the chain of one may be (a tanh, or a reciprocal and an
-# exp).
-_WORTH_A_LOOP = 12
+# In operations: what is worth a loop of its own (not a lone tanh, whose loop would only wait for memory that the rest
+# then uses too), and how long the chain of one may be (a tanh, or a reciprocal and an exp).
+_WORTH_A_LOOP = 25
 _LONGEST_CHAIN = 26
 
 
