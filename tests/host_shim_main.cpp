@@ -1,10 +1,11 @@
 // Runs calls through the CUDA kernels (on the host, see host_shim.h) and through the CPU kernels, and compares every
 // output in all bits. Prints a line for each mismatch and a final count. With a number as argument only the case of
-// that number runs.
+// that number runs, with the word first all up to the first mismatch.
 #define STDANO_ISA host_program
 #include <sanitizer/common_interface_defs.h>
 
 #include <functional>
+#include <string>
 #include <utility>
 
 #include "host_shim_channels_case.h"
@@ -15,6 +16,7 @@ ChannelDevice channel_device;
 namespace {
 
 std::function<void()> print_current = [] {};
+bool until_first = false;
 int only = -1, cases = 0, mismatches = 0, number = 0;
 
 // {constants' ranges} of each neuron, in the order of the CPU's table; written by the test.
@@ -47,6 +49,7 @@ void run(Case& c, bool is_there) {
   if (Run(c).passes()) return;
   ++mismatches;
   std::printf("\n");
+  if (until_first) std::exit(1);
 }
 
 void check(Case c) { run<Run>(c, is_known(*c.neuron, c.dtype)); }
@@ -182,8 +185,10 @@ int64_t check_division() {
 
 int main(int argc, char** argv) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);  // what is printed before a sanitizer ends the program shall be seen
-  if (argc > 1) only = std::atoi(argv[1]);
+  until_first = argc > 1 && argv[1] == std::string("first");
+  if (argc > 1 && !until_first) only = std::atoi(argv[1]);
   const int64_t wrong = check_division();
+  if (until_first && wrong > 0) return 1;
   __sanitizer_set_death_callback([] {
     print_current();
     std::printf(" STOPPED\n");

@@ -22,7 +22,6 @@ from torch.utils.cpp_extension import include_paths, library_paths
 ROOT = Path(__file__).parent.parent
 LIBRARY = "stdano_kernels/_C.abi3.so"
 marks = [
-    pytest.mark.slow,
     pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++"),
     pytest.mark.skipif("x86-64-v3" not in LEVELS, reason="builds the kernels for AVX2"),
 ]

@@ -2,7 +2,7 @@
 
 Slow are the tests that say so (``@pytest.mark.slow``). Of a test over crossed parameters, a few cases in which each
 value of each parameter comes up are as quick as the test; those in which each pair of values comes up are slow; what
-is left is exhaustive.
+is left is exhaustive. Of mutations, which try the tests and not the library, two thirds are exhaustive.
 """
 
 import itertools
@@ -33,6 +33,12 @@ def covering(cases, seed, together=1):
                 chosen.add(i)
                 missing -= values[i]
     return chosen
+
+
+def sample(mutations):
+    """Mutations as parameters, of which every third is slow and the others are exhaustive."""
+    kinds = itertools.cycle((pytest.mark.slow, pytest.mark.exhaustive, pytest.mark.exhaustive))
+    return [pytest.param(name, marks=mark) for name, mark in zip(mutations, kinds, strict=False)]
 
 
 def mark_cases(items):

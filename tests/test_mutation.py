@@ -3,6 +3,7 @@ a test."""
 
 import mutations
 import pytest
+from selection import sample
 
 pytestmark = mutations.marks
 trees, cache = mutations.trees, mutations.cache
@@ -241,21 +242,23 @@ OF_LOOPS = {
 }
 
 
+@pytest.mark.slow
 def test_unchanged_declarations_pass(trees):
     trees.assert_passes(trees.as_installed(), "\n".join({tests for *_, tests in OF_DECLARATIONS.values()}))
 
 
-@pytest.mark.parametrize("mutation", OF_DECLARATIONS)
+@pytest.mark.parametrize("mutation", sample(OF_DECLARATIONS))
 def test_a_wrong_declaration_is_caught(mutation, trees, cache):
     *change, tests = OF_DECLARATIONS[mutation]
     trees.assert_caught(trees.as_installed(change), tests, **cache)
 
 
+@pytest.mark.slow
 def test_unchanged_loops_pass(trees):
     trees.assert_passes(trees.with_library(), "\n".join({tests for *_, tests in OF_LOOPS.values()}))
 
 
-@pytest.mark.parametrize("mutation", OF_LOOPS)
+@pytest.mark.parametrize("mutation", sample(OF_LOOPS))
 def test_a_wrong_loop_is_caught(mutation, trees):
     *change, tests = OF_LOOPS[mutation]
     trees.assert_caught(trees.with_library(change), tests)

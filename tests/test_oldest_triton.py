@@ -12,7 +12,7 @@ import pytest
 from stdano_kernels.backends import _OLDEST_TRITON
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.exhaustive,
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="there is no Triton for this machine"),
 ]
 ROOT = Path(__file__).parent.parent

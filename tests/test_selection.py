@@ -30,7 +30,8 @@ def test_each_pair_comes_up():
 @pytest.mark.parametrize("c", C)
 def test_crossed(a, b, c, request):
     """Of these 24 cases a few are quick, and not all others slow."""
-    kinds = [selection.kind(i) for i in request.session.items if i.nodeid.startswith(f"{request.node.nodeid.partition('[')[0]}[")]
+    name = request.node.nodeid.partition("[")[0] + "["
+    kinds = [selection.kind(i) for i in request.session.items if i.nodeid.startswith(name)]
     if "quick" in kinds:
         assert kinds.count("quick") < 7
     if "slow" in kinds:

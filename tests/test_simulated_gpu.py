@@ -5,12 +5,14 @@ public functions, with every memory access checked and counted. Where there is a
 import re
 import shutil
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from gpusim import stand_ins
 from processes import run
+from selection import sample
 
 import stdano_kernels
 from stdano_kernels.toolkit import find_toolkit
@@ -19,7 +21,6 @@ ROOT = Path(__file__).parent.parent
 TOOLKIT, WHY = find_toolkit(torch.version.cuda)
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real device, which runs tests/gpu itself"),
     pytest.mark.skipif(TOOLKIT is None, reason=f"the simulated device needs CUDA headers: {WHY}"),
 ]
@@ -32,12 +33,14 @@ def simulate(*command, folder=ROOT, **environment):
     return run([sys.executable, *command], cwd=folder, env=variables)
 
 
-# What each process runs: a file of gpu/, the long ones a backend at a time.
+# What each process runs: a file of gpu/, the long ones a backend at a time. Triton takes minutes to compile what the
+# tests of channels need.
 BY_BACKEND = ("test_gpu_kernels.py", "test_gpu_channels.py", "test_gpu_super.py")
+LONGEST = [("test_gpu_channels.py", "triton"), ("test_gpu_super.py", "triton")]
 SELECTIONS = [
-    (path.name, keyword)
+    pytest.param(*selected, marks=pytest.mark.exhaustive if selected in LONGEST else pytest.mark.slow)
     for path in sorted((ROOT / "tests" / "gpu").glob("test_*.py"))
-    for keyword in (("not triton", "triton") if path.name in BY_BACKEND else ("",))
+    for selected in product([path.name], ("not triton", "triton") if path.name in BY_BACKEND else ("",))
 ]
 
 
@@ -56,37 +59,86 @@ def test_on_the_simulated_device(file, keyword):
     assert re.search(r"\d+ (passed|skipped)", result.stdout)
 
 
-# name: (file, text, replacement); each text stands in its file exactly once. Those of the CUDA kernels are in
+# What a mutation is noticed by.
+CHECKS = {
+    "steps": """
+x = make_x((25, 3, 37))
+x[0, 0, :5] = 1.0  # u = 0 exactly
+assert_equals_cpu("lif", x, backend="triton")
+""",
+    "alignment": """
+x = make_x((4 * 64 + 1,))[1:].view(4, 64)
+device = torch.cat([torch.zeros(1), x.flatten()]).cuda()[1:].view(4, 64)
+assert torch.equal(stdano_kernels.lif(device, backend="triton").cpu(), stdano_kernels.lif(x))
+""",
+    "affine": """
+x = make_x((9, 2, 3, 5))
+assert_equals_cpu("lif", x, backend="triton", affine=make_affine(x))
+""",
+    "constants": """
+x = make_x((4, 2, 3, 5))
+assert_equals_cpu("llif", x, backend="triton", v_threshold=torch.tensor([0.9, 1.0, 1.1]))
+""",
+    "members": """
+import test_gpu_super
+test_gpu_super.assert_equals_cpu("triton", make_x((9, 2, 3, 5)), v_reset=0.1)
+""",
+}
+# name: (file, text, replacement, check); each text stands in its file exactly once. Those of the CUDA kernels are in
 # test_host_shim.py.
 MUTATIONS = {
     "missing mask": (
         "triton/common.py",
         "live = tl.max_constancy(m < N, VECTOR)",
         "live = tl.max_constancy(m >= 0, VECTOR)",
+        "steps",
     ),
-    "firing > instead of >=": ("define/triton.py", '"spike": "{} >= 0"', '"spike": "{} > 0"'),
-    "wrong stride": ("triton/memory.py", "HOW),)\n        row += inner\n", "HOW),)\n        row += inner + 1\n"),
-    "alignment taken for granted": ("triton/launch.py", "not backward and aligned and", "not backward and"),
+    "firing > instead of >=": ("define/triton.py", '"spike": "{} >= 0"', '"spike": "{} > 0"', "steps"),
+    "wrong stride": (
+        "triton/memory.py",
+        "HOW),)\n        row += inner\n",
+        "HOW),)\n        row += inner + 1\n",
+        "steps",
+    ),
+    "alignment taken for granted": (
+        "triton/launch.py",
+        "not backward and aligned and",
+        "not backward and",
+        "alignment",
+    ),
     "a checkpoint too early": (
         "triton/memory.py",
         "(chunk - 1).to(tl.int64) * STATES",
         "(chunk * 0).to(tl.int64) * STATES",
+        "steps",
     ),
-    "a step that is not there": ("triton/scan.py", "there = k < steps if HOW.guarded else True", "there = True"),
+    "a step that is not there": (
+        "triton/scan.py",
+        "there = k < steps if HOW.guarded else True",
+        "there = True",
+        "steps",
+    ),
     "gradients from behind left out": (
         "triton/scan.py",
         "HOW.single and len(grad_ptrs) + len(SEQUENCES) == 0",
         "HOW.single",
+        "constants",
     ),
-    "no gradient through the state at rest": ("triton/scan.py", "rests[0][i], grads[i])", "rests[0][i], 0.0)"),
-    "a sum of the wrong channel": ("triton/memory.py", "channel * width + e % width", "e % width"),
-    "affine's gradient without the centre": ("triton/scan.py", "own * x[k]", "own * (x[k] + affine[0])"),
+    "no gradient through the state at rest": (
+        "triton/scan.py",
+        "rests[0][i], grads[i])",
+        "rests[0][i], 0.0)",
+        "constants",
+    ),
+    "a sum of the wrong channel": ("triton/memory.py", "channel * width + e % width", "e % width", "constants"),
+    "affine's gradient without the centre": ("triton/scan.py", "own * x[k]", "own * (x[k] + affine[0])", "affine"),
     "a later part from rest": (
         "triton/channels.py",
         "for earlier in range(0, first, AHEAD):",
         "for earlier in range(0, first - STEPS, AHEAD):",
+        "members",
     ),
-    "another neuron's spikes": ("triton/channels.py", "8 * (k % 4) + member", "8 * (k % 4)"),
+    "another neuron's spikes": ("triton/channels.py", "8 * (k % 4) + member", "8 * (k % 4)", "members"),
 }
 MUTANT = """
 import sys
@@ -95,33 +147,23 @@ from gpu_common import assert_equals_cpu
 from kernels_common import make_affine, make_x
 import torch, stdano_kernels
 assert stdano_kernels.__file__.startswith(sys.argv[1]), stdano_kernels.__file__
-x = make_x((25, 3, 37))
-x[0, 0, :5] = 1.0  # u = 0 exactly
-assert_equals_cpu("lif", x, backend="triton")
-y = make_x((4 * 64 + 1,))[1:].view(4, 64)
-device = torch.cat([torch.zeros(1), y.flatten()]).cuda()[1:].view(4, 64)
-assert torch.equal(stdano_kernels.lif(device, backend="triton").cpu(), stdano_kernels.lif(y))
-x = make_x((9, 2, 3, 5))
-assert_equals_cpu("lif", x, backend="triton", affine=make_affine(x))
-assert_equals_cpu("llif", x[:4], backend="triton", v_threshold=torch.tensor([0.9, 1.0, 1.1]))
-import test_gpu_super
-test_gpu_super.assert_equals_cpu("triton", x, v_reset=0.1)
-print("fine")
 """
 
 
-@pytest.mark.parametrize("mutation", [None, *MUTATIONS])
+# The checks pass on an unchanged copy. Triton's cache is shared: its kernels are found by what they depend on.
+@pytest.mark.parametrize("mutation", [pytest.param(None, marks=pytest.mark.slow), *sample(MUTATIONS)])
 def test_a_broken_triton_kernel_is_caught(mutation, tmp_path):
-    """The unchanged copy passes, each mutation fails."""
     for name in ("stdano_kernels", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    checks = "".join(CHECKS.values())
     if mutation is not None:
-        file, text, replacement = MUTATIONS[mutation]
+        file, text, replacement, check = MUTATIONS[mutation]
+        checks = CHECKS[check]
         source = tmp_path / "stdano_kernels" / file
         assert source.read_text().count(text) == 1, "the mutation must apply exactly once"
         source.write_text(source.read_text().replace(text, replacement))
-    environment = {"PYTHONPATH": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path / "cache")}
-    result = simulate("-c", MUTANT, str(tmp_path), folder=tmp_path, **environment)
+    script = MUTANT + checks + 'print("fine")'
+    result = simulate("-c", script, str(tmp_path), folder=tmp_path, PYTHONPATH=str(tmp_path))
     if mutation is None:
         assert result.stdout == "fine\n", result.stderr[-3000:]
     else:
