@@ -23,7 +23,7 @@ from .spec import _lock, planned
 INCLUDE = Path(__file__).parent / "include"
 # As setup.py compiles what is shipped; see there for the reasons.
 FLAGS = ["-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
-# float64 serves checks, for which a fast compiler counts more.
+# float64 and soft spikes serve checks, for which a fast compiler counts more.
 FAST, QUICK = ["-O3"], ["-O2", "-ftree-vectorize"]
 LEVELS = {
     "generic": [],
@@ -128,7 +128,7 @@ def _built(neuron: type[Neuron], variant: Variant, name: str, is_double: bool, l
         "  return &stdano::generic::neuron;\n}\n"
     )
     compiler, version = _compiler()
-    flags = [*(QUICK if is_double else FAST), *FLAGS, *LEVELS.get(level, [])]
+    flags = [*(QUICK if is_double or variant.soft else FAST), *FLAGS, *LEVELS.get(level, [])]
     if "Free Software Foundation" in version:
         flags += ["-fno-thread-jumps", "-fvect-cost-model=dynamic"] + (
             ["-mprefer-vector-width=512"] if level == "x86-64-v4" else []

@@ -42,7 +42,7 @@ def sample(mutations):
 
 
 def mark_cases(items):
-    """Marks what the quick run and the slow run leave out of tests over crossed parameters."""
+    """Marks what the quick run and the slow run leave out of tests over crossed parameters, and sorts."""
     tests = {}
     for item in items:
         if len(item.callspec.params if hasattr(item, "callspec") else ()) > 1 and kind(item) == "quick":
@@ -54,6 +54,8 @@ def mark_cases(items):
             slow = quick | covering(cases, name, together=2)
             for i in set(range(len(found))) - quick:
                 found[i].add_marker(pytest.mark.slow if i in slow else pytest.mark.exhaustive)
+    with_quick = {item.path for item in items if kind(item) == "quick"}
+    items.sort(key=lambda item: item.path in with_quick)  # what takes long first, so that all processes end together
 
 
 def kind(item):

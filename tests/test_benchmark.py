@@ -250,7 +250,7 @@ def test_a_failing_contender_is_reported_and_the_others_are_timed(modules: tuple
     assert math.isnan(timings[1].median)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_script_writes_rows_and_plot(tmp_path: Path, modules: tuple) -> None:
     file = tmp_path / "new" / "rows.csv"
     first = run_script(*TINY_NEURONS, "--csv", str(file))
@@ -282,7 +282,7 @@ def test_script_writes_rows_and_plot(tmp_path: Path, modules: tuple) -> None:
     assert (tmp_path / "other.png").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_script_writes_rows_of_every_section(tmp_path: Path, modules: tuple) -> None:
     file = tmp_path / "rows.csv"
     sizes = ["--elements", "4096", "--shape", *map(str, SHAPE), "--batch", "2"]

@@ -15,7 +15,7 @@ from stdano_kernels.toolkit import find_toolkit
 
 TOOLKIT, WHY = find_toolkit(torch.version.cuda)
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.exhaustive,
     pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real device"),
     pytest.mark.skipif(TOOLKIT is None, reason=f"the simulated device needs CUDA headers: {WHY}"),
 ]

@@ -33,10 +33,10 @@ def simulate(*command, folder=ROOT, **environment):
     return run([sys.executable, *command], cwd=folder, env=variables)
 
 
-# What each process runs: a file of gpu/, the long ones a backend at a time. Triton takes minutes to compile what the
-# tests of channels need.
-BY_BACKEND = ("test_gpu_kernels.py", "test_gpu_channels.py", "test_gpu_super.py")
-LONGEST = [("test_gpu_channels.py", "triton"), ("test_gpu_super.py", "triton")]
+# What each process runs: a file of gpu/, the long ones a backend at a time. Triton takes minutes to compile what these
+# need; the slow run has its kernels in the other files, in random declarations, and in front of the mutations below.
+BY_BACKEND = [f"test_gpu_{name}.py" for name in ("kernels", "channels", "super", "graphs", "threshold")]
+LONGEST = [(name, "triton") for name in BY_BACKEND]
 SELECTIONS = [
     pytest.param(*selected, marks=pytest.mark.exhaustive if selected in LONGEST else pytest.mark.slow)
     for path in sorted((ROOT / "tests" / "gpu").glob("test_*.py"))

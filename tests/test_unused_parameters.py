@@ -45,9 +45,10 @@ def test_which_strategy_it_is(monkeypatch):
     assert given == ["auto", "ddp", "ddp_find_unused_parameters_true"]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
-@pytest.mark.parametrize("find", [True, False])
+@pytest.mark.parametrize(
+    "find", [pytest.param(True, marks=pytest.mark.slow), pytest.param(False, marks=pytest.mark.exhaustive)]
+)
 def test_training(find, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     environment = {name: value for name, value in os.environ.items() if "WORLD" not in name and "RANK" not in name}

@@ -274,8 +274,8 @@ def kernel_name(plan: Plan) -> str:
 
 def namespace_source(plan: Plan, number: int | str, floats: bool, doubles: bool) -> tuple[str, str]:
     """A neuron in a namespace of its own, and its entry in a table of NeuronKernels."""
-    source = rows_source(plan, floats)
     step = plan.step
+    source = rows_source(plan, floats and not step.variant.soft)
     space = f"n{number}"
     text = f"namespace {space} {{\n{source}}}  // namespace {space}\n"
     of_float = f"&{space}::loops<float>" if floats else "nullptr"
