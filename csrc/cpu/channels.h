@@ -92,6 +92,13 @@ STDANO_LOOP void add_row(const Block& b, const real* row, double* sums) {
   accumulate(b, sums, [row](int64_t i) { return static_cast<double>(row[i]); });
 }
 
+// One number where a row is expected.
+template <class real>
+struct Same {
+  real value;
+  STDANO_INLINE real operator[](int64_t) const { return value; }
+};
+
 // The input of a neuron with an affine map of its channel, x = scale*(y - centre) + shift, and the adjoint, which adds
 // to the sums for shift and scale.
 template <class real>
@@ -105,7 +112,7 @@ class ChannelMap {
   explicit operator bool() const { return table_ != nullptr; }
 
   void prepare(const Block& b) {
-    if (table_) expand_table(b, table_, 3, rows_, columns_);
+    if (table_ && !long_runs(b)) expand_table(b, table_, 3, rows_, columns_);
   }
   void clear_sums() {
     for (int64_t i = 0; table_ && i < 2 * columns_; ++i) rows_[3 * columns_ + i] = 0;
@@ -116,19 +123,46 @@ class ChannelMap {
   }
 
   // A step's input for the block's neurons; `out` may be y.
-  void apply(const real* y, real* out, int64_t n) const { apply_loop(y, rows_, columns_, out, n); }
+  void apply(const Block& b, const real* y, real* out) const {
+    pieces(b, [&](int64_t first, int64_t n, auto centre, auto scale, auto shift) {
+      apply_loop(y + first, centre, scale, shift, out + first, n);
+    });
+  }
   // From the gradient of the neurons' input to that of y, in place.
-  void adjoint(const real* y, real* g, int64_t n) const { adjoint_loop(y, rows_, columns_, g, n); }
+  void adjoint(const Block& b, const real* y, real* g) const {
+    pieces(b, [&](int64_t first, int64_t n, auto centre, auto scale, auto) {
+      real* of_shift = rows_ + 3 * columns_ + first;
+      adjoint_loop(y + first, centre, scale, of_shift, of_shift + columns_, g + first, n);
+    });
+  }
 
  private:
-  static STDANO_LOOP void apply_loop(const real* y, const real* rows, int64_t columns, real* out, int64_t n) {
-    const real *centre = rows, *scale = rows + columns, *shift = scale + columns;
+  // Whether a channel's numbers are worth a loop of their own, instead of rows that push others out of the cache.
+  static bool long_runs(const Block& b) { return !channels_innermost(b.g) && b.g.channel_stride >= 64; }
+
+  // Calls f(first neuron of the block, count, centre, scale, shift).
+  template <class F>
+  void pieces(const Block& b, F f) const {
+    if (long_runs(b)) {
+      const int64_t channels = b.g.channels;
+      runs(b, [&](int64_t first, int64_t count, int64_t channel) {
+        const real* number = table_ + channel;
+        f(first, count, Same<real>{number[0]}, Same<real>{number[channels]}, Same<real>{number[2 * channels]});
+      });
+    } else {
+      const real* row = rows_;
+      f(0, b.size, row, row + columns_, row + 2 * columns_);
+    }
+  }
+
+  template <class Numbers>
+  static STDANO_LOOP void apply_loop(const real* y, Numbers centre, Numbers scale, Numbers shift, real* out, int64_t n) {
     STDANO_VECTORIZE
     for (int64_t i = 0; i < n; ++i) out[i] = fma_(scale[i], y[i] - centre[i], shift[i]);
   }
-  static STDANO_LOOP void adjoint_loop(const real* y, real* rows, int64_t columns, real* g, int64_t n) {
-    const real *centre = rows, *scale = rows + columns;
-    real *of_shift = rows + 3 * columns, *of_scale = of_shift + columns;
+  template <class Numbers>
+  static STDANO_LOOP void adjoint_loop(const real* y, Numbers centre, Numbers scale, real* of_shift, real* of_scale,
+                                       real* g, int64_t n) {
     STDANO_VECTORIZE
     for (int64_t i = 0; i < n; ++i) {
       of_shift[i] += g[i];

@@ -30,7 +30,7 @@ StepRows<const real> input_rows(const void* x, const ChannelMap<real>& map, cons
                                 real* buffer, int64_t columns) {
   const StepRows<const real> in = step_rows<scalar, real>(x, b, first, count, buffer, columns);
   if (!map) return in;
-  for (int64_t t = 0; t < count; ++t) map.apply(in.data + t * in.stride, buffer + t * columns, b.size);
+  for (int64_t t = 0; t < count; ++t) map.apply(b, in.data + t * in.stride, buffer + t * columns);
   return {buffer, columns};
 }
 
@@ -142,7 +142,7 @@ void backward(const BackwardCall<NeuronKernels>& call, int64_t begin, int64_t en
           }
         });
         for (int64_t t = 0; map && t < count; ++t) {
-          map.adjoint(load_step<scalar, real>(call.x, block, first + t, row_buffer), gx.data + t * gx.stride, n);
+          map.adjoint(block, load_step<scalar, real>(call.x, block, first + t, row_buffer), gx.data + t * gx.stride);
         }
         store_rows<scalar, real>(call.grad_x, block, first, count, gx, gx_buffer);
       }
