@@ -61,7 +61,7 @@ def test_random_declarations(drawn):
     check(*drawn)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @hypothesis_settings(max_examples=6, **FEW)
 @given(declarations())
 def test_more_random_declarations(drawn):

@@ -57,7 +57,7 @@ def test_backward_of_lif():
     check_beside_cuda([code], OWN_BACKWARD.replace("[LS]?", ""))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_kernels():
     """Those of plain calls, of LIF in half precision and with other T too; the super neuron's passes and BatchNorm's.
     Where double sums leave a thread of four neighbours, they change places through 4 KiB of shared memory."""
