@@ -306,6 +306,7 @@ def test_script_writes_rows_of_every_section(tmp_path: Path, modules: tuple) -> 
     assert [r["neuron"] for r in unfused] == ["super", "super", "bn_lif", "bn_lif", "vgg11_llif"]
 
 
+@pytest.mark.slow
 def test_script_runs_one_section(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     done = run_script(*TINY, "--section", "memory", "--batch", "1", "--csv", str(file))

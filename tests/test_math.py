@@ -199,6 +199,7 @@ def accuracy(harness):
     return json.loads(harness(EMULATED)("accuracy"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", ("tanh", "exp of negative", "exp", "reciprocal", "atan", "log", "sigmoid"))
 @pytest.mark.parametrize("real", ("float", "double"))
 def test_accuracy_in_units_of_the_last_place(accuracy, real, function):
