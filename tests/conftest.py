@@ -22,7 +22,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes long; left out by default, run with -m slow")
-    config.addinivalue_line("markers", "exhaustive: more cases of crossed parameters; run with -m exhaustive")
+    config.addinivalue_line(
+        "markers", "exhaustive: takes longest, or one more case of crossed parameters; run with -m exhaustive"
+    )
     config.addinivalue_line("markers", "gpu: needs a CUDA device, real or simulated; alone with -m gpu")
     # A test that falls back to the reference has not tested what it says.
     config.addinivalue_line("filterwarnings", "error:stdano runs the reference backend:RuntimeWarning")

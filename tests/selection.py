@@ -22,7 +22,7 @@ def covering(cases, seed, together=1):
     parameters at a time, each combination of their values that there is.
     """
     values = [
-        set(itertools.combinations(sorted((name, id(value)) for name, value in case.items()), min(together, len(case))))
+        set(itertools.combinations(sorted((name, id(value)) for name, value in case.items()), together))
         for case in cases
     ]
     missing, chosen = set().union(*values), set()

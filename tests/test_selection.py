@@ -32,10 +32,8 @@ def test_crossed(a, b, c, request):
     """Of these 24 cases a few are quick, and not all others slow."""
     name = request.node.nodeid.partition("[")[0] + "["
     kinds = [selection.kind(i) for i in request.session.items if i.nodeid.startswith(name)]
-    if "quick" in kinds:
-        assert kinds.count("quick") < 7
-    if "slow" in kinds:
-        assert kinds.count("slow") < 16
+    assert kinds.count("quick") < 7
+    assert kinds.count("slow") < 16
 
 
 def test_what_is_left_out_is_told(request):
