@@ -91,6 +91,8 @@ class Result:
             and self.case.elements * torch.empty(0, dtype=getattr(torch, self.case.dtype)).itemsize > MMAP_LIMIT
         ):
             parts.append("tensors above 32 MB")
+        if timing.host is not None:
+            parts.append(f"host {timing.host * 1e3:.2f} ms")
         if self.disturbed:
             parts.append(f"others used {self.others:.1f} cores")
         return "; ".join(filter(None, parts))

@@ -21,6 +21,8 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.f
 TRANSFERS = {"forward": 2, "train": 5}
 COPY_TRANSFERS = 2  # a copy reads and writes
 BUSY = 0.1  # cores used by others from which a time is not to be trusted
+HEAD_START = 4_000_000  # cycles of a GPU, two milliseconds or so
+FLUSH = 1 << 28  # bytes, more than any second-level cache
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Timing:
     page_faults: float
     error: str = ""
     peak: int | None = None  # bytes, see Bench.extra_bytes; None where it was not asked for
+    host: float | None = None  # seconds in which the host gives a GPU the work of a call; None on a CPU
 
 
 def bytes_per_element(passes: str, dtype: str) -> int:
@@ -203,6 +206,7 @@ class Bench:
         self.copy()
         times: dict[Contender | None, list[float]] = {contender: [] for contender in (None, *steps)}
         faults, calls, busy = dict.fromkeys(times, 0), dict.fromkeys(times, 0), []
+        hosts: dict[Contender | None, list[float]] = {contender: [] for contender in times}
         for i in range(rounds):
             wait()
             others = OtherWork()
@@ -211,7 +215,12 @@ class Bench:
                     continue  # a slow one has its share of the time and several calls
                 work = self.copy if contender is None else steps[contender]
                 before = page_faults()
-                measured, count = self._times(work, seconds)
+                if self.case.device == "cpu":
+                    measured, count = self._times(work, seconds)
+                else:
+                    measured, host = device_times(work, seconds, self.case.device)
+                    hosts[contender] += host
+                    count = len(measured)
                 faults[contender] += page_faults() - before
                 calls[contender] += count
                 times[contender] += measured
@@ -226,19 +235,40 @@ class Bench:
             Timing(c, nan, nan, nan, errors[c]) if c in errors else Timing(c, *spread(times[c]), faults[c] / calls[c])
             for c in contenders
         ]
-        timings = [replace(t, peak=peaks.get(t.contender)) for t in timings]
+        timings = [
+            replace(t, peak=peaks.get(t.contender), host=spread(hosts[t.contender])[0] if hosts.get(t.contender) else None)
+            for t in timings
+        ]
         return spread(times[None])[0], timings, max(busy)
 
     def _times(self, work: Callable[[], None], seconds: float) -> tuple[list[float], int]:
         """Seconds a call, several times, and the number of calls."""
-        if self.case.device == "cpu":
-            timer = Timer("work()", globals={"work": work}, num_threads=self.threads)
-            measured = timer.blocked_autorange(min_run_time=seconds)
-            return measured.times, measured.number_per_run * len(measured.times)
-        from triton.testing import do_bench  # CUDA events, and a cache flushed before every call
+        timer = Timer("work()", globals={"work": work}, num_threads=self.threads)
+        measured = timer.blocked_autorange(min_run_time=seconds)
+        return measured.times, measured.number_per_run * len(measured.times)
 
-        milliseconds = do_bench(work, warmup=10, rep=round(seconds * 1000), return_mode="all")
-        return [t / 1000 for t in milliseconds], len(milliseconds)
+
+def device_times(work: Callable[[], None], seconds: float, device: str) -> tuple[list[float], list[float]]:
+    """Seconds that the device needs for each call, and seconds in which the host has given it the work.
+
+    As in a training, the device is busy while the host prepares the call, which therefore counts only where it takes
+    longer than that: otherwise a small call's time would be the host's. Every call finds the second-level cache empty.
+    """
+    flushed = torch.empty(FLUSH // 4, dtype=torch.int32, device=device)
+    device_seconds, host_seconds = [], []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(device_seconds) < 3:
+        begin, behind = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        flushed.zero_()
+        torch.cuda._sleep(HEAD_START)
+        begin.record()
+        called = time.perf_counter()
+        work()
+        host_seconds.append(time.perf_counter() - called)
+        behind.record()
+        torch.cuda.synchronize(device)
+        device_seconds.append(begin.elapsed_time(behind) / 1000)
+    return device_seconds, host_seconds
 
 
 def page_faults() -> int:

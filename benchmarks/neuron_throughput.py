@@ -29,9 +29,10 @@ Memory and time: glibc maps tensors above 32 MB anew at each allocation, and the
 kernel. Default sizes stay below that (hollow points in the plot do not). Memory that was freed is kept (mallopt) for
 all contenders alike, for else page faults come and go with what ran before; --default-allocator leaves malloc alone.
 
-On a GPU: every backend there is, CUDA events around each call with the second-level cache flushed before it, sizes
-beyond that cache, all three dtypes and T from 1 to 32 unless options say otherwise; and the share of the bandwidth
-that a copy reaches on the same device.
+On a GPU: every backend there is, sizes beyond the second-level cache, all three dtypes and T from 1 to 32 unless options
+say otherwise; and the share of the bandwidth that a copy reaches on the same device. The time is the device's, by CUDA
+events around each call, with the cache flushed and the device still busy before it, as in a training, so that the host
+is ahead; notes say what the host takes for a call, which bounds the speed of small ones.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
     facts = [
         run.about,
         f"torch {torch.__version__}, SpikingJelly {spikingjelly_version() or 'not installed'}",
-        memory if on_cpu else "CUDA events around each call, the second-level cache flushed before it",
+        memory if on_cpu else "CUDA events around each call; the cache is flushed and the host ahead before it",
     ]
 
     neurons = neuron_cases(options) if "neurons" in options.section else []

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdlib>
+#include <new>
 
 #include "../half.h"
 #include "kernels.h"
@@ -59,6 +60,31 @@ class Workspace {
  private:
   real* data_;
   int64_t columns_, used_ = 0;
+};
+
+// As many values as are known at run time, each what make(its index) gives. Standard containers are not for files that
+// are compiled once an instruction set: what they call has to be inlined, which gcc 13 refuses across sets.
+template <class T>
+class Array {
+ public:
+  template <class Make>
+  Array(int64_t size, Make make) : data_(static_cast<T*>(std::malloc(size * sizeof(T)))), size_(size) {
+    for (int64_t i = 0; i < size; ++i) new (data_ + i) T(make(i));
+  }
+  ~Array() {
+    for (T& value : *this) value.~T();
+    std::free(data_);
+  }
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+  T* data() { return data_; }
+  T* begin() { return data_; }
+  T* end() { return data_ + size_; }
+  T& operator[](int64_t i) { return data_[i]; }
+
+ private:
+  T* data_;
+  int64_t size_;
 };
 
 // The neurons [begin, begin + size) of a call.

@@ -44,8 +44,8 @@ void forward(const ForwardCall<NeuronKernels>& call, int64_t begin, int64_t end)
   ChannelMap<real> map(call.affine, workspace, columns);
   real *x_buffer = workspace.take(steps), *s_buffer = workspace.take(steps);
   const bool single = !call.sequences.empty();
-  std::vector<const real*> from(k.states);
-  std::vector<real*> to(k.states);
+  const real* from[kMostStates];
+  real* to[kMostStates];
 
   for (int64_t index = begin; index < end; ++index) {
     const Block block = block_at(g, index, columns);
@@ -56,7 +56,7 @@ void forward(const ForwardCall<NeuronKernels>& call, int64_t begin, int64_t end)
       walk.start_at_rest();
     } else {
       for (int j = 0; j < k.states; ++j) from[j] = at<real>(call.state0[j], m);
-      walk.start(from.data());
+      walk.start(from);
     }
     for (int64_t first = 0; first < g.T; first += kCheckpointSteps) {
       const int64_t count = g.T - first < kCheckpointSteps ? g.T - first : kCheckpointSteps;
@@ -70,7 +70,7 @@ void forward(const ForwardCall<NeuronKernels>& call, int64_t begin, int64_t end)
       const auto x = input_rows<scalar, real>(call.x, map, block, first, count, x_buffer, columns);
       const auto spikes = target_rows<scalar, real>(call.spikes, block, first, s_buffer, columns);
       for (int j = 0; j < k.states && !call.state.empty(); ++j) to[j] = at<real>(call.state[j], m);
-      real* const* final_state = last && !call.state.empty() ? to.data() : nullptr;
+      real* const* final_state = last && !call.state.empty() ? to : nullptr;
       if (single) {
         for (int64_t t = 0; t < count; ++t) {
           const bool ends = last && t == count - 1;
@@ -103,7 +103,7 @@ void backward(const BackwardCall<NeuronKernels>& call, int64_t begin, int64_t en
   ChannelMap<real> map(call.affine, workspace, columns);
   real *x_buffer = workspace.take(steps), *s_buffer = workspace.take(steps), *gx_buffer = workspace.take(steps);
   real* row_buffer = workspace.take();
-  std::vector<const real*> from(k.states), behind(k.states);
+  const real *from[kMostStates], *behind[kMostStates];
 
   for (int64_t slab = begin; slab < end; ++slab) {
     double* sums = call.sums + slab * (k.constants + 2) * g.channels;
@@ -116,7 +116,7 @@ void backward(const BackwardCall<NeuronKernels>& call, int64_t begin, int64_t en
       for (int j = 0; j < k.states; ++j) {
         behind[j] = call.grad_state.empty() ? nullptr : at<real>(call.grad_state[j], m);
       }
-      walk.start_back(behind.data());
+      walk.start_back(behind);
       for (int64_t first = (g.T - 1) / kCheckpointSteps * kCheckpointSteps; g.T > 0 && first >= 0;
            first -= kCheckpointSteps) {
         const int64_t count = g.T - first < kCheckpointSteps ? g.T - first : kCheckpointSteps;
@@ -128,7 +128,7 @@ void backward(const BackwardCall<NeuronKernels>& call, int64_t begin, int64_t en
                                  : at<real>(call.checkpoints,
                                             ((first / kCheckpointSteps - 1) * k.states + j) * g.N + m);
           }
-          walk.start(from.data());
+          walk.start(from);
         }
         const auto x = input_rows<scalar, real>(call.x, map, block, first, count, x_buffer, columns);
         const auto gs = step_rows<scalar, real>(call.grad_spikes, block, first, count, s_buffer, columns);

@@ -9,12 +9,11 @@ namespace STDANO_ISA {
 
 // A neuron's walks over blocks that all begin at rest.
 template <class real>
-std::vector<Walk<real>> walks_of(const Members<NeuronKernels>& members, int64_t steps, int64_t columns,
-                                 Workspace<real>& workspace) {
-  std::vector<Walk<real>> walks;
-  walks.reserve(members.size());
-  for (const auto& member : members) walks.emplace_back(member, false, steps, columns, workspace);
-  return walks;
+Array<Walk<real>> walks_of(const Members<NeuronKernels>& members, int64_t steps, int64_t columns,
+                           Workspace<real>& workspace) {
+  return Array<Walk<real>>(members.size(), [&](int64_t k) {
+    return Walk<real>(members[k], false, steps, columns, workspace);
+  });
 }
 
 template <class real>
@@ -59,7 +58,7 @@ void encode(const EncodeCall<NeuronKernels>& call, int64_t begin, int64_t end) {
   const int64_t columns = kForwardBlock, steps = kUnit;
   Workspace<real> workspace(walk_rows<real>(call.members, 1) + 2 * steps, columns);
   Workspace<uint8_t> code_space(steps, columns);
-  std::vector<Walk<real>> walks = walks_of(call.members, 1, columns, workspace);
+  Array<Walk<real>> walks = walks_of(call.members, 1, columns, workspace);
   real *x_buffer = workspace.take(steps), *spikes = workspace.take(steps);
   uint8_t* codes = code_space.take(steps);
 
@@ -197,11 +196,11 @@ void super_backward(const SuperBackwardCall<NeuronKernels>& call, int64_t begin,
   const int64_t columns = super_block(g), T = g.T;
   Workspace<real> workspace(walk_rows<real>(call.members, T) + 3 * members + 5 * T, columns);
   Workspace<uint8_t> code_space(1, columns);
-  std::vector<Walk<real>> walks = walks_of(call.members, T, columns, workspace);
+  Array<Walk<real>> walks = walks_of(call.members, T, columns, workspace);
   real *table = workspace.take(3 * members), *x_rows = workspace.take(T), *gy_rows = workspace.take(T);
   real *gx_rows = workspace.take(T), *gs_rows = workspace.take(T), *own_rows = workspace.take(T);
   uint8_t* code_buffer = code_space.take();
-  const std::vector<const real*> nothing(kMostStates, nullptr);
+  const real* const nothing[kMostStates] = {};
 
   for (int64_t index = begin; index < end; ++index) {
     const Block block = block_at(g, index, columns);
@@ -218,7 +217,7 @@ void super_backward(const SuperBackwardCall<NeuronKernels>& call, int64_t begin,
       const StepRows<real> out = k == 0 ? gx : StepRows<real>{own_rows, columns};
       Walk<real>& walk = walks[k];
       walk.prepare(block);
-      walk.start_back(nothing.data());
+      walk.start_back(nothing);
       walk.start_at_rest();
       walk.keep(x, out, T, true, false);
       walk.retreat(x, {gs_rows, columns}, out, false, [](int64_t, real* const*) {});

@@ -14,10 +14,8 @@ const Loops<real>& loops_of(const NeuronKernels& kernels) {
 
 // Rows of a workspace as the array of pointers that Rows has.
 template <class real>
-std::vector<real*> take_rows(Workspace<real>& workspace, int64_t count) {
-  std::vector<real*> rows(count);
-  for (real*& row : rows) row = workspace.take();
-  return rows;
+Array<real*> take_rows(Workspace<real>& workspace, int64_t count) {
+  return Array<real*>(count, [&](int64_t) { return workspace.take(); });
 }
 
 template <class real>
@@ -32,19 +30,22 @@ class Walk {
 
   // `tables`: constants of neurons may differ, and sums for them are taken. `steps` may be kept.
   STDANO_APART Walk(const Member<NeuronKernels>& neuron, bool tables, int64_t steps, int64_t columns, Workspace<real>& workspace)
-      : neuron_(neuron), k_(*neuron.kernels), loops_(loops_of<real>(k_)), tables_(tables) {
-    constants_ = take_rows(workspace, k_.constants);
-    grad_constants_ = take_rows(workspace, k_.constants);
-    derived_ = take_rows(workspace, k_.derived);
-    sums_ = take_rows(workspace, k_.derived);
-    rest_ = take_rows(workspace, k_.states);
-    state_ = take_rows(workspace, k_.states);
-    gradient_ = take_rows(workspace, k_.states);
-    zero_ = take_rows(workspace, k_.states);
-    rest_kept_ = take_rows(workspace, k_.kept);
-    kept_states_ = take_rows(workspace, steps * k_.states);
-    kept_ = take_rows(workspace, kept_steps(steps) * k_.kept);
-    units_.resize(steps);
+      : neuron_(neuron),
+        k_(*neuron.kernels),
+        loops_(loops_of<real>(k_)),
+        tables_(tables),
+        constants_(take_rows(workspace, k_.constants)),
+        grad_constants_(take_rows(workspace, k_.constants)),
+        derived_(take_rows(workspace, k_.derived)),
+        sums_(take_rows(workspace, k_.derived)),
+        rest_(take_rows(workspace, k_.states)),
+        state_(take_rows(workspace, k_.states)),
+        gradient_(take_rows(workspace, k_.states)),
+        zero_(take_rows(workspace, k_.states)),
+        rest_kept_(take_rows(workspace, k_.kept)),
+        kept_states_(take_rows(workspace, steps * k_.states)),
+        kept_(take_rows(workspace, kept_steps(steps) * k_.kept)),
+        units_(steps, [](int64_t) { return Unit{}; }) {
     for (real* row : zero_) fill(row, real(0), columns);
     r_ = {};
     r_.alpha = real(neuron.alpha);
@@ -77,7 +78,7 @@ class Walk {
   // The state in front of the first step: tensors, a checkpoint [states][N], or at rest.
   void start_at_rest() { start(rest_.data(), true); }
   void start(const real* const* state, bool resting = false) {
-    before_.assign(state, state + k_.states);
+    std::memcpy(before_, state, k_.states * sizeof(*state));
     resting_ = resting && !tables_;
   }
 
@@ -96,10 +97,7 @@ class Walk {
 
   // The gradient behind the last step: tensors, each of which may be missing.
   void start_back(const real* const* gradient) {
-    after_.assign(gradient, gradient + k_.states);
-    for (int j = 0; j < k_.states; ++j) {
-      if (!after_[j]) after_[j] = zero_[j];
-    }
+    for (int j = 0; j < k_.states; ++j) after_[j] = gradient[j] ? gradient[j] : zero_[j];
   }
 
   // The adjoint of the steps that advance() has just kept. add(t, row) adds what else has a gradient of the state after
@@ -123,7 +121,7 @@ class Walk {
       r_.gs_stride = gs.stride;
       r_.out = out.data + now.first * out.stride;
       r_.out_stride = out.stride;
-      r_.grad_after = after_.data();
+      r_.grad_after = after_;
       r_.grad_before = gradient_.data();
       (tables_ ? loops_.backward_tables : loops_.backward[now.kind])(r_);
       for (int j = 0; j < k_.states; ++j) after_[j] = gradient_[j];
@@ -131,8 +129,8 @@ class Walk {
   }
 
   // Behind the steps of a block: the gradient of the state in front of them, and of the constants.
-  const std::vector<const real*>& gradient() const { return after_; }
-  const std::vector<const real*>& state() const { return before_; }
+  const real* const* gradient() const { return after_; }
+  const real* const* state() const { return before_; }
   real* const* finish(bool from_rest) {
     loops_.finish(r_);
     for (int j = 0; from_rest && j < k_.states; ++j) {
@@ -223,10 +221,10 @@ class Walk {
   bool tables_;
   bool resting_ = false;
   Rows<real> r_;
-  std::vector<real*> constants_, grad_constants_, derived_, sums_, rest_, state_, gradient_, zero_, rest_kept_;
-  std::vector<real*> kept_states_, kept_;
-  std::vector<const real*> before_, after_;
-  std::vector<Unit> units_;
+  Array<real*> constants_, grad_constants_, derived_, sums_, rest_, state_, gradient_, zero_, rest_kept_;
+  Array<real*> kept_states_, kept_;
+  const real *before_[kMostStates], *after_[kMostStates];
+  Array<Unit> units_;
   int64_t count_ = 0;  // of them
 };
 
