@@ -24,7 +24,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8
 NEURON_COLOURS = {"LIF": COLOURS[0], "LLIF": COLOURS[1], "SLIF": COLOURS[2]}
 LINES = ("-", "--", ":", "-.")  # beside colours: nothing is told by colour alone
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {  # matplotlib's settings, whose names its types list one by one
     "figure.figsize": (WIDTH, 2.8),
     "figure.constrained_layout.use": True,
     "font.size": 9,
@@ -57,7 +57,8 @@ def drawn(function: Callable[P, Figure]) -> Callable[P, Figure]:
         import matplotlib
         from cycler import cycler
 
-        with matplotlib.rc_context({**STYLE, "axes.prop_cycle": cycler(color=COLOURS)}):
+        colours: Any = {"axes.prop_cycle": cycler(color=COLOURS)}
+        with matplotlib.rc_context(STYLE | colours):
             return function(*args, **kwargs)
 
     return draw
