@@ -236,7 +236,9 @@ class Bench:
             for c in contenders
         ]
         timings = [
-            replace(t, peak=peaks.get(t.contender), host=spread(hosts[t.contender])[0] if hosts.get(t.contender) else None)
+            replace(
+                t, peak=peaks.get(t.contender), host=spread(hosts[t.contender])[0] if hosts.get(t.contender) else None
+            )
             for t in timings
         ]
         return spread(times[None])[0], timings, max(busy)

@@ -100,6 +100,8 @@ class ModelSettings(_Part):
     """adaptation of SLIF's time constant"""
     tau_min: float = 1.05
     """lower bound of SLIF's time constant"""
+    detach_adapt: bool = False
+    """SLIF's adaptation counts as a constant in the backward pass"""
     backend: str = "auto"
     """backend of the neurons, see stdano info"""
 

@@ -179,7 +179,7 @@ def channels_last_is_right(model: nn.Module, device: torch.device) -> bool:
 
 def neuron_settings(settings: TrainSettings) -> dict[str, Any]:
     """The arguments of the neurons."""
-    names = ("tau", "decay", "v_threshold", "surrogate_function", "gamma", "beta", "tau_min", "backend")
+    names = ("tau", "decay", "v_threshold", "surrogate_function", "gamma", "beta", "tau_min", "detach_adapt", "backend")
     return {**{name: getattr(settings.model, name) for name in names}, "alpha": settings.model.surrogate_alpha}
 
 
