@@ -29,10 +29,10 @@ Memory and time: glibc maps tensors above 32 MB anew at each allocation, and the
 kernel. Default sizes stay below that (hollow points in the plot do not). Memory that was freed is kept (mallopt) for
 all contenders alike, for else page faults come and go with what ran before; --default-allocator leaves malloc alone.
 
-On a GPU: every backend there is, sizes beyond the second-level cache, all three dtypes and T from 1 to 32 unless options
-say otherwise; and the share of the bandwidth that a copy reaches on the same device. The time is the device's, by CUDA
-events around each call, with the cache flushed and the device still busy before it, as in a training, so that the host
-is ahead; notes say what the host takes for a call, which bounds the speed of small ones.
+On a GPU: every backend there is, sizes beyond the second-level cache, all three dtypes and T from 1 to 32 unless
+options say otherwise; and the share of the bandwidth that a copy reaches on the same device. The time is the device's,
+by CUDA events around each call, with the cache flushed and the device still busy before it, as in a training, so that
+the host is ahead; notes say what the host takes for a call, which bounds the speed of small ones.
 """
 
 from __future__ import annotations

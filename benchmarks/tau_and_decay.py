@@ -2,11 +2,11 @@
 
     python benchmarks/tau_and_decay.py --cifar FOLDER --nmnist FOLDER
 
-The paper names neither tau_0 nor how a potential decays in a step; its code base has 1.1 and exp(-1/tau), SpikingJelly 2
-and 1 - 1/tau. In its table 1 SLIF alone is the worst of the three. This trains a small VGG on images of CIFAR-10's size
-and on N-MNIST for both of each, with SLIF's adaptation as part of the gradient and as a constant, and says for each
-which order comes out. Means over seeds, with the 95 % interval of their mean (Student's t): few seeds are honest only
-with one. Runs that are finished are kept, so that an interrupted study goes on when it is called again.
+The paper names neither tau_0 nor how a potential decays in a step; its code base seems to have 1.1 and exp(-1/tau),
+SpikingJelly has 2 and 1 - 1/tau. In its table 1 SLIF is the worst of the three. This trains a small VGG on images of
+CIFAR-10's size and on N-MNIST for both of each, with SLIF's adaptation as part of the gradient and as a constant, and
+says for each which order comes out. Means over seeds, with the 95 % interval of their mean (Student's t). Runs that are
+finished are kept, so that an interrupted study goes on when it is called again.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def run(job: tuple[Cell, int]) -> None:
         cell, seed = job
-        log = cell.folder(options.out, seed).with_suffix(".log")
-        with open(log, "w") as file:
+        log = cell.folder(options.out, seed)
+        with open(log.with_name(f"{log.name}.log"), "w") as file:
             subprocess.run(cell.command(options, seed), stdout=file, stderr=file, check=True)
         print(cell, seed, last_row(cell.folder(options.out, seed))["test_accuracy"], flush=True)
 

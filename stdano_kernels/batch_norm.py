@@ -97,12 +97,12 @@ def bn_neuron(
         scale = inverse if weight is None else weight * inverse
         shift = torch.zeros_like(inverse) if bias is None else bias
         affine = torch.stack((running_mean.double(), scale.double(), shift.double())).to(compute_dtype(x))
-        return run(x, affine=affine, backend=chosen, **settings)
+        return run(x, affine=affine, backend=backend, **settings)
     registration.refuse_transforms(x, weight, bias)
     registration.refuse_vmap(x, weight, bias)
     namespace = registration.NAMESPACES[chosen]
     x, affine, mean, variance, all_values = _Normalise.apply(x, weight, bias, eps, count, process_group, namespace)
-    out = run(x, affine=affine, backend=chosen, **settings)
+    out = run(x, affine=affine, backend=backend, **settings)
     # Last, so that a call with a wrong setting of the neuron changes nothing.
     update_running(running_mean, running_var, Moments(mean, variance, all_values), momentum)
     return out

@@ -71,6 +71,8 @@ def test_auto_goes_on_to_triton_where_the_driver_takes_no_code(two_gpus):
         assert backends._best("cuda", 0, False) == "triton"
         assert backends._best("cuda", 1, False) == "cuda"
         assert backends._best("cuda", 1, True) == "cuda"
+        assert backends._best("cuda", 1, False, True) == "triton"
+        assert backends._best("cuda", 1, True, True) == "cuda"
     assert two_gpus == [0, 1], "the driver is asked once a device"
 
 

@@ -261,3 +261,12 @@ def test_bn_neuron_equals_the_cpu(backend, neuron, training):
     assert_close(results["cuda"], results["cpu"], TOLERANCES[torch.float32])
     assert (results["cuda"]["mean"] != 0.3).any() == training
     assert 0.02 < results["cuda"]["spikes"].mean() < 0.9
+
+
+def test_auto_gives_bn_neuron_to_triton_where_cuda_has_no_kernels():
+    x = make_x((3, 4, 3, 5))
+    settings = dict(training=True, detach_adapt=True, decay="linear", surrogate="atan")
+    expected = stdano_kernels.bn_neuron("slif", x, None, None, **settings)
+    with pytest.raises(RuntimeError, match="compiled for the usual settings"):
+        stdano_kernels.bn_neuron("slif", x.cuda(), None, None, backend="cuda", **settings)
+    assert torch.equal(stdano_kernels.bn_neuron("slif", x.cuda(), None, None, **settings).cpu(), expected)

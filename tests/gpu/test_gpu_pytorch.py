@@ -76,6 +76,15 @@ def test_backends_are_there_and_described():
     assert "." in status["cuda"].details["architectures"]
 
 
+@pytest.mark.exhaustive  # a simulated device is slow, and large tensors are all there is to it
+def test_auto_gives_large_tensors_to_triton():
+    x = torch.zeros(4, 1 << 20, device="cuda")
+    assert operators_of(lambda: stdano_kernels.lif(x)) == ["stdano_triton.scan_forward"]
+    assert operators_of(lambda: stdano_kernels.lif(x[:, 1:])) == ["stdano.scan_forward"]
+    compiled = torch.compile(stdano_kernels.lif)
+    assert torch.equal(compiled(x), stdano_kernels.lif(x, backend="cuda"))
+
+
 @every_neuron
 def test_auto_takes_cuda_then_triton_then_the_reference(neuron, without):
     x, call = make_x((4, 3)).cuda(), functional.FUNCTIONS[neuron]
