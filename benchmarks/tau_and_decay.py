@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import json
 import math
 import os
 import statistics
@@ -74,6 +75,13 @@ def interval(values: Sequence[float]) -> float:
     return t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
 
 
+def finished(folder: Path) -> bool:
+    if not (folder / "metrics.csv").exists():
+        return False
+    epochs = json.loads((folder / "settings.json").read_text())["optimiser"]["epochs"]
+    return float(last_row(folder)["epoch"]) == epochs
+
+
 def last_row(folder: Path) -> dict[str, str]:
     with open(folder / "metrics.csv", newline="") as file:
         return list(csv.DictReader(file))[-1]
@@ -114,6 +122,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def run(job: tuple[Cell, int]) -> None:
         cell, seed = job
+        if finished(cell.folder(options.out, seed)):
+            return
         log = cell.folder(options.out, seed)
         with open(log.with_name(f"{log.name}.log"), "w") as file:
             subprocess.run(cell.command(options, seed), stdout=file, stderr=file, check=True)
