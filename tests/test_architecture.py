@@ -14,9 +14,11 @@ from stdano.nodes.neurons import CANDIDATES as NEURONS
 pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 pytest.importorskip("matplotlib", reason="needs the extra [app]")
 
+from stdano.pictures import heatmap
+from stdano.pictures.style import save, svg
 from stdano.search import Architecture
 from stdano.search.architecture import chosen, entropies, entropy, softmax
-from stdano.search.report import plot_alphas, write_alphas
+from stdano.search.report import write_alphas
 from stdano.settings import SearchSettings, from_json, replace
 
 SETTINGS = replace(SearchSettings(), model="vgg-small", T=6, data="digits", candidates=("SLIF", "LIF"))
@@ -165,15 +167,13 @@ def test_alphas_csv(tmp_path):
 
 @pytest.mark.parametrize(("layers", "candidates", "epochs"), [(17, CANDIDATES, 2), (1, ["SLIF", "LIF"], 1)])
 def test_alphas_png(tmp_path, layers, candidates, epochs):
-    path = tmp_path / "alphas.png"
-    plot_alphas(path, [str(n) for n in range(layers)], candidates, history(epochs, layers, candidates))
-    data = path.read_bytes()
+    save(heatmap.search(history(epochs, layers, candidates), candidates), tmp_path / "alphas.png")
+    data = (tmp_path / "alphas.png").read_bytes()
     assert data.startswith(b"\x89PNG")
     width, height = (int.from_bytes(data[start : start + 4], "big") for start in (16, 20))
-    assert width > height > 300
+    assert width > 600 and height > 600
 
 
-def test_alphas_png_of_zeros(tmp_path):
+def test_alphas_png_of_zeros():
     entry = {"epoch": 1, "alphas": [[0.0, 0.0, 0.0]], "neurons": "0"}
-    plot_alphas(tmp_path / "alphas.png", ["a"], CANDIDATES, [entry])
-    assert (tmp_path / "alphas.png").exists()
+    assert "0.0000" in svg(heatmap.search([entry], CANDIDATES), "a")

@@ -15,6 +15,8 @@ pytest.importorskip("sklearn", reason="needs the extra [app]")
 from stdano import LIFNode, terminal
 from stdano.app import cli
 from stdano.models import create_model
+from stdano.pictures import curves
+from stdano.pictures.style import save
 from stdano.search import Architecture
 from stdano.settings import SearchSettings, TrainSettings, read_settings, replace, to_json
 from stdano.training import Interrupted, evaluate, report, resume, train
@@ -66,7 +68,7 @@ class TestPaths:
 
     def test_in_the_title_of_a_picture(self, run, tmp_path):
         rows = load_checkpoint(run / "last.pt")["progress"]["rows"]
-        report.plot_curve(tmp_path / "a.png", rows, r"folder:/a$\b$")
+        save(curves.training(rows, r"folder:/a$\b$"), tmp_path / "a.png")
         assert (tmp_path / "a.png").exists()
 
     def test_in_commands(self, run, capsys):

@@ -13,11 +13,14 @@ from typing import Any
 from rich.table import Table
 
 from ..models import neuron_string
+from ..pictures import curves
+from ..pictures.style import save
 from ..settings import TrainSettings, replace
 from ..terminal import console
 from ..training import Diverged, Result
 from ..training.checkpoint import write_atomically
-from .runs import check_one_process, complete, plot_accuracy
+from ..training.report import Row
+from .runs import check_one_process, complete
 
 RUNS, SUMMARY, PICTURE = "runs.csv", "summary.csv", "accuracy.png"
 
@@ -145,14 +148,10 @@ def _write(study: Ablation) -> None:
     _write_csv(study.folder / RUNS, runs)
     _write_csv(study.folder / SUMMARY, [vars(summary) for summary in study.summaries])
 
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    curves: dict[str, list[Result]] = {}
+    runs_of: dict[str, list[list[Row]]] = {}
     for trial in study.trials:
-        curves.setdefault(trial.method, []).append(trial.result)
-    plot_accuracy(figure.subplots(), curves)
-    write_atomically(study.folder / PICTURE, lambda file: figure.savefig(file, format="png", dpi=120))
+        runs_of.setdefault(trial.method, []).append(trial.result.rows)
+    save(curves.test_curves(runs_of), study.folder / PICTURE)
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

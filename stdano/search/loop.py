@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Batch
+from ..pictures import heatmap
+from ..pictures.style import save
 from ..settings import SearchSettings, run_settings
 from ..training.devices import Reading
 from ..training.engine import Progress, Run, last_state
@@ -23,7 +25,7 @@ from ..training.loss import predict
 from ..training.report import Row
 from .architect import Architect, alphas, weights
 from .architecture import Architecture, chosen, entropies
-from .report import plot_alphas, write_alphas
+from .report import write_alphas
 from .supernet import to_super
 
 ARCHITECTURE, ALPHAS, HEATMAP = "architecture.json", "alphas.csv", "alphas.png"
@@ -137,7 +139,7 @@ class SearchRun(Run):
         if self.fabric.is_global_zero:
             layers, candidates = list(alphas(self.plain)), self.settings.search.candidates
             write_alphas(self.folder / ALPHAS, layers, candidates, self.history)
-            plot_alphas(self.folder / HEATMAP, layers, candidates, self.history)
+            save(heatmap.search(self.history, candidates), self.folder / HEATMAP)
 
     def architecture(self) -> Architecture:
         """What was found so far."""

@@ -21,6 +21,8 @@ import torch
 from torch import nn
 
 from ..data import Batch
+from ..pictures import curves
+from ..pictures.style import save
 from ..settings import SETTINGS, TrainSettings, to_json
 from ..terminal import quoted
 from .activity import SpikeCounter
@@ -29,7 +31,7 @@ from .devices import Reading
 from .evaluation import Evaluation
 from .guard import Diverged, Interrupt, Interrupted, check_disk, check_new, resuming
 from .loss import predict
-from .report import Display, Row, TensorBoard, best_row, plot_curve, write_metrics
+from .report import Display, Row, TensorBoard, best_row, write_metrics
 from .setup import Setup, mixed
 from .steps import split, steps_and_least
 
@@ -140,7 +142,7 @@ class Run(Setup):
         rows, settings = self.progress.rows, self.settings
         write_metrics(self.folder / METRICS, rows)
         title = f"{settings.model.model} ({self.title()}) on {settings.data.data}, T = {settings.model.T}"
-        plot_curve(self.folder / CURVE, rows, title)
+        save(curves.training(rows, title), self.folder / CURVE)
 
     def title(self) -> str:
         return self.settings.model.neurons

@@ -1,4 +1,4 @@
-"""What a run leaves behind and shows: metrics (CSV, TensorBoard), a curve (PNG), a progress bar, a closing table."""
+"""What a run leaves behind and shows: metrics (CSV, TensorBoard), a progress bar, a closing table."""
 
 from __future__ import annotations
 
@@ -50,32 +50,6 @@ class TensorBoard:
 def best_row(rows: list[Row]) -> Row:
     """The row with the highest test accuracy, the earliest of equals."""
     return max(rows, key=lambda row: row["test_accuracy"])
-
-
-def plot_curve(path: Path, rows: list[Row], title: str) -> None:
-    """Loss and accuracy over the epochs; the last and the best epoch are marked."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in rows]
-    for axis, name, factor in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
-        for part in ("train", "test"):
-            axis.plot(epochs, [factor * row[f"{part}_{name}"] for row in rows], marker=".", label=part)
-        axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.3)
-    for row, label, marker in ((best_row(rows), "best", "*"), (rows[-1], "last", "s")):
-        value = 100 * row["test_accuracy"]
-        text = f"{label}: {value:.2f} %, epoch {row['epoch']:.0f}"
-        accuracy.plot(row["epoch"], value, marker, color="black", markersize=8, fillstyle="none", label=text)
-    loss.set_ylabel("TET loss")
-    accuracy.set_ylabel("accuracy (%)")
-    loss.legend()
-    accuracy.legend()
-    figure.suptitle(title, parse_math=False)  # the name of a folder may have dollars
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
 
 
 class Display:
