@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-import stdano
 from stdano import IFNode, IntegerLIFNode, LIFNode, LLIFNode, SLIFNode, SuperNeuron
 from stdano.analysis import Picojoules, Update, compare, cost
 from stdano.analysis.operations import update_of
