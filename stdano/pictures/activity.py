@@ -140,7 +140,7 @@ def _bars(
         axis.bar_label(bars, labels[name], fontsize=7, padding=2)
     axis.set_yticks(range(len(rows)), rows)
     axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.set_xlim(0, 1.35 * (max(max(numbers) for numbers in values.values()) or 1.0))  # room for labels
+    axis.set_xlim(0, max(max(numbers) for numbers in values.values()) or 1.0)  # labels find room beyond
     axis.tick_params(axis="y", length=0)
     axis.locator_params(axis="x", nbins=5)
     axis.grid(False)  # bars have their numbers
