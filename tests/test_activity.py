@@ -149,6 +149,15 @@ def test_every_batch_begins_at_rest():
     assert activity(net, [torch.cat((x, x))]).spikes == 1
 
 
+def test_a_compiled_model_is_counted_too():
+    net = nn.Sequential(nn.Linear(6, 5), LIFNode(**SETTINGS)).eval()
+    compiled = torch.compile(net, backend="eager")
+    with torch.no_grad():
+        compiled(batches()[0])  # before there are hooks
+    stdano.reset_net(net)
+    assert activity(compiled, batches()).spikes == activity(net, batches()).spikes > 0
+
+
 def test_fused_is_the_same():
     torch.manual_seed(0)
     net = create_model("vgg-small", "LLIF", T=3, width=0.1, size=8, in_channels=1, **SETTINGS)

@@ -1,5 +1,7 @@
 """Pictures of activity and cost: bars from 0 with their numbers, nothing that covers them, and nothing cut off."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -39,7 +41,7 @@ def test_nothing_is_covered_or_cut_off(drawings):
             assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
         for legend in figure.legends:
             assert not any(legend.get_window_extent().overlaps(box) for box in boxes)
-        for one, other in zip(boxes, boxes[1:], strict=False):
+        for one, other in itertools.pairwise(boxes):
             assert not one.overlaps(other)
 
 

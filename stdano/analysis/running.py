@@ -33,7 +33,8 @@ def run(model: nn.Module, batches: Iterable[Any], forward: Forward | None, begin
         raise TypeError("batches must be an iterable of batches, got a tensor; give [x] for a single batch x")
     device = next((p.device for p in model.parameters()), None)
     count = 0
-    with _as_before(model), torch.no_grad():
+    # Compiled code may be from before the hooks that watch layers.
+    with _as_before(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         for batch in batches:
             x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
             if not isinstance(x, Tensor):
