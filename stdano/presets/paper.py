@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from importlib.resources import files
@@ -23,9 +24,15 @@ _TITLES = {
 }
 
 
+@functools.cache
+def paper_facts() -> dict[str, Any]:
+    """What paper.json holds: rows, hyperparameters, and what the paper leaves open."""
+    return json.loads(files(__package__).joinpath("paper.json").read_text(encoding="utf-8"))
+
+
 def paper_presets() -> Iterator[Preset]:
     """A preset for each row, and one more where the paper has a second accuracy, with NDA."""
-    facts = json.loads(files(__package__).joinpath("paper.json").read_text(encoding="utf-8"))
+    facts = paper_facts()
     for row in facts["rows"]:
         yield _preset(facts, row, nda=False)
         if "accuracy_nda" in row:

@@ -1,19 +1,18 @@
-"""How often neurons fire: spikes a neuron and time step, layer by layer."""
+"""How often neurons fire while a network is trained and tested: spikes a neuron and time step, layer by layer."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from ..nodes.link import reads_output_alone
 from ..nodes.super_neuron import SuperNeuron
 from ..rewrite.inherit import spiking_layers
+from ..rewrite.watch import watched
 
 
 class SpikeCounter:
-    """Counts the spikes of every layer of a model while it is entered.
+    """Counts the spikes of every layer of a model while it is entered, and nothing else, which costs next to nothing;
+    :func:`stdano.analysis.activity` tells more.
 
     Super neurons emit a weighted sum instead of spikes: their rate is the weighted mean of their candidates' running
     rates.
@@ -25,26 +24,20 @@ class SpikeCounter:
         self.counts: dict[str, list[Tensor | float]] = {name: [0.0, 0.0] for name in self.layers}
 
     def __enter__(self) -> SpikeCounter:
-        self._handles = [layer.register_forward_hook(self._hook(name)) for name, layer in self.layers.items()]
+        self._watch = watched(self.layers, self._count)
+        self._watch.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+        self._watch.__exit__(None, None, None)
 
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple, Tensor | tuple], None]:
+    def _count(self, name: str, layer: nn.Module, x: Tensor, spikes: Tensor) -> None:
         counts = self.counts[name]
-
-        @reads_output_alone
-        def count(module: nn.Module, inputs: tuple, out: Tensor | tuple) -> None:
-            spikes = out[0] if isinstance(out, tuple) else out  # beside the states that were asked for
-            if isinstance(module, SuperNeuron):
-                counts[0] += _mixed_rate(module) * spikes.numel()
-            else:
-                counts[0] += spikes.detach().sum(dtype=torch.float32).double()
-            counts[1] += spikes.numel()
-
-        return count
+        if isinstance(layer, SuperNeuron):
+            counts[0] += _mixed_rate(layer) * spikes.numel()
+        else:
+            counts[0] += spikes.detach().sum(dtype=torch.float32).double()
+        counts[1] += spikes.numel()
 
     def rates(self) -> dict[str, float]:
         """Of each layer that ran."""
