@@ -176,4 +176,4 @@ def test_alphas_png(tmp_path, layers, candidates, epochs):
 
 def test_alphas_png_of_zeros():
     entry = {"epoch": 1, "alphas": [[0.0, 0.0, 0.0]], "neurons": "0"}
-    assert "0.0000" in svg(heatmap.search([entry], CANDIDATES), "a")
+    assert "0.00" in svg(heatmap.search([entry], CANDIDATES), "a")

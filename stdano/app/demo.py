@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
 from rich.table import Table
 
-import stdano_kernels
-
 from ..models import neuron_string
+from ..pictures import curves
+from ..pictures.activity import rates
+from ..pictures.style import save
 from ..presets import get_preset
 from ..rewrite.convert import DIGITS
 from ..search import Architecture
 from ..settings import SearchSettings, TrainSettings, replace
 from ..terminal import console
-from ..training import Evaluation, Result, evaluate
-from ..training.checkpoint import write_atomically
-from .runs import check_one_process, complete, complete_search, plot_accuracy
+from ..training import Result, evaluate
+from .runs import check_one_process, complete, complete_search
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-PICTURE, REPORT = "comparison.png", "report.md"
+PICTURE, RATES = "comparison.png", "rates.png"
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class DemoResult:
     """What a demo has found.
 
     Attributes:
-        folder: with the folders search, found and lif, comparison.png and report.md.
+        folder: with the folders search, found and lif, comparison.png and rates.png.
         architecture: the search's result.
         found, lif: the training runs of the network that was found, and of the one with LIF in all layers; the same run
             where the search has found just that.
@@ -81,17 +76,17 @@ def demo(folder: str | Path, *, preset: str = "digits", seed: int = 0, epochs: i
 
     runs = {architecture.neurons: found, plain: lif}
     evaluations = {neurons: evaluate(run.folder, "last") for neurons, run in runs.items()}
-    _plot(folder / PICTURE, runs, evaluations)
-    text = _report(result, preset, changes)
-    write_atomically(folder / REPORT, lambda file: file.write(text.encode()))
+    save(curves.test_curves({neurons: [run.rows] for neurons, run in runs.items()}), folder / PICTURE)
+    kinds = {neurons: [DIGITS[digit] for digit in neurons] for neurons in evaluations}
+    save(rates({neurons: each.layer_rates for neurons, each in evaluations.items()}, kinds), folder / RATES)
     table = Table(*_HEADER, title=str(folder))
     for row in _rows(result):
         table.add_row(*row)
     terminal.print(table)
     terminal.print(_remark(result), soft_wrap=True)
-    pictures = {"alpha of each layer": folder / "search" / "alphas.png", "comparison": folder / PICTURE}
-    for name, path in {**pictures, "report": folder / REPORT}.items():
-        terminal.print(f"{name}: {path}", soft_wrap=True)
+    pictures = {"alpha of each layer": "search/alphas.png", "accuracy": PICTURE, "firing rates": RATES}
+    for name, path in pictures.items():
+        terminal.print(f"{name}: {folder / path}", soft_wrap=True)
     return result
 
 
@@ -118,54 +113,3 @@ def _remark(result: DemoResult) -> str:
     if result.lif is result.found:
         return digits + " The search has chosen LIF in all layers: there is no other network to compare."
     return digits
-
-
-def _report(result: DemoResult, preset: str, changes: dict[str, int]) -> str:
-    """What was done and found, in Markdown."""
-    header = [_HEADER, tuple("---" for _ in _HEADER), *_rows(result)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in header)
-    options = "".join(f" --{name} {value}" for name, value in changes.items())
-    paths = " and ".join(f"`{part}/settings.json`" for part in ("search", "found"))
-    return f"""# Neurons by search, compared with LIF
-
-`stdano demo --preset {preset}{options}`, stdano {stdano_kernels.__version__}, torch {torch.__version__}. All settings:
-{paths}.
-
-{table}
-
-Accuracy is that of the test samples, after the last epoch and in the best one; the best epoch is chosen by the test
-samples, so the last one is the fairer number. Firing rate: spikes a neuron and time step on the test samples, after the
-last epoch. {_remark(result)}
-
-Each layer's alpha, the largest of which decides:
-
-![alpha](search/alphas.png)
-
-![accuracy and firing rates]({PICTURE})
-"""
-
-
-def _plot(path: Path, runs: dict[str, Result], evaluations: dict[str, Evaluation]) -> None:
-    """Accuracy over the epochs, and the firing rate of each layer after the last one."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    plot_accuracy(left, {neurons: [run] for neurons, run in runs.items()})
-    _plot_rates(right, evaluations)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
-
-
-def _plot_rates(axis: Axes, evaluations: dict[str, Evaluation]) -> None:
-    width = 0.8 / len(evaluations)
-    for number, (neurons, evaluation) in enumerate(evaluations.items()):
-        rates = list(evaluation.layer_rates.values())
-        positions = [layer + 1 + (number - (len(evaluations) - 1) / 2) * width for layer in range(len(rates))]
-        bars = axis.bar(positions, rates, width, label=f"{neurons}: {evaluation.firing_rate:.4f} in all layers")
-        axis.bar_label(bars, [DIGITS[digit] for digit in neurons], fontsize=7, rotation=90, padding=2)
-    axis.set_xticks(range(1, len(rates) + 1))
-    axis.set_xlabel("layer")
-    axis.set_ylabel("firing rate (spikes a neuron and time step)")
-    axis.margins(y=0.15)
-    axis.grid(axis="y", alpha=0.3)
-    axis.legend()

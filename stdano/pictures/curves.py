@@ -71,13 +71,10 @@ def _means(axis: Axes, runs: Runs, column: str, factor: float) -> list[float]:
         epochs = epochs[: len(means)]
         axis.plot(epochs, means, next(styles), color=colour, label=label)
         if len(several) > 1:
-            axis.fill_between(epochs, *zip(*map(_range, columns), strict=True), color=colour, alpha=0.18, linewidth=0)
+            least, most = [min(each) for each in columns], [max(each) for each in columns]
+            axis.fill_between(epochs, least, most, color=colour, alpha=0.18, linewidth=0)
         _epochs(axis, epochs)
     return later
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    return min(values), max(values)
 
 
 def _epochs(axis: Axes, epochs: Sequence[float]) -> None:

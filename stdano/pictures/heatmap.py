@@ -46,7 +46,7 @@ def search(entries: Sequence[Entry], candidates: Sequence[str]) -> Figure:
     last = entries[-1]
     (height, width), below_it = _heat_size(len(last["alphas"]), len(candidates)), _history_height(candidates)
     figure = new_figure(height + below_it, width)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[height, below_it])
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[height, below_it])[:, 0]
     _draw_heat(
         top, last["alphas"], candidates, last["neurons"], f"alpha after epoch {last['epoch']}: {last['neurons']}"
     )
