@@ -17,10 +17,11 @@ pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 pytest.importorskip("sklearn", reason="needs the extra [app]")
 
 from stdano import LIFNode
+from stdano.files import write_atomically
 from stdano.presets import get_preset
 from stdano.settings import DataSettings, TrainSettings, read_settings, replace
 from stdano.training import Diverged, Interrupted, evaluate, predict, resume, tet_loss, train
-from stdano.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from stdano.training.checkpoint import load_checkpoint, save_checkpoint
 
 TINY = replace(
     TrainSettings(), width=0.1, dropout=0.2, T=2, epochs=3, batch_size=256, crop=1, threads=1, accelerator="cpu"

@@ -12,13 +12,13 @@ from typing import Any
 
 from rich.table import Table
 
+from ..files import write_atomically
 from ..models import neuron_string
 from ..pictures import curves
 from ..pictures.style import save
 from ..settings import TrainSettings, replace
 from ..terminal import console
 from ..training import Diverged, Result
-from ..training.checkpoint import write_atomically
 from ..training.report import Row
 from .runs import check_one_process, complete
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from ..training.checkpoint import write_atomically
+from ..files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

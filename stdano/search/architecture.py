@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import nn
 
+from ..files import write_atomically
 from ..rewrite.convert import DIGITS
 from ..settings import SearchSettings, to_json
-from ..training.checkpoint import write_atomically
 from .architect import alphas, super_neurons
 
 _DIGIT_OF = {name: digit for digit, name in DIGITS.items()}

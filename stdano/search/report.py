@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import write_atomically
 from ..rewrite.convert import DIGITS
-from ..training.checkpoint import write_atomically
 from .architecture import entropy, softmax
 
 Entry = Mapping[str, Any]

@@ -1,27 +1,15 @@
-"""Files that survive a crash: written under a temporary name, then renamed."""
+"""Checkpoints, which survive a crash."""
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Calls ``write`` with an open file; ``path`` is replaced only once all of it is on the disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from ..files import write_atomically
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -21,12 +21,13 @@ import torch
 from torch import nn
 
 from ..data import Batch
+from ..files import write_atomically
 from ..pictures import curves
 from ..pictures.style import save
 from ..settings import SETTINGS, TrainSettings, to_json
 from ..terminal import quoted
 from .activity import SpikeCounter
-from .checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from .checkpoint import load_checkpoint, save_checkpoint
 from .devices import Reading
 from .evaluation import Evaluation
 from .guard import Diverged, Interrupt, Interrupted, check_disk, check_new, resuming

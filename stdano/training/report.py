@@ -10,8 +10,8 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..files import write_atomically
 from ..terminal import console
-from .checkpoint import write_atomically
 
 Row = dict[str, float]
 
