@@ -53,7 +53,7 @@ def dynamics(neuron: AnyNeuron, x: Tensor, *, neurons: Sequence[int] | None = No
         neuron: a name (``"LIF"``), a declaration, a class of neurons, or a layer, which brings its settings.
         x: input ``[T, ...]``, at least one step and one neuron, on any device.
         neurons: places in the flattened ``x[0]``, from 0; default: all.
-        settings: arguments of the neuron's function; hard spikes.
+        settings: arguments of the neuron's function: constants, options, ``surrogate``, ``backend``; hard spikes.
 
     Raises:
         ValueError, TypeError: an argument is wrong.
@@ -95,7 +95,9 @@ def layer_dynamics(model: nn.Module, layer: str, x: Tensor, *, neurons: Sequence
     """
     layers = {name: module for name, module in spiking_layers(model).items() if isinstance(module, BaseNode)}
     if layer not in layers:
-        raise ValueError(f"layer must be one of {', '.join(map(repr, layers)) or '(no neurons of stdano)'}, got {layer!r}")
+        raise ValueError(
+            f"layer must be one of {', '.join(map(repr, layers)) or '(no neurons of stdano)'}, got {layer!r}"
+        )
     with torch.no_grad(), watched(model) as seen:
         model(x)
     calls = over_time(layers[layer], seen[layer]) if seen[layer] else []
@@ -146,16 +148,16 @@ def _made_on_the_way(
 ) -> dict[str, Tensor]:
     """What a step computes besides spike and states. A step knows of one neuron and one time step alone, so that it
     takes all of them in one call."""
-    given = spec_of(neuron).settings(settings)
+    given = spec_of(neuron).defaults | settings
     values: dict[str, Any] = {}
     for name in (*neuron.constants, *neuron.options):
         argument = "decay" if name == "decay_mode" else name
         if argument in given:
             values[name] = per_channel(given[argument], x)
-    n = _observed(neuron)(values)
+    n = _observed(neuron)(values)  # type: ignore[arg-type]
     n._noted = {}
     before = []
-    for (name, state), sequence in zip(neuron.states.items(), after, strict=True):
+    for state, sequence in zip(neuron.states.values(), after, strict=True):
         rest = values.get(state.rest or "v_reset", 0.0) if isinstance(state.rest, (str, type(None))) else state.rest
         first = torch.zeros_like(x[:1]) + (0.0 if rest is None else rest)
         before.append(torch.cat([first, sequence[:-1]]))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stdano_kernels import Neuron
 from stdano_kernels.neurons import NEURONS
+from stdano_kernels.spec import spec_of
 
 from ..nodes.base import BaseNode
 from ..nodes.neurons import class_of, reset_net
@@ -20,13 +21,20 @@ AnyNeuron = str | type[Neuron] | type[BaseNode] | BaseNode
 
 
 def resolved(neuron: AnyNeuron, settings: dict[str, Any]) -> tuple[type[Neuron], dict[str, Any]]:
-    """The declaration of a neuron and the arguments of its function: a layer's own, with others in their place."""
+    """The declaration of a neuron and the arguments of its function: a layer's own, with others in their place.
+
+    Raises:
+        ValueError, TypeError: there is no such neuron, or it has no such setting.
+    """
     if isinstance(neuron, BaseNode):
+        declaration = neuron.neuron
         own = {k: v.detach() if isinstance(v, Tensor) else v for k, v in neuron._settings().items()}
-        return neuron.neuron, {**own, **settings}
-    if isinstance(neuron, str) and neuron in NEURONS:
-        return NEURONS[neuron], settings
-    return class_of(neuron).neuron, settings
+        settings = {**own, "backend": neuron.backend, **settings}
+    else:
+        known = isinstance(neuron, str) and neuron in NEURONS
+        declaration = NEURONS[neuron] if known else class_of(neuron).neuron  # type: ignore[index]
+    spec_of(declaration).settings({k: v for k, v in settings.items() if k != "backend"})
+    return declaration, settings
 
 
 def check_input(x: Tensor) -> None:

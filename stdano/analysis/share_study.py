@@ -18,8 +18,8 @@ from stdano_kernels.spec import spec_of
 from .gradient_share import gradient_share, jacobian, reach
 from .statistics import Interval, interval
 
-# What is compared with what: LLIF with LIF and its reset to 0; SLIF, which resets softly, with the LIF of the paper, and
-# with one that resets as it does, which leaves the moving time constant as the only difference.
+# What is compared with what, and how the LIF resets: LLIF and SLIF with the paper's LIF, and SLIF with one that resets
+# softly as it does, which leaves the moving time constant as the only difference.
 _PAIRS = (("llif", 0.0), ("slif", 0.0), ("slif", None))
 _INPUTS = ("T", "mean", "std", "correlation")
 

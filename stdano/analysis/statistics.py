@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # Student's t, 97.5 %, by degrees of freedom
+_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}  # Student's t, 97.5 %, by degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def _t(degrees: int) -> float:
-    """The quantile: of a table, or its expansion about the normal one, good to 0.002 from 5 degrees on."""
+    """The quantile: of a table, or its expansion about the normal one, good to 0.002 from 6 degrees on."""
     if degrees in _T:
         return _T[degrees]
     z = 1.959964
