@@ -1,10 +1,10 @@
-"""The code in docs/own_neuron.md runs as it stands there."""
+"""The code in docs/ runs as it stands there."""
 
 import importlib.util
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).parent.parent / "docs" / "own_neuron.md"
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def script(page):
@@ -19,11 +19,20 @@ def script(page):
     return "\n".join(lines) + "\n"
 
 
-def test_every_block_of_the_page_on_own_neurons_runs(tmp_path, monkeypatch):
-    file = tmp_path / "own_neuron.py"  # a declaration's errors name lines of a file
-    file.write_text(script(PAGE.read_text()))
-    spec = importlib.util.spec_from_file_location("own_neuron", file)
+def run(name, folder, monkeypatch):
+    """The page as a module."""
+    file = folder / f"{name}.py"  # a declaration's errors name lines of a file
+    file.write_text(script((DOCS / f"{name}.md").read_text()))
+    spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "own_neuron", module)
+    monkeypatch.setitem(sys.modules, name, module)
     spec.loader.exec_module(module)
-    assert module.report
+    return module
+
+
+def test_every_block_of_the_page_on_own_neurons_runs(tmp_path, monkeypatch):
+    assert run("own_neuron", tmp_path, monkeypatch).report
+
+
+def test_every_block_of_the_page_on_analysis_runs(tmp_path, monkeypatch):
+    assert run("analysis", tmp_path, monkeypatch).decay_range

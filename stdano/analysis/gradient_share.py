@@ -37,7 +37,6 @@ from stdano_kernels.neurons import LIF
 from stdano_kernels.spec import spec_of
 
 from ..rewrite.inherit import spiking_layers
-from ..training.loss import tet_loss
 from .dynamics import dynamics
 from .inputs import AnyNeuron, check_input, over_time, resolved, watched
 
@@ -143,7 +142,7 @@ def reach(matrix: Tensor) -> float:
 def network_shares(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
-    loss: Callable[[Tensor, Tensor], Tensor] = tet_loss,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> dict[str, GradientShare]:
     """The share of each step in the gradient that training sends to the inputs of each spiking layer: ``g_n[t]`` is
     dL/dx_n[t] of a layer's neuron n on a sample. Unlike :func:`gradient_share`, which weighs all spikes of a layer
@@ -153,7 +152,8 @@ def network_shares(
         model: with spiking layers of stdano or SpikingJelly, in either step mode. It runs in eval mode, so that no
             running statistics move, and from rest; parameters get no ``grad``.
         batches: pairs of what the model takes and labels.
-        loss: of the model's output and labels; default :func:`stdano.training.tet_loss` on ``[T, B, classes]``.
+        loss: of the model's output and labels; default :func:`stdano.training.tet_loss` on ``[T, B, classes]``, which
+            needs the extra ``app``.
 
     Returns:
         By name, for each layer that ran. A layer that is called several times counts with the sum over its calls; one
@@ -162,6 +162,7 @@ def network_shares(
     Raises:
         ValueError: the model has no spiking layers, or there are no batches.
     """
+    loss = loss or _tet_loss()
     layers = spiking_layers(model)
     sums: dict[str, list[Tensor]] = {}
     count = 0
@@ -177,6 +178,12 @@ def network_shares(
     if not count:
         raise ValueError("batches must hold at least one batch, got none")
     return {name: _divided(torch.stack(parts).sum(0)) for name, parts in sums.items()}
+
+
+def _tet_loss() -> Callable[[Tensor, Tensor], Tensor]:
+    from ..training.loss import tet_loss  # whose package imports what the extra has
+
+    return tet_loss
 
 
 def _run(neuron: AnyNeuron, x: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
