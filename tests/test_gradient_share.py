@@ -174,7 +174,8 @@ def batches():
 def test_of_a_network():
     """By autograd written out; nothing about the network changes."""
     net = Net(stdano.LLIFNode(), stdano.SLIFNode())
-    net.last.weight.requires_grad_(False)
+    for frozen in (net.linear, net.norm):  # so that nothing in front of the first neuron needs a gradient
+        frozen.requires_grad_(False)
     before = copy.deepcopy(net.state_dict())
     result = network_shares(net, batches())
     assert list(result) == ["first", "second"] and net.training and net.first.v == 0.0
@@ -185,7 +186,7 @@ def test_of_a_network():
     magnitudes = torch.zeros(2, 4)
     for x, labels in batches():
         stdano.reset_net(net)
-        a = net.norm(net.linear(x).flatten(0, 1)).unflatten(0, x.shape[:2])
+        a = net.norm(net.linear(x).flatten(0, 1)).unflatten(0, x.shape[:2]).requires_grad_()
         b = net.last(net.first(a))
         loss = stdano.training.tet_loss(net.second(b), labels)
         magnitudes += torch.stack([g.abs().sum((1, 2)) for g in torch.autograd.grad(loss, (a, b))])
