@@ -15,6 +15,7 @@ from stdano.analysis import (
     gradient_share,
     interval,
     jacobian,
+    layer_inputs,
     lif_jacobian,
     network_shares,
     reach,
@@ -161,7 +162,7 @@ class Net(nn.Module):
         if getattr(self.first, "step_mode", "m") == "s":
             return torch.stack([self.one(step) for step in x])
         y = self.first(self.norm(self.linear(x).flatten(0, 1)).unflatten(0, x.shape[:2]))
-        return self.second(self.last(y))
+        return self.second(x=self.last(y))
 
     def one(self, x):
         return self.second(self.last(self.first(self.norm(self.linear(x)))))
@@ -193,6 +194,8 @@ def test_of_a_network():
     expected = magnitudes / magnitudes.sum(1, keepdim=True)
     assert [r.share for r in result.values()] == [pytest.approx(row.tolist(), rel=1e-5) for row in expected]
     stdano.fuse(net)
+    (given,) = layer_inputs(net, x)["first"]
+    torch.testing.assert_close(given, a.detach())
     assert network_shares(net, batches())["first"].share == pytest.approx(result["first"].share, rel=1e-5)
 
 

@@ -3,6 +3,7 @@ them."""
 
 from .dynamics import Dynamics, decay_range, dynamics, layer_dynamics
 from .gradient_share import GradientShare, gradient_share, jacobian, lif_jacobian, network_shares, reach
+from .inputs import layer_inputs
 from .share_study import Shift, share_study
 from .statistics import Interval, interval
 
@@ -17,6 +18,7 @@ __all__ = [
     "interval",
     "jacobian",
     "layer_dynamics",
+    "layer_inputs",
     "lif_jacobian",
     "network_shares",
     "reach",

@@ -17,7 +17,7 @@ from stdano_kernels.spec import spec_of
 
 from ..nodes.base import BaseNode
 from ..rewrite.inherit import spiking_layers
-from .inputs import AnyNeuron, check_input, over_time, resolved, watched
+from .inputs import AnyNeuron, check_input, layer_inputs, resolved
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,7 @@ def layer_dynamics(model: nn.Module, layer: str, x: Tensor, *, neurons: Sequence
         raise ValueError(
             f"layer must be one of {', '.join(map(repr, layers)) or '(no neurons of stdano)'}, got {layer!r}"
         )
-    with torch.no_grad(), watched(model) as seen:
-        model(x)
-    calls = over_time(layers[layer], seen[layer]) if seen[layer] else []
+    calls = layer_inputs(model, x)[layer]
     if len(calls) != 1:
         raise ValueError(f"layer must be called once, {layer!r} was called {len(calls)} times")
     return dynamics(layers[layer], calls[0], neurons=neurons)

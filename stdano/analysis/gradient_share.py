@@ -79,7 +79,7 @@ def gradient_share(neuron: AnyNeuron, x: Tensor, **settings: Any) -> GradientSha
     Args:
         neuron: a name (``"LIF"``), a declaration, a class of neurons, or a layer, which brings its settings.
         x: input ``[T, ...]``, at least one step and one neuron, on any device; each sequence begins at rest. For a
-            layer of a network take what it gets there (:func:`stdano.analysis.inputs.watched`).
+            layer of a network take what it gets there, by :func:`layer_inputs`.
         settings: arguments of the neuron's function: constants, options, ``surrogate``, ``backend``.
 
     Raises:

@@ -58,18 +58,18 @@ def watched(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     require_layers(model, layers)
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
 
-    def hook(name: str) -> Callable[[nn.Module, tuple], tuple]:
-        def note(module: nn.Module, inputs: tuple) -> tuple:
-            x = inputs[0]
+    def hook(name: str) -> Callable[[nn.Module, tuple, dict], tuple]:
+        def note(module: nn.Module, inputs: tuple, named: dict) -> tuple:
+            x = inputs[0] if inputs else named.pop("x")
             if torch.is_grad_enabled() and not x.requires_grad:
                 x = x.detach().requires_grad_()
             seen[name].append(x)
-            return (x, *inputs[1:])
+            return (x, *inputs[1:]), named
 
         return note
 
     modes = {module: module.training for module in model.modules()}
-    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(hook(name), with_kwargs=True) for name, layer in layers.items()]
     reset_net(model)
     model.eval()
     try:
@@ -85,3 +85,21 @@ def watched(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
 def over_time(layer: nn.Module, calls: list[Tensor]) -> list[Tensor]:
     """What a layer noted, a tensor ``[T, B, ...]`` a call; the calls of a layer in step mode "s" are the steps."""
     return [torch.stack(calls)] if step_mode_of(layer) == "s" else calls
+
+
+@torch.no_grad()
+def layer_inputs(model: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
+    """What each spiking layer of a network gets, in eval mode and from rest: by name, a tensor ``[T, B, ...]`` for each
+    call; of a layer in step mode "s" all calls together, one a step. Layers that do not run have none.
+
+    Args:
+        model: with spiking layers of stdano or SpikingJelly.
+        x: what the model takes.
+
+    Raises:
+        ValueError: there are no spiking layers.
+    """
+    with watched(model) as seen:
+        model(x)
+    layers = spiking_layers(model)
+    return {name: over_time(layers[name], calls) if calls else [] for name, calls in seen.items()}
