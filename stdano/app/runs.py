@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from pathlib import Path
 
@@ -10,9 +9,8 @@ from ..search import Architecture, search
 from ..search import resume as resume_search
 from ..search.loop import ARCHITECTURE
 from ..settings import SETTINGS, SearchSettings, Settings, TrainSettings, replace, run_settings
-from ..terminal import quoted
 from ..training import Result, resume, train
-from ..training.engine import METRICS
+from ..training.report import read_metrics
 from .processes import processes
 
 
@@ -39,19 +37,6 @@ def complete_search(settings: SearchSettings, folder: str | Path) -> Architectur
     _check_same(settings, folder, SearchSettings)
     found = folder / ARCHITECTURE
     return Architecture.load(found) if found.exists() else resume_search(folder)
-
-
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The rows of a run's metrics.csv; none before its first epoch is done."""
-    path = folder / METRICS
-    if not path.exists():
-        return []
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    except (ValueError, TypeError, AttributeError, csv.Error) as error:
-        advice = f"stdano train --resume {quoted(folder)} writes it anew"
-        raise ValueError(f"{path} must hold the metrics of a run, but is damaged ({error}); {advice}") from error
 
 
 def check_one_process(command: str, settings: TrainSettings) -> None:

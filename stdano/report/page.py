@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
+from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..files import write_atomically
 from ..pictures.style import save, svg
@@ -47,8 +49,7 @@ def write(folder: Path, title: str, about: str, sections: Sequence[Section]) -> 
             save(item.figure, beside / f"{item.name}.svg")
             pictures[item.name] = _described(svg(item.figure, re.sub(r"\W", "", item.name)), item)
         elif isinstance(item, Table):
-            text = item.csv().encode()
-            write_atomically(beside / f"{item.name}.csv", lambda file, text=text: file.write(text))
+            write_atomically(beside / f"{item.name}.csv", partial(_write, item.csv()))
     html = template.render(
         title=title,
         about=about,
@@ -58,8 +59,12 @@ def write(folder: Path, title: str, about: str, sections: Sequence[Section]) -> 
         style=(own / "page.css").read_text("utf-8"),
         script=(own / "page.js").read_text("utf-8"),
     )
-    write_atomically(folder / PAGE, lambda file: file.write(html.encode()))
+    write_atomically(folder / PAGE, partial(_write, html))
     return folder / PAGE
+
+
+def _write(text: str, file: BinaryIO) -> None:
+    file.write(text.encode())
 
 
 def _is(kind: type) -> Any:
@@ -68,8 +73,6 @@ def _is(kind: type) -> Any:
 
 def _described(picture: str, item: Picture) -> str:
     """With what a screen reader says of it; and as wide as it is drawn, or as the page where that is narrower."""
-    from html import escape
-
     width = float(re.search(r'width="([\d.]+)pt"', picture)[1])  # type: ignore[index]
     picture = re.sub(
         r' width="[\d.]+pt" height="[\d.]+pt"', f' style="width:{width / 72 * 96:.0f}px"', picture, count=1

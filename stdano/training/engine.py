@@ -32,11 +32,11 @@ from .devices import Reading
 from .evaluation import Evaluation
 from .guard import Diverged, Interrupt, Interrupted, check_disk, check_new, resuming
 from .loss import predict
-from .report import Display, Row, TensorBoard, best_row, write_metrics
+from .report import METRICS, Display, Row, TensorBoard, best_row, write_metrics
 from .setup import Setup, mixed
 from .steps import split, steps_and_least
 
-LAST, BEST, METRICS, CURVE = "last.pt", "best.pt", "metrics.csv", "curve.png"
+LAST, BEST, CURVE = "last.pt", "best.pt", "curve.png"
 MEASURED = 25  # firing rates are measured in one of so many steps, since counting reads every spike once more
 
 

@@ -11,9 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..files import write_atomically
-from ..terminal import console
+from ..terminal import console, quoted
 
 Row = dict[str, float]
+METRICS = "metrics.csv"  # of a run's folder
 
 
 def write_metrics(path: Path, rows: list[Row]) -> None:
@@ -23,6 +24,19 @@ def write_metrics(path: Path, rows: list[Row]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def read_metrics(folder: Path) -> list[Row]:
+    """The rows of a run's metrics.csv; none before its first epoch is done."""
+    path = folder / METRICS
+    if not path.exists():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, AttributeError, csv.Error) as error:
+        advice = f"stdano train --resume {quoted(folder)} writes it anew"
+        raise ValueError(f"{path} must hold the metrics of a run, but is damaged ({error}); {advice}") from error
 
 
 class TensorBoard:

@@ -92,7 +92,23 @@ def evaluate(
     devices: int | None = None,
     backend: str | None = None,
 ) -> Evaluation:
-    """The network of a run on test samples, which are normalised as those that it was trained on.
+    """The network of a run on test samples; arguments and errors as for :func:`open_run`."""
+    return open_run(
+        folder, checkpoint, data=data, model=model, accelerator=accelerator, devices=devices, backend=backend
+    ).test()
+
+
+def open_run(
+    folder: str | Path,
+    checkpoint: str = "best",
+    *,
+    data: DataSettings | None = None,
+    model: nn.Module | None = None,
+    accelerator: str | None = None,
+    devices: int | None = None,
+    backend: str | None = None,
+) -> Setup:
+    """The network of a run and test samples, which are normalised as those that it was trained on.
 
     Args:
         folder: of a training run.
@@ -126,4 +142,4 @@ def evaluate(
     settings = replace(settings, **{name: value for name, value in changes.items() if value is not None})
     setup = Setup(settings, model, encoding)
     setup.load_network(state, folder / files[checkpoint], data=data is not None)
-    return setup.test()
+    return setup

@@ -1,0 +1,103 @@
+"""Run folders as a report reads them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..rewrite.convert import DIGITS
+from ..search import Architecture
+from ..search.loop import ALPHAS, ARCHITECTURE
+from ..settings import SETTINGS, SearchSettings, TrainSettings, is_search, run_settings
+from ..training.report import Row, read_metrics
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run or a search.
+
+    Attributes:
+        name: of its folder, below the folder that all runs of the report are in.
+        folder: where it is.
+        settings: of the run.
+        rows: of its metrics.csv, one an epoch.
+        history: of a search, an entry an epoch: ``epoch``, ``alphas``, ``neurons``. Else empty.
+        architecture: what the search has found; None before its end, and for a training run.
+    """
+
+    name: str
+    folder: Path
+    settings: TrainSettings
+    rows: list[Row]
+    history: list[Mapping[str, Any]]
+    architecture: Architecture | None
+
+    @property
+    def is_search(self) -> bool:
+        return isinstance(self.settings, SearchSettings)
+
+    @property
+    def neurons(self) -> str:
+        """As the settings name them; of a search what it has found so far."""
+        return str(self.history[-1]["neurons"]) if self.is_search else self.settings.model.neurons
+
+    @property
+    def flat(self) -> dict[str, Any]:
+        """All settings by name."""
+        return {name: value for part in asdict(self.settings).values() for name, value in part.items()}
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """The runs in folders, each a run's own or one with runs in it (of a demo, an ablation, or one's own), that have
+    finished an epoch.
+
+    Raises:
+        ValueError: a folder has no such run, or one of its files is damaged.
+    """
+    found: dict[Path, None] = {}
+    for folder in map(Path, folders):
+        inside = [folder, *sorted(path for path in folder.iterdir())] if folder.is_dir() else []
+        runs = [path for path in inside if (path / SETTINGS).is_file() and read_metrics(path)]
+        if not runs:
+            raise ValueError(
+                f"runs must be folders of runs that have finished an epoch, or hold such runs, got {folder}"
+            )
+        found |= dict.fromkeys(path.resolve() for path in runs)
+    top = Path(os.path.commonpath([path.parent for path in found]))
+    return [_read(path, str(path.relative_to(top))) for path in found]
+
+
+def _read(folder: Path, name: str) -> Run:
+    searched, path = is_search(folder), folder / ARCHITECTURE
+    settings = run_settings(folder, SearchSettings if searched else TrainSettings)
+    history = _read_alphas(folder / ALPHAS) if searched else []
+    found = Architecture.load(path) if searched and path.exists() else None
+    return Run(name, folder, settings, read_metrics(folder), history, found)
+
+
+def _read_alphas(path: Path) -> list[Mapping[str, Any]]:
+    """What :func:`stdano.search.report.write_alphas` wrote."""
+    digit = {name: digit for digit, name in DIGITS.items()}
+    entries: dict[int, dict[str, Any]] = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            entry = entries.setdefault(int(row["epoch"]), {"epoch": int(row["epoch"]), "alphas": [], "neurons": ""})
+            entry["alphas"].append([float(value) for column, value in row.items() if column.startswith("alpha_")])
+            entry["neurons"] += digit[row["choice"]]
+    return list(entries.values())
+
+
+def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Training runs whose settings differ in the seed alone are one method, named after what sets it apart."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        key = json.dumps({k: v for k, v in run.flat.items() if k not in ("seed", "root", "cache")}, sort_keys=True)
+        groups.setdefault(key, []).append(run)
+    names = [same[0].neurons for same in groups.values()]
+    apart = len(set(names)) == len(names)
+    return {(same[0].neurons if apart else same[0].name): same for same in groups.values()}
