@@ -114,12 +114,13 @@ def _history_height(candidates: Sequence[str]) -> float:
 def _draw_history(figure: FigureBase, entries: Sequence[Entry], candidates: Sequence[str]) -> None:
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import BoundaryNorm
+    from matplotlib.colors import BoundaryNorm, ListedColormap
     from matplotlib.ticker import MaxNLocator
 
     epochs = [entry["epoch"] for entry in entries]
     count, names = len(entries[-1]["alphas"]), list(candidates)
-    colours = colormaps["viridis"].resampled(count)
+    # Without the ends, of which one is lost on white paper and the other on black.
+    colours = ListedColormap([colormaps["viridis"](0.25 + 0.62 * k / max(1, count - 1)) for k in range(count)])
     axes = figure.subplots(len(names) + 1, 1, sharex=True)
     for layer in range(count):
         own = [entry["alphas"][layer] for entry in entries]

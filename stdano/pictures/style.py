@@ -77,20 +77,21 @@ def below(figure: FigureBase, axis: Axes, columns: int) -> None:
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes a picture, of the kind that the file's ending names (.png, .svg), to a temporary name first."""
-    text = _render(figure, path.suffix[1:])
-    write_atomically(path, lambda file: file.write(text))
+def save(figure: Figure, path: Path) -> bytes:
+    """Writes a picture, of the kind that the file's ending names (.png, .svg), to a temporary name first; its bytes."""
+    content = _render(figure, path.suffix[1:])
+    write_atomically(path, lambda file: file.write(content))
+    return content
 
 
-def svg(figure: Figure, name: str) -> str:
-    """A figure as an element for a page of HTML: ink in the colour of the page's text, nothing behind it.
+def element(svg: bytes, name: str) -> str:
+    """An SVG file that :func:`save` wrote as an element for a page of HTML: ink in the colour of the page's text.
 
     Args:
-        figure: as a function with :func:`drawn` returns it.
-        name: of letters and digits, another one for each figure of a page: names inside of the picture begin with it.
+        svg: the file.
+        name: of letters and digits, another one for each picture of a page: names inside of the picture begin with it.
     """
-    text = _render(figure, "svg").decode()
+    text = svg.decode()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
     return re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)

@@ -181,31 +181,37 @@ def _spread(items: list[Any]) -> list[Any]:
 
 
 def example_neurons(networks: Sequence[Network]) -> Section | None:
-    """A neuron of each kind over time."""
+    """A neuron of each kind over time, and a part of a layer."""
     if not networks:
         return None
     first = networks[0]
     x, settings = _example(first)
+    layers = _layers(first)
+    layer = layers[min(1, len(layers) - 1)]
     flat = x[:, 0].flatten(1)
-    # The neuron whose input moves most tells most.
-    place = int((flat.amax(0) - flat.amin(0)).argmax())
-    seen = {name: dynamics(name, x, neurons=[place], **settings) for name in CANDIDATES}
-    spikes = ", ".join(f"{name} {int(each.spikes.sum())}" for name, each in seen.items())
-    alt = f"Potential, threshold and spikes over time. Spikes: {spikes}"
+    spikes = dynamics("LIF", flat, **settings).spikes.sum(0)
+    # One that fires, but not always, and whose input moves most, tells most.
+    moved = (flat.amax(0) - flat.amin(0)) * ((spikes > 0) & (spikes < len(x))).add(1e-6)
+    place = int(moved.argmax())
+    seen = {name: dynamics(name, flat, neurons=[place], **settings) for name in CANDIDATES}
+    counts = ", ".join(f"{name} {int(each.spikes.sum())}" for name, each in seen.items())
+    alt = f"Potential, threshold and spikes over time. Spikes: {counts}"
     caption = f"LIF, LLIF and SLIF on the same input, that of a neuron in the second spiking layer of {first.name}"
     items = [Picture("dynamics", caption, alt, draw_dynamics.traces(seen))]
-    layer = list(_layers(first))[min(1, len(_layers(first)) - 1)]
-    busy = [int(k) for k in flat.sum(0).topk(min(30, flat.shape[1])).indices]
-    node = _layers(first)[layer]
-    figure = draw_dynamics.raster(dynamics(node, x, neurons=busy), f"{type(node).__name__}: {first.name}")
-    alt = f"Spikes of {len(busy)} neurons over time"
-    items.append(Picture("raster", "The neurons of that layer that get most input, one sample", alt, figure))
-    text = ["The potential is drawn before and after each step's reset; a spike is where it meets the threshold."]
+    order = dynamics(layer, x[:, :1]).spikes.sum(0).argsort()
+    some = [int(order[round(k * (len(order) - 1) / 29)]) for k in range(30)] if len(order) > 30 else order.tolist()
+    figure = draw_dynamics.raster(dynamics(layer, x[:, :1], neurons=some), type(layer).__name__.removesuffix("Node"))
+    caption = f"{len(some)} neurons of that layer on one sample, from silent ones to busy ones"
+    items.append(Picture("raster", caption, f"Spikes of {len(some)} neurons over time", figure))
+    text = [
+        "The potential's line goes through its values before and after each step's reset. A mark at the threshold is a "
+        "spike. On test samples, with the run's settings."
+    ]
     return Section("Dynamics", text, items)
 
 
-def _layers(network: Network) -> dict[str, BaseNode]:
-    return {name: layer for name, layer in spiking_layers(network.model).items() if isinstance(layer, BaseNode)}
+def _layers(network: Network) -> list[BaseNode]:
+    return [layer for layer in spiking_layers(network.model).values() if isinstance(layer, BaseNode)]
 
 
 def _example(network: Network) -> tuple[Tensor, dict[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..files import write_atomically
-from ..pictures.style import save, svg
+from ..pictures.style import WIDTH, element, save
 from .content import Code, Picture, Section, Table, Value
 
 PAGE, FOLDER = "report.html", "report"
@@ -46,8 +46,8 @@ def write(folder: Path, title: str, about: str, sections: Sequence[Section]) -> 
     for item in (item for section in sections for item in section.items):
         if isinstance(item, Picture):
             save(item.figure, beside / f"{item.name}.png")
-            save(item.figure, beside / f"{item.name}.svg")
-            pictures[item.name] = _described(svg(item.figure, re.sub(r"\W", "", item.name)), item)
+            drawn = save(item.figure, beside / f"{item.name}.svg")
+            pictures[item.name] = _described(element(drawn, re.sub(r"\W", "", item.name)), item)
         elif isinstance(item, Table):
             write_atomically(beside / f"{item.name}.csv", partial(_write, item.csv()))
     html = template.render(
@@ -72,9 +72,11 @@ def _is(kind: type) -> Any:
 
 
 def _described(picture: str, item: Picture) -> str:
-    """With what a screen reader says of it; and as wide as it is drawn, or as the page where that is narrower."""
+    """With what a screen reader says of it, and as wide as it is drawn. One that hardly fits a phone shrinks there, and
+    the page scrolls a wider one."""
     width = float(re.search(r'width="([\d.]+)pt"', picture)[1])  # type: ignore[index]
     picture = re.sub(
         r' width="[\d.]+pt" height="[\d.]+pt"', f' style="width:{width / 72 * 96:.0f}px"', picture, count=1
     )
-    return picture.replace("<svg", f'<svg role="img" aria-label="{escape(item.alt)}"', 1)
+    kind = ' class="narrow"' if width <= 72 * WIDTH else ""
+    return picture.replace("<svg", f'<svg{kind} role="img" aria-label="{escape(item.alt)}"', 1)

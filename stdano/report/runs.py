@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..models import ablations, neuron_string
 from ..rewrite.convert import DIGITS
 from ..search import Architecture
 from ..search.loop import ALPHAS, ARCHITECTURE
@@ -98,6 +99,13 @@ def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
     for run in runs:
         key = json.dumps({k: v for k, v in run.flat.items() if k not in ("seed", "root", "cache")}, sort_keys=True)
         groups.setdefault(key, []).append(run)
-    names = [same[0].neurons for same in groups.values()]
+    names = [_method(same[0]) for same in groups.values()]
     apart = len(set(names)) == len(names)
-    return {(same[0].neurons if apart else same[0].name): same for same in groups.values()}
+    return {name if apart else same[0].name: same for name, same in zip(names, groups.values(), strict=True)}
+
+
+def _method(run: Run) -> str:
+    """The name of a string in the ablation study where it has one: LIF for 0000."""
+    model = run.settings.model.model
+    string = neuron_string(model, run.neurons)
+    return next((name for name, other in ablations(model).items() if other == string), string)
