@@ -1,12 +1,13 @@
 """What the tests of the command line share: the functions that it calls, replaced by some that only note how."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from stdano.settings import SearchSettings, replace, to_json
 
-PACKAGES = ("tyro", "lightning_fabric", "sklearn", "rich", "matplotlib")
+PACKAGES = ("jinja2", "tyro", "lightning_fabric", "sklearn", "rich", "matplotlib")
 
 
 def needs_the_extra():
@@ -16,9 +17,10 @@ def needs_the_extra():
 
 def note_calls(monkeypatch, folder):
     """The list that calls are noted in: name, positional arguments, and keywords where there are any. The working
-    directory is ``folder``, and no variable tells of other processes."""
+    directory is ``folder``, and no variable tells of other processes. Reports are not noted, and not written."""
     import stdano.app.ablate
     import stdano.app.demo
+    import stdano.report
     import stdano.search
     import stdano.training
 
@@ -45,6 +47,7 @@ def note_calls(monkeypatch, folder):
         (stdano.app.ablate, "ablate", None),
     ):
         monkeypatch.setattr(module, name, replacement(f"{module.__name__.rpartition('.')[2]}.{name}", result))
+    monkeypatch.setattr(stdano.report, "report", lambda *arguments, **keywords: Path("report.html"))
     return noted
 
 

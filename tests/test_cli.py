@@ -57,17 +57,17 @@ def test_what_needs_nothing_but_the_base():
     """In a Python that cannot import what the extras bring."""
     code = (
         "import sys\n"
-        "for name in ('tyro', 'rich', 'lightning_fabric', 'matplotlib', 'sklearn', 'torchvision'):\n"
+        "for name in ('jinja2', 'tyro', 'rich', 'lightning_fabric', 'matplotlib', 'sklearn', 'torchvision'):\n"
         "    sys.modules[name] = None\n"
         "from stdano.app import cli\n"
         "assert cli.main(['info']) == 0 == cli.main(['presets'])\n"
-        "for command in ('demo', 'search', 'train', 'evaluate', 'ablate'):\n"
+        "for command in ('demo', 'search', 'train', 'evaluate', 'ablate', 'report'):\n"
         "    assert cli.main([command]) == 2\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 6
     assert all("is not installed" in line and "pip install 'stdano[app]'" in line for line in lines)
 
 
@@ -80,8 +80,9 @@ def calls(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("command", "own", "kind", "hidden"),
     [
-        ("demo", {"preset", "seed", "epochs", "out"}, None, set()),
-        ("search", {"preset", "config", "resume", "out"}, SearchSettings, {"neurons"}),
+        ("demo", {"preset", "seed", "epochs", "out", "html", "open"}, None, set()),
+        ("search", {"preset", "config", "resume", "out", "html", "open"}, SearchSettings, {"neurons"}),
+        ("report", {"out", "samples", "open"}, None, set()),
         ("train", {"preset", "config", "resume", "out", "architecture"}, TrainSettings, set()),
         ("evaluate", {"checkpoint", "data", "root", "cache", "accelerator", "devices", "backend"}, None, set()),
         ("ablate", {"preset", "config", "out", "methods", "seeds"}, TrainSettings, {"neurons", "seed"}),
@@ -210,6 +211,7 @@ def test_importing_is_quick():
         "sklearn",
         "torchvision",
         "tonic",
+        "jinja2",
     }
 
 

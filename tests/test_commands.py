@@ -1,11 +1,13 @@
 """What each command calls: settings from options, presets, files and searches."""
 
 import re
+import webbrowser
 from pathlib import Path
 
 import pytest
-from cli_common import architecture, needs_the_extra, note_calls
+from cli_common import architecture, needs_the_extra, note_calls, raising
 
+import stdano
 from stdano.app import cli
 from stdano.presets import get_preset
 from stdano.settings import SearchSettings, TrainSettings, replace, to_json
@@ -81,12 +83,12 @@ class TestSearch:
         out = capsys.readouterr().out
         assert "neurons: 1201, 0.0125 device hours" in out
         assert f"stdano train --architecture {folder}\n" in out
-        assert out.endswith(f"stdano train --preset digits --architecture {folder}\n")
+        assert out.endswith(f"stdano train --preset digits --architecture {folder}\nreport: report.html\n")
 
     def test_resume(self, calls, capsys):
         assert cli.main(["search", "--resume", "a"]) == 0
         assert calls == [("search.resume", Path("a"))]
-        assert capsys.readouterr().out.endswith("stdano train --architecture a\n")
+        assert capsys.readouterr().out.endswith("stdano train --architecture a\nreport: report.html\n")
 
     def test_its_neurons_are_open(self, calls, tmp_path):
         """Also where it begins with the settings of a training run."""
@@ -95,11 +97,40 @@ class TestSearch:
         assert calls[0][1] == replace(SearchSettings(), neurons="")
 
 
-def test_demo(calls):
+def test_demo(calls, capsys):
+    assert cli.main(["demo", "--no-html"]) == 0
+    assert "report" not in capsys.readouterr().out
+    calls.clear()
     assert cli.main(["demo"]) == 0 == cli.main(["demo", "--seed", "3", "--epochs", "2", "--out", "here"])
     assert re.fullmatch(r"runs/demo-\d{8}-\d{6}", str(calls[0][1]))
     assert calls[0][2] == {"preset": "digits", "seed": 0, "epochs": 0}
     assert calls[1] == ("demo.demo", Path("here"), {"preset": "digits", "seed": 3, "epochs": 2})
+    assert capsys.readouterr().out == "report: report.html\n" * 2
+
+
+class TestReport:
+    def test_its_arguments(self, calls, monkeypatch, capsys):
+        noted = []
+        monkeypatch.setattr(stdano.report, "report", lambda *a, **k: noted.append((*a, k)) or Path("there/report.html"))
+        monkeypatch.setattr(webbrowser, "open", lambda address: noted.append(address) or True)
+        assert cli.main(["report", "a", "b", "--out", "there", "--samples", "7", "--open"]) == 0
+        folders, out, more = noted[0]
+        assert (folders, out, more["samples"]) == ((Path("a"), Path("b")), Path("there"), 7)
+        assert noted[1] == Path("there/report.html").resolve().as_uri()
+        assert capsys.readouterr().out == "report: there/report.html\n"
+
+    def test_what_it_refuses(self, calls, monkeypatch, capsys):
+        monkeypatch.undo()
+        assert cli.main(["report"]) == 2
+        assert cli.main(["report", "nowhere"]) == 2
+        assert "runs must be folders of runs that have finished an epoch, or hold such runs, got nowhere" in (
+            capsys.readouterr().err
+        )
+
+    def test_a_search_is_safe_when_its_report_fails(self, calls, monkeypatch, capsys):
+        monkeypatch.setattr(stdano.report, "report", raising(OSError("disk full")))
+        assert cli.main(["search", "--preset", "digits"]) == 0
+        assert "no report: disk full" in capsys.readouterr().out
 
 
 def test_ablate(calls):

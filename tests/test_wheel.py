@@ -62,6 +62,7 @@ def test_one_wheel_for_every_python(wheel):
     assert "Requires-Python: >=3.10\n" in text and "Requires-Dist: torch>=2.10\n" in text
     assert [n for n in names if n.endswith(".so")] == ["stdano_kernels/_C.abi3.so"]
     facts = {"stdano/presets/paper.json", "stdano/analysis/published.json"}
+    facts |= {f"stdano/report/page.{kind}" for kind in ("html", "css", "js")}
     assert facts | {"stdano/py.typed", "stdano_kernels/py.typed"} <= set(names)
     # What kernels are compiled with at their first use.
     assert {f"stdano_kernels/include/{f.name}" for f in (ROOT / "stdano_kernels/include").iterdir()} <= set(names)

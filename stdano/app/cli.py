@@ -20,6 +20,7 @@ USAGE = """usage: stdano COMMAND [options]
   stdano train       train a network, with the neurons of a search, of the paper, or any
   stdano evaluate    test the network of a run; firing rates of its layers
   stdano ablate      compare choices of neurons over several seeds
+  stdano report      runs on one page: curves, architectures, activity, cost, gradients, dynamics
   stdano presets     named settings, among them every experiment of the paper
   stdano info        versions, devices, and which backends work here and why
 
@@ -31,11 +32,12 @@ COMMANDS = {
     "train": commands.train,
     "evaluate": commands.evaluate,
     "ablate": commands.ablate,
+    "report": commands.report,
     "presets": commands.presets,
     "info": commands.info,
 }
 EXTRAS = {
-    "app": ("lightning_fabric", "matplotlib", "rich", "sklearn", "torchvision", "tyro"),
+    "app": ("jinja2", "lightning_fabric", "matplotlib", "rich", "sklearn", "torchvision", "tyro"),
     "events": ("tonic",),
 }
 

@@ -27,6 +27,7 @@ def demo(arguments: Sequence[str]) -> None:
     folder = options.run_folder(given.out, "demo")
     with _told_how_to_go_on(folder):
         run(folder, preset=given.preset, seed=given.seed, epochs=given.epochs)
+        _finish([folder], given.html, given.open)
 
 
 def search(arguments: Sequence[str]) -> None:
@@ -51,6 +52,7 @@ def search(arguments: Sequence[str]) -> None:
         if given.preset:
             command = f"stdano train --preset {given.preset} --architecture {path}"
             print(f"or with the preset's settings for training: {command}")
+        _finish([folder], given.html, given.open)
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -96,6 +98,14 @@ def ablate(arguments: Sequence[str]) -> None:
         run(settings, folder, given.methods, given.seeds)
 
 
+def report(arguments: Sequence[str]) -> None:
+    """``stdano report``."""
+    from . import options
+
+    given = options.parse("report", options.Report, arguments)
+    _show_report(_write_report(given.folders, given.out, given.samples), given.open)
+
+
 def presets(arguments: Sequence[str]) -> None:
     """``stdano presets``."""
     from ..presets import details, get_preset, overview
@@ -116,6 +126,32 @@ def info(arguments: Sequence[str]) -> None:
     argparse.ArgumentParser(prog="stdano info", description=text).parse_args(arguments)
     for name, value in facts():
         print(f"{name:<18}{value}")
+
+
+def _finish(folders: Sequence[Path], html: bool, browser: bool) -> None:
+    """The report on runs that have just ended. What they found is safe, so that its failure is only told."""
+    if not html:
+        return
+    try:
+        path = _write_report(folders)
+    except (OSError, ValueError) as error:
+        console().print(f"no report: {error}", soft_wrap=True)
+    else:
+        _show_report(path, browser)
+
+
+def _write_report(folders: Sequence[Path], out: Path | None = None, samples: int = 256) -> Path:
+    from ..report import report as write
+
+    return write(folders, out, samples=samples, tell=lambda text: console().print(f"report: {text}", soft_wrap=True))
+
+
+def _show_report(path: Path, browser: bool) -> None:
+    import webbrowser
+
+    print(f"report: {path}")
+    if browser and not webbrowser.open(path.resolve().as_uri()):
+        print("open must be given where there is a browser; none was found")
 
 
 def _name(command: str, preset: str | None) -> str:

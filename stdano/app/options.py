@@ -69,6 +69,10 @@ class Demo:
     """epochs of the search and of each training; 0: the preset's"""
     out: Folder = None
     """folder of the demo; default: runs/demo-DATE-TIME"""
+    html: bool = True
+    """writes a report at the end, report.html"""
+    open: bool = False
+    """shows the report in the browser"""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,10 @@ class Search:
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     run: RunSettings = field(default_factory=RunSettings)
     search: SearchOptions = field(default_factory=SearchOptions)
+    html: bool = True
+    """writes a report at the end, report.html"""
+    open: bool = False
+    """shows the report in the browser"""
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,23 @@ class Ablate:
     model: OpenModel = field(default_factory=OpenModel)
     optimiser: OpenOptimiser = field(default_factory=OpenOptimiser)
     run: RunSettings = field(default_factory=RunSettings)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Puts runs on one page: settings, curves, architectures, activity, cost, gradients, dynamics.
+
+    The page, report.html, needs no network. Its pictures (PNG, SVG) and tables (CSV) are beside it.
+    """
+
+    folders: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
+    """folders of runs, or folders with runs in them, such as those of a demo or an ablation"""
+    out: Folder = None
+    """where the page is written; default: the first folder"""
+    samples: int = 256
+    """test samples on which networks are looked at"""
+    open: bool = False
+    """shows the page in the browser"""
 
 
 def parse(command: str, kind: type[Options], arguments: Sequence[str], default: Options | None = None) -> Options:

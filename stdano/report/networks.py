@@ -194,14 +194,16 @@ def example_neurons(networks: Sequence[Network]) -> Section | None:
     moved = (flat.amax(0) - flat.amin(0)) * ((spikes > 0) & (spikes < len(x))).add(1e-6)
     place = int(moved.argmax())
     seen = {name: dynamics(name, flat, neurons=[place], **settings) for name in CANDIDATES}
-    counts = ", ".join(f"{name} {int(each.spikes.sum())}" for name, each in seen.items())
-    alt = f"Potential, threshold and spikes over time. Spikes: {counts}"
+    fired = ", ".join(f"{name} {int(each.spikes.sum())}" for name, each in seen.items())
+    alt = f"Potential, threshold and spikes over time. Spikes: {fired}"
     caption = f"LIF, LLIF and SLIF on the same input, that of a neuron in the second spiking layer of {first.name}"
     items = [Picture("dynamics", caption, alt, draw_dynamics.traces(seen))]
-    order = dynamics(layer, x[:, :1]).spikes.sum(0).argsort()
+    counts = dynamics(layer, x[:, :1]).spikes.sum(0)
+    order = counts.argsort()[int((counts == 0).sum()) :]
+    order = order if len(order) else counts.argsort()
     some = [int(order[round(k * (len(order) - 1) / 29)]) for k in range(30)] if len(order) > 30 else order.tolist()
     figure = draw_dynamics.raster(dynamics(layer, x[:, :1], neurons=some), type(layer).__name__.removesuffix("Node"))
-    caption = f"{len(some)} neurons of that layer on one sample, from silent ones to busy ones"
+    caption = f"{len(some)} neurons of that layer on one sample that fire, the busiest below"
     items.append(Picture("raster", caption, f"Spikes of {len(some)} neurons over time", figure))
     text = [
         "The potential's line goes through its values before and after each step's reset. A mark at the threshold is a "

@@ -162,10 +162,8 @@ def settings(runs: Sequence[Run]) -> Section:
                 given = run.flat[name]
                 text = ", ".join(given) if isinstance(given, tuple) else str(given)
                 values.setdefault(text, []).append(run.name)
-        same = len(values) == 1
-        rows.append(
-            [name, next(iter(values)) if same else "; ".join(f"{v}: {', '.join(r)}" for v, r in values.items())]
-        )
+        several = [f"{text or 'none'}: {', '.join(names)}" for text, names in values.items()]
+        rows.append([name, "; ".join(several) if len(values) > 1 else next(iter(values))])
     table = Table("settings", "Settings of all runs", ["setting", "value"], rows)
     return Section("Settings", ["As in the runs' settings.json."], [table])
 
