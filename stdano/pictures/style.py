@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from ..training.checkpoint import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
@@ -62,6 +63,18 @@ def drawn(function: Callable[P, Figure]) -> Callable[P, Figure]:
             return function(*args, **kwargs)
 
     return draw
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure, of so many inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def below(figure: Figure, axis: Axes, columns: int) -> None:
+    """The legend of an axis at the foot of the figure, where it covers nothing."""
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
 
 
 def save(figure: Figure, path: Path) -> None:
