@@ -46,7 +46,7 @@ def shares(given: Mapping[str, GradientShare | Sequence[float]], title: str = ""
     axis.set_xlabel("time step")
     axis.set_ylabel("share of the gradient (%)")
     axis.set_title(title)
-    below(figure, axis, min(len(given), 3))
+    below(figure, axis, len(given) if len(given) < 4 else 2)
     return figure
 
 
