@@ -34,4 +34,5 @@ def test_every_block_of_the_page_on_own_neurons_runs(tmp_path, monkeypatch):
 
 
 def test_every_block_of_the_page_on_analysis_runs(tmp_path, monkeypatch):
-    assert run("analysis", tmp_path, monkeypatch).found
+    page = run("analysis", tmp_path, monkeypatch)
+    assert page.found and page.decay_range  # both ends of the page

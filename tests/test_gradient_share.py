@@ -2,7 +2,10 @@
 
 import copy
 import math
+import sys
+from pathlib import Path
 
+import processes
 import pytest
 import torch
 from spikingjelly.activation_based import neuron as spikingjelly_neuron
@@ -259,3 +262,21 @@ def test_pictures():
 
 
 _SWEEPS = {"T": (2, 4), "gamma": (0.1, 0.2), "tau": (1.1, 2.0)}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("study", ("settings", "networks"))
+def test_the_study_runs(study, tmp_path):
+    options = {
+        "settings": ["--seeds", 2, "--grid-seeds", 1, "--neurons", 8],
+        "networks": ["--presets", "digits", "--of-seeds", 0, "--epochs", 1, "--batches", 1],
+    }
+    script = Path(__file__).parent.parent / "benchmarks" / "gradient_shares.py"
+    done = processes.run([sys.executable, script, study, *options[study], "--out", tmp_path], check=True)
+    tables = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    if study == "networks":
+        assert len(tables) == 2 + 4 and tables[0] == "| layer | LIF | LLIF - LIF | SLIF - LIF |"
+        return
+    counts = [[int(n) for n in line.split("|")[2:5]] for line in tables[-3:]]
+    assert [sum(row) for row in counts] == [1296] * 3
+    assert {f.name for f in tmp_path.iterdir()} == {"shares.png", "shifts.png"}

@@ -1,5 +1,5 @@
-"""What neurons and networks do and cost, and what the paper says of it: functions that compute and return plain
-dataclasses. :mod:`stdano.pictures` draws them."""
+"""What neurons and networks do, what they cost, and what the paper says of it: functions that compute and return plain
+dataclasses. Pictures of them are in :mod:`stdano.pictures`."""
 
 from . import published
 from .activity import Activity, LayerActivity, activity

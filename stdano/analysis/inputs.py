@@ -16,6 +16,7 @@ from stdano_kernels.spec import spec_of
 from ..nodes.base import BaseNode
 from ..nodes.neurons import class_of, reset_net
 from ..rewrite.inherit import require_layers, spiking_layers, step_mode_of
+from .running import as_before
 
 AnyNeuron = str | type[Neuron] | type[BaseNode] | BaseNode
 
@@ -49,7 +50,7 @@ def check_input(x: Tensor) -> None:
 def watched(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     """A network in eval mode and at rest, whose spiking layers note their inputs, by name: one ``[T, B, ...]`` a call,
     or, in step mode "s", one ``[B, ...]`` a call. An input without history gets one, so that every one has a gradient.
-    Afterwards each module is in its own mode again, and at rest.
+    Afterwards the network is as it was.
 
     Raises:
         ValueError: there are no spiking layers.
@@ -68,18 +69,15 @@ def watched(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
 
         return note
 
-    modes = {module: module.training for module in model.modules()}
     handles = [layer.register_forward_pre_hook(hook(name), with_kwargs=True) for name, layer in layers.items()]
-    reset_net(model)
-    model.eval()
     try:
-        yield seen
+        # Compiled code may be from before the hooks.
+        with as_before(model), torch.compiler.set_stance("force_eager"):
+            reset_net(model)
+            yield seen
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
-        reset_net(model)
 
 
 def over_time(layer: nn.Module, calls: list[Tensor]) -> list[Tensor]:

@@ -34,7 +34,7 @@ def run(model: nn.Module, batches: Iterable[Any], forward: Forward | None, begin
     device = next((p.device for p in model.parameters()), None)
     count = 0
     # Compiled code may be from before the hooks that watch layers.
-    with _as_before(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with as_before(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
         for batch in batches:
             x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
             if not isinstance(x, Tensor):
@@ -48,7 +48,8 @@ def run(model: nn.Module, batches: Iterable[Any], forward: Forward | None, begin
 
 
 @contextmanager
-def _as_before(model: nn.Module) -> Iterator[None]:
+def as_before(model: nn.Module) -> Iterator[None]:
+    """A model in eval mode. Afterwards its training flags and the states that its layers carry are what they were."""
     training = [(module, module.training) for module in model.modules()]
     carried = [
         (module, name, value.copy() if isinstance(value, (dict, list)) else value)

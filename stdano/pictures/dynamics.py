@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..analysis import Dynamics
-from .style import COLOURS, INK, WIDTH, drawn
+from .style import COLOURS, INK, drawn, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,12 +25,11 @@ def raster(given: Dynamics, title: str = "") -> Figure:
         given: neurons over time, as :func:`stdano.analysis.dynamics` gives them.
         title: of the picture.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     spikes = given.spikes
     count = spikes.shape[1]
-    figure = Figure(figsize=(WIDTH, min(5.0, 1.3 + 0.12 * count)))
+    figure = new_figure(min(5.0, 1.3 + 0.12 * count))
     axis = figure.subplots()
     steps, neurons = spikes.nonzero(as_tuple=True)
     height = min(60.0, 500.0 / count)  # squared points
@@ -59,7 +58,6 @@ def traces(given: Mapping[str, Dynamics]) -> Figure:
     Raises:
         ValueError: there are none, or more.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     each = [(name, of, k) for name, of in given.items() for k in range(of.spikes.shape[1])]
@@ -68,7 +66,7 @@ def traces(given: Mapping[str, Dynamics]) -> Figure:
     heights: list[float] = []
     for _, of, k in each:
         heights += [1.0, 0.6] if _moves(of, k) else [1.0]
-    figure = Figure(figsize=(WIDTH, 1.5 * sum(heights) + 0.7))
+    figure = new_figure(1.5 * sum(heights) + 0.7)
     axes = iter(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights).flat)
     lines: dict[str, Any] = {}
     for name, of, k in each:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..analysis import GradientShare, Shift
-from .style import COLOURS, INK, LINES, NEURON_COLOURS, WIDTH, drawn
+from .style import COLOURS, INK, LINES, NEURON_COLOURS, below, drawn, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,12 +30,11 @@ def shares(given: Mapping[str, GradientShare | Sequence[float]], title: str = ""
     Raises:
         ValueError: there are none, or too many to tell apart.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     if not 1 <= len(given) <= len(COLOURS):
         raise ValueError(f"given must hold 1 to {len(COLOURS)} shares, got {len(given)}")
-    figure = Figure()
+    figure = new_figure(2.8)
     axis = figure.subplots()
     for k, (name, share) in enumerate(given.items()):
         numbers = share.share if isinstance(share, GradientShare) else share
@@ -47,7 +46,7 @@ def shares(given: Mapping[str, GradientShare | Sequence[float]], title: str = ""
     axis.set_xlabel("time step")
     axis.set_ylabel("share of the gradient (%)")
     axis.set_title(title)
-    figure.legend(loc="outside lower center", ncols=min(len(given), 3))
+    below(figure, axis, len(given) if len(given) < 4 else 2)
     return figure
 
 
@@ -62,13 +61,11 @@ def shifts(sweeps: Mapping[str, Sequence[Shift]]) -> Figure:
     Raises:
         ValueError: there are none.
     """
-    from matplotlib.figure import Figure
-
     if not sweeps:
         raise ValueError("sweeps must hold at least one setting, got none")
     rows = -(-len(sweeps) // 2)
     columns = min(len(sweeps), 2)
-    figure = Figure(figsize=(WIDTH, 1.75 * rows + 0.9))
+    figure = new_figure(1.75 * rows + 0.9)
     axes = iter(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     lines: dict[str, Any] = {}
     for (name, comparisons), axis in zip(sweeps.items(), axes, strict=False):  # in this order: takes no axis too many
