@@ -15,7 +15,6 @@ import argparse
 import csv
 import itertools
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -26,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from _options import positive
+
+from stdano.analysis import interval
 
 TAUS = (1.1, 2.0)
 DECAYS = ("exp", "linear")
@@ -61,20 +62,6 @@ class Cell:
         return [*train, "--preset", preset, *where, *settings, *["--detach-adapt"] * constant, *run, *epochs]
 
 
-def t_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t."""
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, degrees))
-
-
-def interval(values: Sequence[float]) -> float:
-    """Half the width of the 95 % interval of a mean; NaN for a single value."""
-    if len(values) < 2:
-        return math.nan
-    return t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-
-
 def finished(folder: Path) -> bool:
     if not (folder / "metrics.csv").exists():
         return False
@@ -94,10 +81,10 @@ def rows(cells: Sequence[Cell], options: argparse.Namespace) -> list[dict[str, s
     for cell, runs in values.items():
         accuracy = [100 * float(run["test_accuracy"]) for run in runs]
         plain = values[Cell(cell.data, cell.tau, cell.decay, "LIF")]
-        below = [100 * float(a["test_accuracy"]) - b for a, b in zip(plain, accuracy, strict=True)]
-        more = "" if cell.neurons == "LIF" else f"{statistics.mean(below):.2f} ± {interval(below):.2f}"
+        below = interval([100 * float(a["test_accuracy"]) - b for a, b in zip(plain, accuracy, strict=True)])
+        more = "" if cell.neurons == "LIF" else f"{below.mean:.2f} ± {below.half:.2f}"
         rate = statistics.mean(float(run["firing_rate"]) for run in runs)
-        numbers = (f"{statistics.mean(accuracy):.2f}", f"{interval(accuracy):.2f}", f"{rate:.4f}", more)
+        numbers = (f"{interval(accuracy).mean:.2f}", f"{interval(accuracy).half:.2f}", f"{rate:.4f}", more)
         line = (cell.data, str(cell.tau), cell.decay, cell.neurons, str(len(runs)), *numbers)
         out.append(dict(zip(HEADER, line, strict=True)))
     return out

@@ -11,7 +11,7 @@ pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 from stdano.analysis import compare
 from stdano.models import create_model
 from stdano.pictures.activity import costs, rates, rates_over_time
-from stdano.pictures.style import WIDTH, svg
+from stdano.pictures.style import WIDTH, save
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +45,16 @@ def test_nothing_is_covered_or_cut_off(drawings):
             assert not one.overlaps(other)
 
 
-def test_bars_begin_at_0_and_say_what_they_are(found, drawings):
+def test_bars_begin_at_0_and_say_what_they_are(found, drawings, tmp_path):
     for figure in drawings[:3]:
         for axis in figure.axes:
             assert axis.get_xlim()[0] == 0 and all(bar.get_x() == 0 for bar in axis.patches)
-    text = svg(drawings[0], "rates")
+    text = save(drawings[0], tmp_path / "rates.svg").decode()
     activity = found["neurons 0120"].activity
     for layer in activity.layers:
         assert f"{layer.rate:.3g} {layer.neuron}" in text
     assert "neurons 0000" in text and "neurons 0120" in text
-    assert "MAC" in svg(drawings[2], "costs")
+    assert b"MAC" in save(drawings[2], tmp_path / "costs.svg")
 
 
 def test_what_cannot_be_drawn():

@@ -2,6 +2,7 @@
 where CUDA kernels were asked for."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -138,3 +139,22 @@ print("fine")
 def test_imports_without_the_extras(package):
     result = run([sys.executable, "-c", WITHOUT_EXTRAS.replace("PACKAGE", package)], cwd=ROOT)
     assert result.stdout == "fine\n", result.stderr
+
+
+def test_what_is_compiled_for_an_instruction_set_has_no_standard_containers():
+    """Their destructors must be inlined, which gcc 13 and newer refuse from functions for another instruction set."""
+    folder = ROOT / "csrc" / "cpu"
+    files = {"passes.h"}
+    while (
+        more := {
+            name
+            for file in files
+            for name in re.findall(r'#include "([\w.]+)"', (folder / file).read_text())
+            if (folder / name).is_file() and name != "kernels.h"
+        }
+        - files
+    ):
+        files |= more
+    assert {"walk.h", "scan.h", "blocks.h", "super_neuron.h"} <= files
+    for file in files:
+        assert not re.search(r"std::(vector|string|map|array|unique_ptr|function)\b", (folder / file).read_text()), file

@@ -37,7 +37,7 @@ def test_usage(capsys):
     assert cli.main([]) == 2
     assert cli.main(["--version"]) == 0 and stdano.__version__ in capsys.readouterr().out
     assert cli.main(["trian"]) == 2
-    assert "command must be one of demo, search, train, evaluate, ablate, presets, info, got 'trian'" in (
+    assert "command must be one of demo, search, train, evaluate, ablate, report, presets, info, got 'trian'" in (
         capsys.readouterr().err
     )
 

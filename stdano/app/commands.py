@@ -120,7 +120,7 @@ def presets(arguments: Sequence[str]) -> None:
 
 def info(arguments: Sequence[str]) -> None:
     """``stdano info``."""
-    from .info import info as facts
+    from ..info import info as facts
 
     text = "Versions, devices, and which backends work here and why."
     argparse.ArgumentParser(prog="stdano info", description=text).parse_args(arguments)

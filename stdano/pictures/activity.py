@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..analysis import Activity, Cost
 from .style import COLOURS, WIDTH, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from ..analysis import Activity, Cost
 
 # Not the colours that neurons have elsewhere; hatches tell networks apart as well.
 _NETWORKS = tuple(zip((COLOURS[5], COLOURS[4], COLOURS[3], COLOURS[7]), ("", "////", "....", "xxxx"), strict=True))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..analysis import Dynamics
 from .style import COLOURS, INK, drawn, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from ..analysis import Dynamics
 
 _MOST = 8
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ..rewrite.convert import DIGITS
-from ..search.architecture import entropy, softmax
 from .style import INK, NEURON_COLOURS, WIDTH, below, drawn, new_figure
 
 if TYPE_CHECKING:
@@ -123,11 +124,11 @@ def _draw_history(figure: FigureBase, entries: Sequence[Entry], candidates: Sequ
     colours = ListedColormap([colormaps["viridis"](0.25 + 0.62 * k / max(1, count - 1)) for k in range(count)])
     axes = figure.subplots(len(names) + 1, 1, sharex=True)
     for layer in range(count):
-        own = [entry["alphas"][layer] for entry in entries]
+        shares = torch.tensor([entry["alphas"][layer] for entry in entries], dtype=torch.float64).softmax(1)
         marker = "." if len(epochs) < 30 else ""
         for k, axis in enumerate(axes[:-1]):
-            axis.plot(epochs, [softmax(alpha)[k] for alpha in own], color=colours(layer), marker=marker)
-        axes[-1].plot(epochs, [entropy(alpha) for alpha in own], color=colours(layer), marker=marker)
+            axis.plot(epochs, shares[:, k], color=colours(layer), marker=marker)
+        axes[-1].plot(epochs, torch.special.entr(shares).sum(1), color=colours(layer), marker=marker)
     even = 1 / len(names)
     for axis, name in zip(axes, names, strict=False):
         axis.axhline(even, color=INK, linestyle=":", linewidth=1)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..analysis import GradientShare, Shift
 from .style import COLOURS, INK, LINES, NEURON_COLOURS, below, drawn, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ..analysis import GradientShare, Shift
 
 _MARKERS = "osD^vPX*"
 _LABELS = {
@@ -37,7 +38,7 @@ def shares(given: Mapping[str, GradientShare | Sequence[float]], title: str = ""
     figure = new_figure(2.8)
     axis = figure.subplots()
     for k, (name, share) in enumerate(given.items()):
-        numbers = share.share if isinstance(share, GradientShare) else share
+        numbers: Any = getattr(share, "share", share)
         colour = NEURON_COLOURS.get(name, COLOURS[k])
         percent = [100 * p for p in numbers]
         axis.plot(percent, LINES[k % len(LINES)], marker=_MARKERS[k], markersize=4.5, color=colour, label=name)

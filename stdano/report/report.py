@@ -10,7 +10,7 @@ import torch
 
 import stdano_kernels
 
-from ..app.info import info
+from ..info import info
 from . import networks as of_networks
 from . import sections
 from .page import write

@@ -130,7 +130,7 @@ def paper(runs: Sequence[Run], methods: Methods) -> Section | None:
             row
             for number in published.TABLES
             for row in published.table(number)
-            if row.dataset == data and (row.network == model or not row.neurons)
+            if row.dataset == data and (row.network == model or not (row.neurons or row.candidates))
         ]
         if not theirs:
             continue
@@ -141,7 +141,7 @@ def paper(runs: Sequence[Run], methods: Methods) -> Section | None:
                 rows.append([name, data, model, first.model.T, per_cent(mean), "measured here", ""])
         unique = {(row.method, row.network, row.T, row.accuracy): row for row in theirs}
         for row in unique.values():
-            tables = f"{row.source}, table {', '.join(map(str, row.tables))}"
+            tables = f"{row.source}, table{'s' * (len(row.tables) > 1)} {', '.join(map(str, row.tables))}"
             T = "" if row.T is None else row.T
             rows.append([row.method, row.dataset, row.network, T, per_cent(row.accuracy), tables, row.neurons])
     if not rows:
