@@ -146,7 +146,9 @@ def test_pictures(x):
     pytest.importorskip("matplotlib")
     few = {name: dynamics(name, x, neurons=(0,)) for name in ("LIF", "LLIF", "SLIF")}
     figure = traces(few)
-    assert [axis.get_ylabel() for axis in figure.axes] == ["potential"] * 3 + ["tau\n(steps)"]
+    labels = [axis.get_ylabel() for axis in figure.axes]
+    assert labels == ["potential", "potential", "theta", "potential", "tau\n(steps)", "p"]
+    assert [*figure.axes[5].lines[0].get_ydata()] == few["SLIF"].values["p"][:, 0].tolist()
     potential, threshold = (line.get_ydata() for line in figure.axes[1].lines)
     values = few["LLIF"].values
     assert [*potential[:2]] == [values["h"][0, 0], values["v"][0, 0]] and len(potential) == 2 * T

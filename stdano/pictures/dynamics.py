@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .style import COLOURS, INK, drawn, new_figure
+from .style import COLOURS, INK, LINES, drawn, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,8 +50,8 @@ def raster(given: Dynamics, title: str = "") -> Figure:
 
 @drawn
 def traces(given: Mapping[str, Dynamics]) -> Figure:
-    """Potential, threshold and spikes over time, a panel for each neuron, and one more where its time constant moves.
-    The potential's line goes through h, before the reset, and v, after it.
+    """Potential, threshold and spikes over time, a panel for each neuron; more where its time constant moves, and for
+    its other states, such as a current. The potential's line goes through h, before the reset, and v, after it.
 
     Args:
         given: by name, one or more neurons over time each; all together 1 to 8.
@@ -66,7 +66,7 @@ def traces(given: Mapping[str, Dynamics]) -> Figure:
         raise ValueError(f"given must hold 1 to {_MOST} neurons, got {len(each)}")
     heights: list[float] = []
     for _, of, k in each:
-        heights += [1.0, 0.6] if _moves(of, k) else [1.0]
+        heights += [1.0, *[0.6] * _moves(of, "tau", k), *[0.8] * bool(_others(of, k))]
     figure = new_figure(1.5 * sum(heights) + 0.7)
     axes = iter(figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights).flat)
     lines: dict[str, Any] = {}
@@ -74,19 +74,31 @@ def traces(given: Mapping[str, Dynamics]) -> Figure:
         axis = next(axes)
         lines |= _potential(axis, of, k)
         axis.set_title(name if of.spikes.shape[1] == 1 else f"{name}, neuron {of.neurons[k]}", loc="left")
-        if _moves(of, k):
+        if _moves(of, "tau", k):
             axis = next(axes)
             axis.plot(of.values["tau"][:, k].cpu(), color=COLOURS[2], drawstyle="steps-mid")
             axis.set_ylabel("tau\n(steps)")
+        if others := _others(of, k):
+            axis = next(axes)
+            for number, state in enumerate(others):
+                colour, style = COLOURS[(3 + number) % len(COLOURS)], LINES[number % len(LINES)]
+                (lines[state],) = axis.plot(of.values[state][:, k].cpu(), style, marker=".", color=colour)
+            axis.set_ylabel("other states" if len(others) > 1 else others[0])
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("time step")
     figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3)
     return figure
 
 
-def _moves(of: Dynamics, k: int) -> bool:
-    tau = of.values.get("tau")
-    return tau is not None and bool((tau[:, k] != tau[0, k]).any())
+def _moves(of: Dynamics, name: str, k: int) -> bool:
+    values = of.values.get(name)
+    return values is not None and bool((values[:, k] != values[0, k]).any())
+
+
+def _others(of: Dynamics, k: int) -> list[str]:
+    """States that are drawn by themselves; those that stay where they are tell nothing."""
+    first = "v" if "v" in of.values else next(iter(of.values))
+    return [name for name in of.values if name not in (first, "h", "threshold", "tau", "decay") and _moves(of, name, k)]
 
 
 def _potential(axis: Axes, of: Dynamics, k: int) -> dict[str, Any]:
