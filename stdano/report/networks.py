@@ -83,10 +83,10 @@ def activity(networks: Sequence[Network], missing: Sequence[str]) -> Section:
         return Section("Activity", text)
     seen = {network.name: network.cost.activity for network in networks}
     items: list[Picture | Table] = []
-    if len({len(each.layers) for each in seen.values()}) == 1:
-        figure = draw.rates({k: v.rates for k, v in seen.items()}, {k: v.neurons for k, v in seen.items()})
-        alt = "Firing rate of each layer: " + "; ".join(f"{k} {v.rate:.3g} over all layers" for k, v in seen.items())
-        items.append(Picture("rates", "Firing rate of each layer, in order of execution", alt, figure))
+    for number, some in enumerate(_alike(seen), start=1):
+        figure = draw.rates({k: v.rates for k, v in some.items()}, {k: v.neurons for k, v in some.items()})
+        alt = "Firing rate of each layer: " + "; ".join(f"{k} {v.rate:.3g} over all layers" for k, v in some.items())
+        items.append(Picture(f"rates-{number}", "Firing rate of each layer, in order of execution", alt, figure))
     figure = draw.rates_over_time(seen)
     items.append(
         Picture("rates-over-time", "Firing rate at each time step", "A number for each layer and step", figure)
@@ -128,10 +128,18 @@ def costs(networks: Sequence[Network]) -> Section | None:
         "functions, such as exp and division, is a rough assumption). It compares networks; no chip was measured.",
     ]
     items: list[Picture | Table] = [table]
-    if len({len(c.layers) for c in each.values()}) == 1:
-        alt = "Operations of each layer with weights, and energy by part"
-        items.append(Picture("cost", "Operations and energy of one sample", alt, draw.costs(each)))
+    for number, some in enumerate(_alike(each), start=1):
+        alt = "Operations of each layer with weights, and energy by part: " + ", ".join(some)
+        items.append(Picture(f"cost-{number}", "Operations and energy of one sample", alt, draw.costs(some)))
     return Section("Cost", text, items)
+
+
+def _alike(each: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those with equally many layers together, which stand side by side in pictures."""
+    groups: dict[int, dict[str, Any]] = {}
+    for name, one in each.items():
+        groups.setdefault(len(one.layers), {})[name] = one
+    return list(groups.values())
 
 
 def gradients(networks: Sequence[Network]) -> Section | None:

@@ -92,8 +92,8 @@ def architecture(searches: Sequence[Run]) -> Section | None:
     if len(searches) > 1 and len(set(map(len, strings))) == 1:
         shares = [sum(map(str.__eq__, a, b)) / len(a) for a, b in itertools.combinations(strings, 2)]
         text.append(
-            f"Two of these {len(searches)} searches agree in {statistics.mean(shares):.0%} of the layers on average; "
-            "by chance it would be a third."
+            f"Two of these {len(searches)} searches agree in {100 * statistics.mean(shares):.0f} % of the layers on "
+            "average; by chance it would be a third."
         )
         alt = "For each layer, how many searches chose which neuron: " + ", ".join(strings)
         items.append(Picture("agreement", "Choices of all searches", alt, heatmap.agreement(strings)))
