@@ -116,6 +116,7 @@ def test_every_published_search_is_drawn_by_the_same_function():
         picture = sections.published_picture(theirs, "x")
         axis = picture.figure.axes[0]
         shown = [text.get_text() for text in axis.texts]
+        assert axis.yaxis_inverted() and [t.get_text() for t in axis.get_yticklabels()] == ["SLIF", "LLIF", "LIF"]
         assert len(shown) == 3 * len(theirs.neurons) and len(axis.patches) == len(theirs.neurons)
         bold = [text for text in axis.texts if text.get_weight() == "bold"]
         layers = sorted((text.get_position()[0], text.get_position()[1]) for text in bold)
