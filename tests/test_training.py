@@ -187,7 +187,7 @@ def test_run_folder(whole):
     from PIL import Image
 
     with Image.open(whole / "curve.png") as image:
-        assert image.format == "PNG" and image.width >= 1000 and len(image.getcolors(1 << 20)) > 50
+        assert image.format == "PNG" and image.width >= 600 and len(image.getcolors(1 << 20)) > 50
 
 
 def test_evaluate_repeats_the_test(whole):
