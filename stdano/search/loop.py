@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from ..data import Batch
 from ..pictures import heatmap
-from ..pictures.style import save
 from ..settings import SearchSettings, run_settings
 from ..training.devices import Reading
-from ..training.engine import Progress, Run, last_state
+from ..training.engine import Progress, Run
 from ..training.evaluation import Evaluation
+from ..training.folder import last_state
 from ..training.guard import Interrupt
 from ..training.loss import predict
 from ..training.report import Row
@@ -27,6 +27,9 @@ from .architect import Architect, alphas, weights
 from .architecture import Architecture, chosen, entropies
 from .report import write_alphas
 from .supernet import to_super
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ARCHITECTURE, ALPHAS, HEATMAP = "architecture.json", "alphas.csv", "alphas.png"
 
@@ -139,7 +142,9 @@ class SearchRun(Run):
         if self.fabric.is_global_zero:
             layers, candidates = list(alphas(self.plain)), self.settings.search.candidates
             write_alphas(self.folder / ALPHAS, layers, candidates, self.history)
-            save(heatmap.search(self.history, candidates), self.folder / HEATMAP)
+
+    def pictures(self) -> dict[str, Figure]:
+        return {HEATMAP: heatmap.search(self.history, self.settings.search.candidates), **super().pictures()}
 
     def architecture(self) -> Architecture:
         """What was found so far."""

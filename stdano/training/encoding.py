@@ -8,7 +8,7 @@ from pathlib import Path
 from ..data import DataSource, Encoding, load_data
 from ..settings import DataSettings, TrainSettings
 from .checkpoint import load_checkpoint
-from .engine import LAST
+from .folder import LAST
 
 
 def encoding_of_data(settings: TrainSettings, folder: Path, given: DataSettings | None) -> Encoding:

@@ -12,10 +12,10 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -25,18 +25,22 @@ from ..files import write_atomically
 from ..pictures import curves
 from ..pictures.style import save
 from ..settings import SETTINGS, TrainSettings, to_json
-from ..terminal import quoted
 from .activity import SpikeCounter
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import save_checkpoint
 from .devices import Reading
 from .evaluation import Evaluation
-from .guard import Diverged, Interrupt, Interrupted, check_disk, check_new, resuming
+from .folder import BEST, LAST
+from .guard import Diverged, Interrupt, Interrupted, check_disk, check_new
 from .loss import predict
 from .report import METRICS, Display, Row, TensorBoard, best_row, write_metrics
 from .setup import Setup, mixed
 from .steps import split, steps_and_least
 
-LAST, BEST, CURVE = "last.pt", "best.pt", "curve.png"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CURVE = "curve.png"
+REDRAWN = 5  # seconds after which pictures of a run are drawn anew, which takes about one
 MEASURED = 25  # firing rates are measured in one of so many steps, since counting reads every spike once more
 
 
@@ -70,6 +74,7 @@ class Run(Setup):
         self.set_up()
         self.steps, self.least = steps_and_least(self, self.count, len(self.train_batches))
         self.progress = Progress()
+        self.drawn = 0, -math.inf  # the epoch that the pictures show, and when they were drawn
 
     def set_up(self) -> None:
         """What is left to make once the model is on its device."""
@@ -129,6 +134,7 @@ class Run(Setup):
             ) from error
         if self.progress.rows:  # a kill may have come between the checkpoint and these files
             self.report()
+            self.draw()
 
     def extra_state(self) -> dict[str, Any]:
         return {}
@@ -137,13 +143,22 @@ class Run(Setup):
         pass
 
     def report(self) -> None:
-        """Writes the files that follow from the rows so far."""
-        if not self.fabric.is_global_zero:
-            return
-        rows, settings = self.progress.rows, self.settings
-        write_metrics(self.folder / METRICS, rows)
+        """Writes the files of numbers that follow from the rows so far."""
+        if self.fabric.is_global_zero:
+            write_metrics(self.folder / METRICS, self.progress.rows)
+
+    def draw(self) -> None:
+        """Draws the pictures of them, where they are not there yet."""
+        if self.progress.epoch != self.drawn[0] and self.fabric.is_global_zero:
+            self.drawn = self.progress.epoch, time.monotonic()
+            for name, figure in self.pictures().items():
+                save(figure, self.folder / name)
+
+    def pictures(self) -> dict[str, Figure]:
+        """By the names of their files."""
+        settings = self.settings
         title = f"{settings.model.model} ({self.title()}) on {settings.data.data}, T = {settings.model.T}"
-        save(curves.training(rows, title), self.folder / CURVE)
+        return {CURVE: curves.training(self.progress.rows, title)}
 
     def title(self) -> str:
         return self.settings.model.neurons
@@ -156,7 +171,7 @@ class Run(Setup):
         if steps < len(self.train_batches):
             display.note("the last step of an epoch has one sample, too few for BatchNorm with T = 1, and is left out")
         board = TensorBoard(self.folder, progress.epoch + 1) if self.settings.run.tensorboard and main else None
-        with display, Interrupt() as interrupt:
+        with display, Interrupt() as interrupt, self._drawn_at_the_end():
             while progress.epoch < epochs and not self.settled():
                 stream = self.stream(progress.epoch, progress.step)
                 rate = 0.0
@@ -192,6 +207,13 @@ class Run(Setup):
                 if board is not None:
                     board.write(row)
         display.summary(progress.rows, self.folder)
+
+    @contextmanager
+    def _drawn_at_the_end(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.draw()
 
     def settled(self) -> bool:
         """Whether the run is over before its last epoch."""
@@ -282,6 +304,8 @@ class Run(Setup):
             save_checkpoint(self.folder / BEST, best)
         self.save()
         self.report()
+        if time.monotonic() - self.drawn[1] > REDRAWN:
+            self.draw()
         return row
 
     def columns(self) -> Row:
@@ -290,29 +314,3 @@ class Run(Setup):
 
     def epoch_done(self, result: Evaluation) -> None:
         """Called before the state after an epoch is saved."""
-
-
-def last_state(folder: Path, command: str, model: nn.Module | None) -> dict[str, Any] | None:
-    """The last checkpoint of a run that is to go on; None if the run was killed before the first one.
-
-    Args:
-        folder: of the run.
-        command: the one that began it.
-        model: the network, where one is given.
-
-    Raises:
-        ValueError: the checkpoint is damaged, or the run needs a network and none is given.
-    """
-    if not (folder / LAST).exists():
-        return None
-    names = ("model", "optimiser", "schedule", "precision", "progress", "fingerprint")
-    anew = f"begin anew with: stdano {command} --config {quoted(folder / SETTINGS)}"
-    state = load_checkpoint(folder / LAST, names, anew)
-    if state.get("given") and model is None:
-        raise ValueError(f"{given_network(folder, state)}; go on in Python: {resuming(folder, command)}")
-    return state
-
-
-def given_network(folder: Path, state: dict[str, Any]) -> str:
-    """That a run needs its network once more, for errors."""
-    return f"{folder} has trained a network of its own, {state['given']}, which no settings name"

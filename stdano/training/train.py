@@ -13,8 +13,9 @@ from ..data import Encoding
 from ..settings import DataSettings, TrainSettings, replace, run_settings
 from .checkpoint import load_checkpoint
 from .encoding import encoding_of_data
-from .engine import BEST, LAST, Progress, Run, given_network, last_state
+from .engine import Progress, Run
 from .evaluation import Evaluation
+from .folder import BEST, LAST, given_network, last_state
 from .report import Row, best_row
 from .setup import Setup
 
