@@ -7,10 +7,12 @@ import shutil
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 pytest.importorskip("jinja2", reason="needs the extra [app]")
 
+import stdano
 from stdano.analysis import published
 from stdano.pictures import curves, heatmap
 from stdano.report import report, sections
@@ -224,6 +226,15 @@ class TestOfRuns:
         (copy / "last.pt").unlink()
         text = Page(report([copy]).read_text()).text
         assert "Left out: LIF" in text and "there is no such file" in text
+
+    def test_a_network_that_was_given_is_not_taken_for_one_of_ours(self, tmp_path):
+        own = torch.nn.Sequential(torch.nn.Flatten(2), stdano.LIFNode(), torch.nn.Linear(64, 10))
+        train(replace(TrainSettings(), **TINY), tmp_path / "own", model=own)
+        page = Page(report([tmp_path / "own"]).read_text())
+        with open(tmp_path / "own" / "report" / "runs.csv", newline="") as file:
+            (row,) = csv.DictReader(file)
+        assert (row["network"], row["neurons"]) == ("Sequential", "")
+        assert "of a network given in Python, Sequential" in page.text and "Left out: own" in page.text
 
     @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
     def test_in_a_browser(self, page):

@@ -15,6 +15,8 @@ from ..rewrite.convert import DIGITS
 from ..search import Architecture
 from ..search.loop import ALPHAS, ARCHITECTURE
 from ..settings import SETTINGS, SearchSettings, TrainSettings, is_search, run_settings
+from ..training.checkpoint import load_checkpoint
+from ..training.folder import LAST
 from ..training.report import Row, read_metrics
 
 
@@ -29,6 +31,7 @@ class Run:
         rows: of its metrics.csv, one an epoch.
         history: of a search, an entry an epoch: ``epoch``, ``alphas``, ``neurons``. Else empty.
         architecture: what the search has found; None before its end, and for a training run.
+        given: class of a network that was given in Python instead of named by the settings; else empty.
     """
 
     name: str
@@ -37,15 +40,27 @@ class Run:
     rows: list[Row]
     history: list[Mapping[str, Any]]
     architecture: Architecture | None
+    given: str = ""
 
     @property
     def is_search(self) -> bool:
         return isinstance(self.settings, SearchSettings)
 
     @property
+    def network(self) -> str:
+        return self.given or self.settings.model.model
+
+    @property
     def neurons(self) -> str:
-        """As the settings name them; of a search what it has found so far."""
-        return str(self.history[-1]["neurons"]) if self.is_search else self.settings.model.neurons
+        """As the settings name them; of a search what it has found so far; empty for a network that was given."""
+        if self.is_search:
+            return str(self.history[-1]["neurons"])
+        return "" if self.given else self.settings.model.neurons
+
+    @property
+    def digits(self) -> str:
+        """The neurons as a digit a layer."""
+        return self.neurons and neuron_string(self.settings.model.model, self.neurons)
 
     @property
     def flat(self) -> dict[str, Any]:
@@ -78,7 +93,11 @@ def _read(folder: Path, name: str) -> Run:
     settings = run_settings(folder, SearchSettings if searched else TrainSettings)
     history = _read_alphas(folder / ALPHAS) if searched else []
     found = Architecture.load(path) if searched and path.exists() else None
-    return Run(name, folder, settings, read_metrics(folder), history, found)
+    try:
+        given = str(load_checkpoint(folder / LAST).get("given", ""))
+    except ValueError:  # gone or damaged, which is told where its network is needed
+        given = ""
+    return Run(name, folder, settings, read_metrics(folder), history, found, given)
 
 
 def _read_alphas(path: Path) -> list[Mapping[str, Any]]:
@@ -105,7 +124,8 @@ def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def _method(run: Run) -> str:
-    """The name of a string in the ablation study where it has one: LIF for 0000."""
-    model = run.settings.model.model
-    string = neuron_string(model, run.neurons)
-    return next((name for name, other in ablations(model).items() if other == string), string)
+    """The name of a string in the ablation study where it has one: LIF for 0000. A given network has its run's."""
+    if run.given:
+        return run.name
+    named = {string: name for name, string in reversed(ablations(run.settings.model.model).items())}
+    return named.get(run.digits, run.digits)

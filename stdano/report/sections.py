@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 from ..analysis import interval, published
 from ..analysis.published import Alphas
-from ..models import neuron_string
 from ..pictures import curves, heatmap
 from ..settings import SearchSettings
 from ..training.report import best_row
@@ -28,7 +27,7 @@ def results(runs: Sequence[Run], methods: Methods) -> Section:
         rate, seconds = value(last["firing_rate"], 3), value(sum(row["seconds"] for row in run.rows), 3)
         accuracies = per_cent(last["test_accuracy"]), per_cent(best["test_accuracy"]), int(best["epoch"])
         what = "search" if run.is_search else "training"
-        data = settings.data.data, settings.model.model, settings.model.T
+        data = settings.data.data, run.network, settings.model.T
         rows.append([run.name, what, run.neurons, *data, settings.optimiser.seed, epochs, *accuracies, rate, seconds])
     columns = ["run", "what", "neurons", "data", "network", "T", "seed", "epochs", "last accuracy", "best accuracy"]
     each = Table("runs", "Runs", [*columns, "best epoch", "firing rate", "seconds"], rows)
@@ -44,7 +43,7 @@ def results(runs: Sequence[Run], methods: Methods) -> Section:
         accuracy = interval([run.rows[-1]["test_accuracy"] for run in same])
         mean_rate = statistics.mean(run.rows[-1]["firing_rate"] for run in same)
         half = "" if len(same) == 1 else per_cent(accuracy.half)
-        strings = ", ".join(dict.fromkeys(neuron_string(run.settings.model.model, run.neurons) for run in same))
+        strings = ", ".join(dict.fromkeys(run.digits for run in same))
         means.append([name, strings, len(same), per_cent(accuracy.mean), half, value(mean_rate, 3)])
     columns = ["method", "neurons, a digit a layer", "seeds", "mean last accuracy", "95 % interval, ±", "firing rate"]
     text.append(
@@ -123,7 +122,7 @@ def published_picture(theirs: Alphas, name: str) -> Picture:
 
 def paper(runs: Sequence[Run], methods: Methods) -> Section | None:
     """The paper's figures for the same data and network beside one's own, and its comparison rows."""
-    where = list(dict.fromkeys((run.settings.data.data, run.settings.model.model) for run in runs))
+    where = list(dict.fromkeys((run.settings.data.data, run.network) for run in runs))
     rows: list[list[object]] = []
     for data, model in where:
         theirs = [
@@ -136,7 +135,7 @@ def paper(runs: Sequence[Run], methods: Methods) -> Section | None:
             continue
         for name, same in methods.items():
             first = same[0].settings
-            if (first.data.data, first.model.model) == (data, model):
+            if (first.data.data, same[0].network) == (data, model):
                 mean = statistics.mean(run.rows[-1]["test_accuracy"] for run in same)
                 rows.append([name, data, model, first.model.T, per_cent(mean), "measured here", ""])
         unique = {(row.method, row.network, row.T, row.accuracy): row for row in theirs}
@@ -182,6 +181,8 @@ def commands(runs: Sequence[Run]) -> Section:
 
     lines = [
         f"stdano {'search' if run.is_search else 'train'} --config {quoted(run.folder / 'settings.json')}"
+        + f"  # of a network given in Python, {run.given}: stdano.training or stdano.search with model=..."
+        * bool(run.given)
         for run in runs
     ]
     seeds = len({run.settings.optimiser.seed for run in runs})
