@@ -215,12 +215,8 @@ class Bench:
                     continue  # a slow one has its share of the time and several calls
                 work = self.copy if contender is None else steps[contender]
                 before = page_faults()
-                if self.case.device == "cpu":
-                    measured, count = self._times(work, seconds)
-                else:
-                    measured, host = device_times(work, seconds, self.case.device)
-                    hosts[contender] += host
-                    count = len(measured)
+                measured, count, host = self._times(work, seconds)
+                hosts[contender] += host
                 faults[contender] += page_faults() - before
                 calls[contender] += count
                 times[contender] += measured
@@ -236,18 +232,19 @@ class Bench:
             for c in contenders
         ]
         timings = [
-            replace(
-                t, peak=peaks.get(t.contender), host=spread(hosts[t.contender])[0] if hosts.get(t.contender) else None
-            )
-            for t in timings
+            replace(t, peak=peaks.get(t.contender), host=statistics.median(host) if host else None)
+            for t, host in ((t, hosts.get(t.contender)) for t in timings)
         ]
         return spread(times[None])[0], timings, max(busy)
 
-    def _times(self, work: Callable[[], None], seconds: float) -> tuple[list[float], int]:
-        """Seconds a call, several times, and the number of calls."""
+    def _times(self, work: Callable[[], None], seconds: float) -> tuple[list[float], int, list[float]]:
+        """Seconds a call, several times, the number of calls, and the host's seconds where a device does the work."""
+        if self.case.device != "cpu":
+            measured, host = device_times(work, seconds, self.case.device)
+            return measured, len(measured), host
         timer = Timer("work()", globals={"work": work}, num_threads=self.threads)
-        measured = timer.blocked_autorange(min_run_time=seconds)
-        return measured.times, measured.number_per_run * len(measured.times)
+        found = timer.blocked_autorange(min_run_time=seconds)
+        return found.times, found.number_per_run * len(found.times), []
 
 
 def device_times(work: Callable[[], None], seconds: float, device: str) -> tuple[list[float], list[float]]:

@@ -121,15 +121,11 @@ def _of_network(preset: str, neuron: str, seed: int, options: argparse.Namespace
     from stdano.app.runs import complete
     from stdano.presets import get_preset
     from stdano.settings import replace
-    from stdano.training.checkpoint import load_checkpoint
-    from stdano.training.engine import LAST
-    from stdano.training.setup import Setup
+    from stdano.training import open_run
 
     changes = {"epochs": options.epochs} if options.epochs else {}
     settings = replace(get_preset(preset).train, neurons=neuron, seed=seed, **changes)
-    path = complete(settings, options.out / f"{preset}-{neuron}-{seed}").folder / LAST
-    setup = Setup(settings)
-    setup.load_network(load_checkpoint(path, ("model",)), path)
+    setup = open_run(complete(settings, options.out / f"{preset}-{neuron}-{seed}").folder, "last")
     batches = itertools.islice(setup.test_batches.epoch(0), options.batches)
     return network_shares(setup.plain, ((batch.values, batch.labels) for batch in batches))
 

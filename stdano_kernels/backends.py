@@ -247,7 +247,7 @@ def select(backend: str, x: Tensor) -> str:
     if backend == "auto":
         if device == "cpu" and EXTENSION_ERROR is None:  # without a call that torch.compile would have to guard
             return "cpu"
-        return _best(device, index, float64, True if x.numel() >= _LARGE else False)  # noqa: SIM210
+        return _best(device, index, float64, True if x.numel() >= _LARGE else False)  # noqa: SIM210, torch.compile guards a branch
     if backend == "reference":
         return backend
     needed = _DEVICES[backend]

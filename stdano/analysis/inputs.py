@@ -71,8 +71,7 @@ def watched(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
 
     handles = [layer.register_forward_pre_hook(hook(name), with_kwargs=True) for name, layer in layers.items()]
     try:
-        # Compiled code may be from before the hooks.
-        with as_before(model), torch.compiler.set_stance("force_eager"):
+        with as_before(model):
             reset_net(model)
             yield seen
     finally:

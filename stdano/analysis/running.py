@@ -33,8 +33,7 @@ def run(model: nn.Module, batches: Iterable[Any], forward: Forward | None, begin
         raise TypeError("batches must be an iterable of batches, got a tensor; give [x] for a single batch x")
     device = next((p.device for p in model.parameters()), None)
     count = 0
-    # Compiled code may be from before the hooks that watch layers.
-    with as_before(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with as_before(model), torch.no_grad():
         for batch in batches:
             x = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
             if not isinstance(x, Tensor):
@@ -49,7 +48,8 @@ def run(model: nn.Module, batches: Iterable[Any], forward: Forward | None, begin
 
 @contextmanager
 def as_before(model: nn.Module) -> Iterator[None]:
-    """A model in eval mode. Afterwards its training flags and the states that its layers carry are what they were."""
+    """A model in eval mode, run as it is written: compiled code may be from before the hooks that watch layers.
+    Afterwards its training flags and the states that its layers carry are what they were."""
     training = [(module, module.training) for module in model.modules()]
     carried = [
         (module, name, value.copy() if isinstance(value, (dict, list)) else value)
@@ -59,7 +59,8 @@ def as_before(model: nn.Module) -> Iterator[None]:
     ]
     try:
         model.eval()
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         for module, flag in training:
             module.training = flag

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
-from ..files import write_atomically
+from ..files import write_csv
 from ..models import neuron_string
 from ..pictures import curves
 from ..pictures.style import save
@@ -145,21 +142,13 @@ def _write(study: Ablation) -> None:
         }
         for trial in study.trials
     ]
-    _write_csv(study.folder / RUNS, runs)
-    _write_csv(study.folder / SUMMARY, [vars(summary) for summary in study.summaries])
+    for name, rows in ((RUNS, runs), (SUMMARY, [vars(summary) for summary in study.summaries])):
+        write_csv(study.folder / name, rows[0], (row.values() for row in rows))
 
     runs_of: dict[str, list[list[Row]]] = {}
     for trial in study.trials:
         runs_of.setdefault(trial.method, []).append(trial.result.rows)
     save(curves.test_curves(runs_of), study.folder / PICTURE)
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def _table(summaries: Sequence[Summary], title: str) -> Table:

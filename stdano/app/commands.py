@@ -103,7 +103,7 @@ def report(arguments: Sequence[str]) -> None:
     from . import options
 
     given = options.parse("report", options.Report, arguments)
-    _show_report(_write_report(given.folders, given.out, given.samples), given.open)
+    _show_report(_write_report(given.folders, given.out, samples=given.samples), given.open)
 
 
 def presets(arguments: Sequence[str]) -> None:
@@ -140,10 +140,10 @@ def _finish(folders: Sequence[Path], html: bool, browser: bool) -> None:
         _show_report(path, browser)
 
 
-def _write_report(folders: Sequence[Path], out: Path | None = None, samples: int = 256) -> Path:
+def _write_report(folders: Sequence[Path], out: Path | None = None, **more: int) -> Path:
     from ..report import report as write
 
-    return write(folders, out, samples=samples, tell=lambda text: console().print(f"report: {text}", soft_wrap=True))
+    return write(folders, out, tell=lambda text: console().print(f"report: {text}", soft_wrap=True), **more)
 
 
 def _show_report(path: Path, browser: bool) -> None:

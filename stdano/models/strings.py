@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ..rewrite.convert import DIGITS
+from ..rewrite.convert import DIGIT_OF, DIGITS
 from .resnet import BLOCKS, WIDTHS
 from .vgg import VGGS
 
 MODELS = (*VGGS, "resnet18")
-_DIGIT = {name: digit for digit, name in DIGITS.items()}
 
 
 def num_spiking_layers(model: str) -> int:
@@ -36,11 +35,11 @@ def ablations(model: str) -> dict[str, str]:
     """
     layers = num_spiking_layers(model)
     parts = [2 * BLOCKS] * len(WIDTHS) if model == "resnet18" else [len(block) for block in VGGS[model].blocks]
-    out = {name: digit * layers for name, digit in _DIGIT.items()}
-    for name in list(_DIGIT)[1:]:
+    out = {name: digit * layers for name, digit in DIGIT_OF.items()}
+    for name in list(DIGIT_OF)[1:]:
         for number, count in enumerate(parts, start=1):
             before = sum(parts[: number - 1])
-            out[f"{name}-{number}"] = ("0" * before + _DIGIT[name] * count).ljust(layers, "0")
+            out[f"{name}-{number}"] = ("0" * before + DIGIT_OF[name] * count).ljust(layers, "0")
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .style import COLOURS, WIDTH, drawn
+from .style import COLOURS, drawn, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,12 +50,11 @@ def rates_over_time(models: Mapping[str, Activity]) -> Figure:
     Raises:
         ValueError: there are no networks or more than four.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     _count({name: [] for name in models})
     counts = [len(activity.layers) for activity in models.values()]
-    figure = Figure(figsize=(WIDTH, 0.9 + sum(0.55 + 0.2 * count for count in counts)))
+    figure = new_figure(0.9 + sum(0.55 + 0.2 * count for count in counts))
     axes = figure.subplots(len(counts), 1, squeeze=False, height_ratios=counts)[:, 0]
     largest = max(rate for activity in models.values() for layer in activity.layers for rate in layer.rates) or 1.0
     for axis, (name, activity) in zip(axes, models.items(), strict=True):
@@ -118,11 +117,10 @@ def _count(values: Mapping[str, Sequence[float]]) -> int:
 
 def _panels(models: Mapping[str, Sequence[float]], rows: Sequence[int]) -> tuple[Figure, Sequence[Axes]]:
     """Panels one above the other with so many rows of bars each, and above them a legend of the networks."""
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     heights = [count * (_ROW + _BAR * len(models)) for count in rows]
-    figure = Figure(figsize=(WIDTH, 0.2 + 0.2 * len(models) + sum(heights) + 0.55 * len(rows)))
+    figure = new_figure(0.2 + 0.2 * len(models) + sum(heights) + 0.55 * len(rows))
     axes = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
     looks = zip(models, _NETWORKS, strict=False)
     patches = [Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=name) for name, (colour, hatch) in looks]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -38,13 +36,10 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
 
-    def csv(self) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        for row in self.rows:
-            writer.writerow([cell.number if isinstance(cell, Value) else cell for cell in row])
-        return text.getvalue()
+    @property
+    def numbers(self) -> list[list[Any]]:
+        """The rows as a CSV file has them."""
+        return [[cell.number if isinstance(cell, Value) else cell for cell in row] for row in self.rows]
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from ..files import write_atomically
+from ..files import write_atomically, write_csv
 from ..pictures.style import WIDTH, element, save
 from .content import Code, Picture, Section, Table, Value
 
@@ -49,7 +48,7 @@ def write(folder: Path, title: str, about: str, sections: Sequence[Section]) -> 
             drawn = save(item.figure, beside / f"{item.name}.svg")
             pictures[item.name] = _described(element(drawn, re.sub(r"\W", "", item.name)), item)
         elif isinstance(item, Table):
-            write_atomically(beside / f"{item.name}.csv", partial(_write, item.csv()))
+            write_csv(beside / f"{item.name}.csv", item.columns, item.numbers)
     html = template.render(
         title=title,
         about=about,
@@ -59,12 +58,8 @@ def write(folder: Path, title: str, about: str, sections: Sequence[Section]) -> 
         style=(own / "page.css").read_text("utf-8"),
         script=(own / "page.js").read_text("utf-8"),
     )
-    write_atomically(folder / PAGE, partial(_write, html))
+    write_atomically(folder / PAGE, lambda file: file.write(html.encode()))
     return folder / PAGE
-
-
-def _write(text: str, file: BinaryIO) -> None:
-    file.write(text.encode())
 
 
 def _is(kind: type) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..models import ablations, neuron_string
-from ..rewrite.convert import DIGITS
 from ..search import Architecture
 from ..search.loop import ALPHAS, ARCHITECTURE
+from ..search.report import read_alphas
 from ..settings import SETTINGS, SearchSettings, TrainSettings, is_search, run_settings
 from ..training.checkpoint import load_checkpoint
 from ..training.folder import LAST
@@ -75,41 +74,30 @@ def read_runs(folders: Sequence[str | Path]) -> list[Run]:
     Raises:
         ValueError: a folder has no such run, or one of its files is damaged.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, list[Row]] = {}
     for folder in map(Path, folders):
-        inside = [folder, *sorted(path for path in folder.iterdir())] if folder.is_dir() else []
-        runs = [path for path in inside if (path / SETTINGS).is_file() and read_metrics(path)]
+        inside = [folder, *sorted(folder.iterdir())] if folder.is_dir() else []
+        runs = {path.resolve(): read_metrics(path) for path in inside if (path / SETTINGS).is_file()}
+        runs = {path: rows for path, rows in runs.items() if rows}
         if not runs:
             raise ValueError(
                 f"runs must be folders of runs that have finished an epoch, or hold such runs, got {folder}"
             )
-        found |= dict.fromkeys(path.resolve() for path in runs)
+        found |= runs
     top = Path(os.path.commonpath([path.parent for path in found]))
-    return [_read(path, str(path.relative_to(top))) for path in found]
+    return [_read(path, str(path.relative_to(top)), rows) for path, rows in found.items()]
 
 
-def _read(folder: Path, name: str) -> Run:
+def _read(folder: Path, name: str, rows: list[Row]) -> Run:
     searched, path = is_search(folder), folder / ARCHITECTURE
     settings = run_settings(folder, SearchSettings if searched else TrainSettings)
-    history = _read_alphas(folder / ALPHAS) if searched else []
+    history = read_alphas(folder / ALPHAS) if searched else []
     found = Architecture.load(path) if searched and path.exists() else None
     try:
         given = str(load_checkpoint(folder / LAST).get("given", ""))
     except ValueError:  # gone or damaged, which is told where its network is needed
         given = ""
-    return Run(name, folder, settings, read_metrics(folder), history, found, given)
-
-
-def _read_alphas(path: Path) -> list[Mapping[str, Any]]:
-    """What :func:`stdano.search.report.write_alphas` wrote."""
-    digit = {name: digit for digit, name in DIGITS.items()}
-    entries: dict[int, dict[str, Any]] = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            entry = entries.setdefault(int(row["epoch"]), {"epoch": int(row["epoch"]), "alphas": [], "neurons": ""})
-            entry["alphas"].append([float(value) for column, value in row.items() if column.startswith("alpha_")])
-            entry["neurons"] += digit[row["choice"]]
-    return list(entries.values())
+    return Run(name, folder, settings, rows, history, found, given)
 
 
 def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:

@@ -10,6 +10,7 @@ from ..analysis import interval, published
 from ..analysis.published import Alphas
 from ..pictures import curves, heatmap
 from ..settings import SearchSettings
+from ..terminal import quoted
 from ..training.report import best_row
 from .content import Code, Picture, Section, Table, per_cent, value
 from .runs import Run
@@ -170,15 +171,11 @@ def settings(runs: Sequence[Run]) -> Section:
 def environment(facts: Sequence[tuple[str, str]]) -> Section:
     """Where the report was made."""
     text = ["The machine and the versions that this report was made with; runs may have had others."]
-    return Section(
-        "Environment", text, [Table("environment", "Environment", ["what", "value"], list(map(list, facts)))]
-    )
+    return Section("Environment", text, [Table("environment", "Environment", ["what", "value"], facts)])
 
 
 def commands(runs: Sequence[Run]) -> Section:
     """What repeats the runs."""
-    from ..terminal import quoted
-
     lines = [
         f"stdano {'search' if run.is_search else 'train'} --config {quoted(run.folder / 'settings.json')}"
         + f"  # of a network given in Python, {run.given}: stdano.training or stdano.search with model=..."

@@ -20,6 +20,7 @@ from .dataflow import first_argument, graph_of
 from .inherit import called, check_known, is_spiking, kind_of, move_hooks, require_layers, spiking_layers, successor
 
 DIGITS = {str(digit): name for digit, name in enumerate(CANDIDATES)}  # the paper's configuration strings
+DIGIT_OF = {name: digit for digit, name in DIGITS.items()}
 
 Replacement = str | type[Neuron] | type[BaseNode] | Callable[[nn.Module], nn.Module]
 

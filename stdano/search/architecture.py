@@ -14,11 +14,9 @@ from typing import Any
 from torch import nn
 
 from ..files import write_atomically
-from ..rewrite.convert import DIGITS
+from ..rewrite.convert import DIGIT_OF
 from ..settings import SearchSettings, to_json
 from .architect import alphas, super_neurons
-
-_DIGIT_OF = {name: digit for digit, name in DIGITS.items()}
 
 
 def softmax(alpha: Sequence[float]) -> list[float]:
@@ -40,7 +38,7 @@ def entropies(model: nn.Module) -> list[float]:
 
 def chosen(model: nn.Module) -> str:
     """The digits (0 LIF, 1 LLIF, 2 SLIF) of the largest alpha of each super neuron, in order of execution."""
-    return "".join(_DIGIT_OF[neuron.choice()] for neuron in super_neurons(model).values())
+    return "".join(DIGIT_OF[neuron.choice()] for neuron in super_neurons(model).values())
 
 
 def _is_number(value: object) -> bool:
@@ -95,8 +93,8 @@ class Architecture:
 
     def __post_init__(self) -> None:
         names = self.candidates
-        if not names or len(set(names)) != len(names) or not set(names) <= set(_DIGIT_OF):
-            raise ValueError(f"candidates must be one to three different ones of {', '.join(_DIGIT_OF)}, got {names}")
+        if not names or len(set(names)) != len(names) or not set(names) <= set(DIGIT_OF):
+            raise ValueError(f"candidates must be one to three different ones of {', '.join(DIGIT_OF)}, got {names}")
         count = len(self.layers)
         if len(self.neurons) != count or len(self.alphas) != count:
             raise ValueError(
@@ -107,9 +105,9 @@ class Architecture:
             if len(alpha) != len(names) or not all(map(math.isfinite, alpha)):
                 raise ValueError(f"alphas must be {len(names)} finite numbers a layer, got {alpha} for {layer}")
             largest = names[alpha.index(max(alpha))]
-            if digit != _DIGIT_OF[largest]:
+            if digit != DIGIT_OF[largest]:
                 raise ValueError(
-                    f"neurons must have the digit of the largest alpha, {_DIGIT_OF[largest]} ({largest}) for {layer}, "
+                    f"neurons must have the digit of the largest alpha, {DIGIT_OF[largest]} ({largest}) for {layer}, "
                     f"got {digit!r}"
                 )
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import write_atomically
-from ..rewrite.convert import DIGITS
+from ..files import write_csv
+from ..rewrite.convert import DIGIT_OF, DIGITS
 from .architecture import entropy, softmax
 
 Entry = Mapping[str, Any]
@@ -24,12 +23,21 @@ def write_alphas(path: Path, layers: Sequence[str], candidates: Sequence[str], h
         candidates: names of the neurons, in the order of each alpha.
         history: an entry for each epoch so far: ``epoch``, ``alphas`` (a list a layer), ``neurons`` (digits).
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     shares = [f"{column}_{name}" for column in ("alpha", "weight") for name in candidates]
-    writer.writerow(["epoch", "layer", "name", *shares, "entropy", "choice"])
-    for entry in history:
-        rows = zip(layers, entry["alphas"], entry["neurons"], strict=True)
-        for number, (name, alpha, digit) in enumerate(rows, start=1):
-            writer.writerow([entry["epoch"], number, name, *alpha, *softmax(alpha), entropy(alpha), DIGITS[digit]])
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    rows = [
+        [entry["epoch"], number, name, *alpha, *softmax(alpha), entropy(alpha), DIGITS[digit]]
+        for entry in history
+        for number, (name, alpha, digit) in enumerate(zip(layers, entry["alphas"], entry["neurons"], strict=True), 1)
+    ]
+    write_csv(path, ["epoch", "layer", "name", *shares, "entropy", "choice"], rows)
+
+
+def read_alphas(path: Path) -> list[Entry]:
+    """The history that :func:`write_alphas` wrote."""
+    entries: dict[int, dict[str, Any]] = {}
+    with open(path, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            entry = entries.setdefault(int(row["epoch"]), {"epoch": int(row["epoch"]), "alphas": [], "neurons": ""})
+            entry["alphas"].append([float(value) for column, value in row.items() if column.startswith("alpha_")])
+            entry["neurons"] += DIGIT_OF[row["choice"]]
+    return list(entries.values())

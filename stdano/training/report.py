@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..files import write_atomically
+from ..files import write_csv
 from ..terminal import console, quoted
 
 Row = dict[str, float]
@@ -19,11 +18,7 @@ METRICS = "metrics.csv"  # of a run's folder
 
 def write_metrics(path: Path, rows: list[Row]) -> None:
     """All rows so far; the file always fits the checkpoint that holds the same rows."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_csv(path, rows[0], (row.values() for row in rows))
 
 
 def read_metrics(folder: Path) -> list[Row]:
