@@ -106,7 +106,8 @@ struct SuperSumsCall {
 };
 
 // grad_x = sum over the neurons, in their order, of neuron k's adjoint for gs = fma(a, grad, fired ? fired_k : silent_k),
-// where table [3*neurons][channels] holds a, silent and fired of each.
+// where table [3*neurons][channels] holds a, silent and fired of each. Where they are given, of_weights
+// [neurons][channels] are added up over the channels into grad_weights [neurons].
 template <class Kernels>
 struct SuperBackwardCall {
   Geometry g;
@@ -115,6 +116,8 @@ struct SuperBackwardCall {
   const void *x, *grad, *table;
   const uint8_t* codes;
   void* grad_x;
+  const double* of_weights;
+  void* grad_weights;
 };
 
 // Sums of x and of x*x for each channel.
@@ -132,6 +135,50 @@ struct ChannelAffineCall {
   Dtype dtype;
   const void *grad, *x, *table;
   void* out;
+};
+
+// BatchNorm in front of a neuron. `running_...` are moved in training, where they may be null, and are the statistics
+// otherwise; null weight and bias: 1 and 0. affine is that of ForwardCall; moments [4][channels] are kept for backward:
+// mean, variance, inverse deviation and scale. `count`: values of a channel.
+struct NormForwardCall {
+  int64_t channels;
+  double count, eps, momentum;
+  bool training;
+  const void *weight, *bias;
+  void *running_mean, *running_var, *affine;
+  double* moments;
+};
+
+// The way back, by the batch's own statistics: table is that of ChannelAffineCall.
+struct NormBackwardCall {
+  int64_t channels;
+  double count;
+  const void* affine;
+  const double* moments;
+  void *table, *grad_weight, *grad_bias;
+};
+
+// The same for the neurons of a super neuron, whose running statistics are [neurons][channels], and moments [4] of these.
+// table is that of DecodeCall.
+struct MixtureForwardCall {
+  int64_t channels;
+  int members;
+  double count, eps, momentum;
+  bool training;
+  const void* weights;  // [neurons]
+  void *running_mean, *running_var, *table;
+  double* moments;
+};
+
+// table is that of SuperBackwardCall; of_weights [neurons][channels] what each channel adds to the weights' gradient.
+struct MixtureBackwardCall {
+  int64_t channels;
+  int members;
+  double count;
+  bool training;
+  const double* moments;
+  void* table;
+  double* of_weights;
 };
 
 }  // namespace stdano

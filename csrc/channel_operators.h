@@ -8,6 +8,8 @@ namespace stdano {
 
 template <class Device>
 struct ChannelOperators {
+  using Kernels = typename Device::Kernels;
+
   static Tensor channel_sums(Tensor x) {
     const typename Device::Guard guard(x);
     const int64_t channels = channels_of(x);
@@ -43,21 +45,60 @@ struct ChannelOperators {
                            x);
   }
 
+  // BatchNorm and the neuron behind it, forward: what scan_forward returns, affine and moments.
+  static std::tuple<Tensor, Tensors, Tensors, Tensor, Tensor, Tensor> norm_forward(
+      Tensor x, Tensors state, Tensors constants, MaybeTensor weight, MaybeTensor bias, MaybeTensor running_mean,
+      MaybeTensor running_var, bool training, double momentum, double eps, std::vector<int64_t> which,
+      std::vector<double> values, double alpha, std::string kernel, bool save_checkpoints, bool return_state,
+      std::vector<int64_t> sequences) {
+    const typename Device::Guard guard(x);
+    const int64_t channels = channels_of(x);
+    x = dense(x);
+    Tensor affine = torch::stable::new_empty(x, {3, channels}, compute_dtype(x));
+    Tensor moments = torch::stable::new_empty(x, {4, channels}, ScalarType::Double);
+    const auto numbers = [&](const MaybeTensor& t, const char* name) { return numbers_of(t, {channels}, x, name); };
+    const NormForwardCall norm{channels, values_per_channel(x), eps, momentum, training, numbers(weight, "weight"),
+                               numbers(bias, "bias"), numbers(running_mean, "running_mean"),
+                               numbers(running_var, "running_var"), affine.mutable_data_ptr(),
+                               moments.mutable_data_ptr<double>()};
+    check_statistics(training, norm.running_mean, norm.running_var);
+    const auto run = [&](const ForwardCall<Kernels>& call, const Tensor& x) { Device::norm_forward(norm, call, x); };
+    auto [spikes, final, values_of_states, checkpoints] =
+        Operators<Device>::forward_by(run, x, state, constants, affine, which, values, alpha, kernel, save_checkpoints,
+                                      return_state, sequences);
+    return {spikes, final, values_of_states, checkpoints, affine, moments};
+  }
+
+  // And back: what scan_backward returns, with the gradients of weight and bias for sums.
+  static std::tuple<Tensor, Tensors, Tensors, Tensor, Tensor> norm_backward(
+      Tensor grad_spikes, Tensors grad_state, Tensors grad_sequences, Tensor x, Tensors state, Tensor checkpoints,
+      Tensors constants, Tensor affine, Tensor moments, std::vector<int64_t> which, std::vector<double> values,
+      double alpha, std::string kernel, std::vector<int64_t> sequences) {
+    const typename Device::Guard guard(x);
+    const int64_t channels = channels_of(x);
+    const auto row = [&](int64_t rows) { return torch::stable::new_empty(x, {rows, channels}, compute_dtype(x)); };
+    Tensor table = row(3), grad_weight = row(1), grad_bias = row(1);
+    const NormBackwardCall norm{channels, values_per_channel(x), affine.const_data_ptr(), moments_of(moments, {4, channels}, x),
+                                table.mutable_data_ptr(), grad_weight.mutable_data_ptr(), grad_bias.mutable_data_ptr()};
+    const auto run = [&](BackwardCall<Kernels>& call, const Tensor& x, Tensors& grad_constants) {
+      Device::norm_backward(norm, call, x, which, grad_constants);
+    };
+    auto [grad_x, grad_state0, grad_constants] = Operators<Device>::backward_by(
+        run, grad_spikes, grad_state, grad_sequences, x, state, checkpoints, constants, affine, which, values, alpha,
+        kernel, sequences);
+    return {grad_x, grad_state0, grad_constants, torch::stable::select(grad_weight, 0, 0),
+            torch::stable::select(grad_bias, 0, 0)};
+  }
+
   using Codes = std::tuple<Tensor, Tensor>;
 
   static Codes encode(Tensor x, std::vector<std::string> kernels, std::vector<double> values, double alpha) {
     const typename Device::Guard guard(x);
-    const int64_t channels = channels_of(x);
     x = dense(x);
     Tensor codes = empty_like(x, ScalarType::Byte);
-    EncodeCall<typename Device::Kernels> call{};
-    call.g = make_geometry(x, channels);
-    call.dtype = kernel_dtype(x);
-    call.members = make_members(kernels, values, alpha, x);
-    Tensor counts =
-        torch::stable::new_empty(x, {static_cast<int64_t>(call.members.size()), channels}, ScalarType::Double);
-    call.x = x.const_data_ptr();
-    call.codes = static_cast<uint8_t*>(codes.mutable_data_ptr());
+    EncodeCall<Kernels> call = encode_call(x, codes, kernels, values, alpha);
+    Tensor counts = torch::stable::new_empty(x, {static_cast<int64_t>(call.members.size()), channels_of(x)},
+                                             ScalarType::Double);
     Device::encode(call, counts);
     return {codes, counts};
   }
@@ -91,16 +132,82 @@ struct ChannelOperators {
   static Tensor super_backward(Tensor grad, Tensor x, Tensor codes, Tensor table, std::vector<std::string> kernels,
                                std::vector<double> values, double alpha) {
     const typename Device::Guard guard(x);
-    const int64_t channels = channels_of(x);
     x = dense(x);
     grad = with_layout_of(grad, x, "grad");
     check_table(table, 3 * static_cast<int64_t>(kernels.size()), x, "table");
+    Tensor grad_x = torch::stable::empty_like(x);
+    Device::super_backward(backward_call(grad, x, codes, table, grad_x, kernels, values, alpha), x);
+    return grad_x;
+  }
+
+  // The whole super neuron, y, codes and moments; and its way back, the gradients of x and of the weights.
+  static std::tuple<Tensor, Tensor, Tensor> mixture_forward(Tensor x, Tensor weights, MaybeTensor running_mean,
+                                                            MaybeTensor running_var, bool training, double momentum,
+                                                            double eps, std::vector<std::string> kernels,
+                                                            std::vector<double> values, double alpha) {
+    const typename Device::Guard guard(x);
+    x = dense(x);
+    const int64_t members = static_cast<int64_t>(kernels.size()), channels = channels_of(x);
+    Tensor codes = empty_like(x, ScalarType::Byte), y = torch::stable::empty_like(x);
+    Tensor table = torch::stable::new_empty(x, {1 + members, channels}, compute_dtype(x));
+    Tensor moments = torch::stable::new_empty(x, {4, members, channels}, ScalarType::Double);
+    EncodeCall<Kernels> call = encode_call(x, codes, kernels, values, alpha);
+    const auto numbers = [&](const MaybeTensor& t, const char* name) {
+      return numbers_of(t, {members, channels}, x, name);
+    };
+    const MixtureForwardCall mixture{channels, static_cast<int>(members), values_per_channel(x), eps, momentum, training,
+                                     numbers_of(weights, {members}, x, "weights"), numbers(running_mean, "running_mean"),
+                                     numbers(running_var, "running_var"), table.mutable_data_ptr(),
+                                     moments.mutable_data_ptr<double>()};
+    check_statistics(training, mixture.running_mean, mixture.running_var);
+    const DecodeCall decode{call.g, call.dtype, mixture.members, call.codes, table.const_data_ptr(), y.mutable_data_ptr()};
+    Device::mixture_forward(mixture, call, decode, x);
+    return {y, codes, moments};
+  }
+
+  static Codes mixture_backward(Tensor grad, Tensor x, Tensor codes, Tensor moments, bool training,
+                                std::vector<std::string> kernels, std::vector<double> values, double alpha) {
+    const typename Device::Guard guard(x);
+    x = dense(x);
+    grad = with_layout_of(grad, x, "grad");
+    const int64_t members = static_cast<int64_t>(kernels.size()), channels = channels_of(x);
+    Tensor grad_x = torch::stable::empty_like(x);
+    Tensor grad_weights = torch::stable::new_empty(x, {members}, compute_dtype(x));
+    Tensor of_weights = torch::stable::new_empty(x, {members, channels}, ScalarType::Double);
+    Tensor table = torch::stable::new_empty(x, {3 * members, channels}, compute_dtype(x));
+    SuperBackwardCall<Kernels> call = backward_call(grad, x, codes, table, grad_x, kernels, values, alpha);
+    call.of_weights = of_weights.const_data_ptr<double>();
+    call.grad_weights = grad_weights.mutable_data_ptr();
+    SuperSumsCall sums{call.g, call.dtype, static_cast<int>(members), call.codes, call.grad, nullptr};
+    const MixtureBackwardCall mixture{channels, sums.members, values_per_channel(x), training,
+                                      moments_of(moments, {4, members, channels}, x), table.mutable_data_ptr(),
+                                      of_weights.mutable_data_ptr<double>()};
+    Device::mixture_backward(mixture, sums, call, x);
+    return {grad_x, grad_weights};
+  }
+
+ private:
+  // x is dense.
+  static EncodeCall<Kernels> encode_call(const Tensor& x, Tensor& codes, const std::vector<std::string>& kernels,
+                                         const std::vector<double>& values, double alpha) {
+    EncodeCall<Kernels> call{};
+    call.g = make_geometry(x, channels_of(x));
+    call.dtype = kernel_dtype(x);
+    call.members = make_members(kernels, values, alpha, x);
+    call.x = x.const_data_ptr();
+    call.codes = static_cast<uint8_t*>(codes.mutable_data_ptr());
+    return call;
+  }
+
+  static SuperBackwardCall<Kernels> backward_call(const Tensor& grad, const Tensor& x, const Tensor& codes,
+                                                  const Tensor& table, Tensor& grad_x,
+                                                  const std::vector<std::string>& kernels,
+                                                  const std::vector<double>& values, double alpha) {
     STD_TORCH_CHECK(codes.scalar_type() == ScalarType::Byte && codes.dim() == x.dim() && codes.numel() == x.numel() &&
                         codes.get_device_index() == x.get_device_index() && same_layout(codes, x),
                     "stdano: codes must be those that the forward operator returned for x");
-    Tensor grad_x = torch::stable::empty_like(x);
-    SuperBackwardCall<typename Device::Kernels> call{};
-    call.g = make_geometry(x, channels);
+    SuperBackwardCall<Kernels> call{};
+    call.g = make_geometry(x, channels_of(x));
     call.dtype = kernel_dtype(x);
     call.members = make_members(kernels, values, alpha, x);
     call.x = x.const_data_ptr();
@@ -108,25 +215,57 @@ struct ChannelOperators {
     call.table = table.const_data_ptr();
     call.codes = static_cast<const uint8_t*>(codes.const_data_ptr());
     call.grad_x = grad_x.mutable_data_ptr();
-    Device::super_backward(call, x);
-    return grad_x;
+    return call;
   }
 
- private:
+  static double values_per_channel(const Tensor& x) {
+    return static_cast<double>(x.numel() / std::max<int64_t>(channels_of(x), 1));
+  }
+
+  // A contiguous tensor of numbers in the dtype of the state, or null.
+  static void* numbers_of(const MaybeTensor& t, const std::vector<int64_t>& sizes, const Tensor& x, const char* name) {
+    if (!t.has_value()) return nullptr;
+    STD_TORCH_CHECK(has_sizes(*t, sizes) && t->scalar_type() == compute_dtype(x) && t->is_contiguous() &&
+                        t->get_device_index() == x.get_device_index(),
+                    "stdano: ", name, " must be a contiguous tensor of ", sizes.back(),
+                    " numbers each, in the dtype of the state, on x's device");
+    return t->mutable_data_ptr();
+  }
+
+  static const double* moments_of(const Tensor& moments, const std::vector<int64_t>& sizes, const Tensor& x) {
+    STD_TORCH_CHECK(has_sizes(moments, sizes) && moments.scalar_type() == ScalarType::Double &&
+                        moments.is_contiguous() && moments.get_device_index() == x.get_device_index(),
+                    "stdano: moments must be those that the forward operator returned");
+    return moments.const_data_ptr<double>();
+  }
+
+  static bool has_sizes(const Tensor& t, const std::vector<int64_t>& sizes) {
+    if (t.dim() != static_cast<int64_t>(sizes.size())) return false;
+    for (size_t d = 0; d < sizes.size(); ++d) {
+      if (t.size(d) != sizes[d]) return false;
+    }
+    return true;
+  }
+
+  static void check_statistics(bool training, const void* mean, const void* var) {
+    STD_TORCH_CHECK((mean == nullptr) == (var == nullptr) && (training || mean),
+                    "stdano: running_mean and running_var must both be given, or in training both be left out");
+  }
+
   static void check_members(int64_t members) {
     STD_TORCH_CHECK(members >= 1 && members <= kMostMembers, "stdano: a super neuron has 1 to ", kMostMembers,
                     " neurons, got ", members);
   }
 
   // `values`: the constants of all neurons, one after the other.
-  static Members<typename Device::Kernels> make_members(const std::vector<std::string>& kernels,
+  static Members<Kernels> make_members(const std::vector<std::string>& kernels,
                                                         const std::vector<double>& values, double alpha,
                                                         const Tensor& x) {
     check_members(static_cast<int64_t>(kernels.size()));
-    Members<typename Device::Kernels> members;
+    Members<Kernels> members;
     size_t next = 0;
     for (const std::string& name : kernels) {
-      Member<typename Device::Kernels> member{Device::find(name, x), {}, alpha};
+      Member<Kernels> member{Device::find(name, x), {}, alpha};
       for (int j = 0; j < member.kernels->constants; ++j) {
         STD_TORCH_CHECK(next < values.size(), "stdano: too few constants for ", kernels.size(), " neurons");
         member.constants.push_back({values[next++], nullptr, false});
@@ -141,6 +280,10 @@ struct ChannelOperators {
 }  // namespace stdano
 
 #define STDANO_IMPLEMENT_CHANNELS(module, Device)                                                             \
+  module.impl("norm_scan_forward", TORCH_BOX((&stdano::ChannelOperators<Device>::norm_forward)));             \
+  module.impl("norm_scan_backward", TORCH_BOX((&stdano::ChannelOperators<Device>::norm_backward)));           \
+  module.impl("super_neuron_forward", TORCH_BOX((&stdano::ChannelOperators<Device>::mixture_forward)));       \
+  module.impl("super_neuron_gradients", TORCH_BOX((&stdano::ChannelOperators<Device>::mixture_backward)));    \
   module.impl("channel_sums", TORCH_BOX((&stdano::ChannelOperators<Device>::channel_sums)));                  \
   module.impl("channel_affine", TORCH_BOX((&stdano::ChannelOperators<Device>::channel_affine)));              \
   module.impl("channel_affine_", TORCH_BOX((&stdano::ChannelOperators<Device>::channel_affine_)));            \

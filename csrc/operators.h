@@ -64,13 +64,23 @@ struct Operators {
     return neuron;
   }
 
-  static std::tuple<Tensor, Tensors, Tensors, Tensor> forward(Tensor x, Tensors state, Tensors constants,
-                                                              MaybeTensor affine, std::vector<int64_t> which,
-                                                              std::vector<double> values, double alpha,
-                                                              std::string kernel, bool save_checkpoints,
-                                                              bool return_state, std::vector<int64_t> sequences) {
+  using Forward = std::tuple<Tensor, Tensors, Tensors, Tensor>;
+
+  static Forward forward(Tensor x, Tensors state, Tensors constants, MaybeTensor affine, std::vector<int64_t> which,
+                         std::vector<double> values, double alpha, std::string kernel, bool save_checkpoints,
+                         bool return_state, std::vector<int64_t> sequences) {
     const typename Device::Guard guard(x);
     STD_TORCH_CHECK(x.dim() >= 1, "stdano: x must have a time dimension");
+    return forward_by(Device::forward, x, state, constants, affine, which, values, alpha, kernel, save_checkpoints,
+                      return_state, sequences);
+  }
+
+  // run(call, x) runs the call.
+  template <class Run>
+  static Forward forward_by(Run run, Tensor x, Tensors& state, Tensors& constants, const MaybeTensor& affine,
+                            const std::vector<int64_t>& which, const std::vector<double>& values, double alpha,
+                            const std::string& kernel, bool save_checkpoints, bool return_state,
+                            const std::vector<int64_t>& sequences) {
     const int64_t channels = count_channels(x, constants, affine);
     const ScalarType real = compute_dtype(x);
     x = dense(x);
@@ -103,17 +113,33 @@ struct Operators {
     call.sequences = write_to(sequences_out);
     call.which = sequences;
     call.checkpoints = saved > 0 ? checkpoints.mutable_data_ptr() : nullptr;
-    Device::forward(call, x);
+    run(call, x);
     return {spikes, state_out, sequences_out, checkpoints};
   }
 
-  static std::tuple<Tensor, Tensors, Tensors, Tensor> backward(Tensor grad_spikes, Tensors grad_state,
-                                                               Tensors grad_sequences, Tensor x, Tensors state,
-                                                               Tensor checkpoints, Tensors constants,
-                                                               MaybeTensor affine, std::vector<int64_t> which,
-                                                               std::vector<double> values, double alpha,
-                                                               std::string kernel, std::vector<int64_t> sequences) {
+  static std::tuple<Tensor, Tensors, Tensors, Tensor> backward(
+      Tensor grad_spikes, Tensors grad_state, Tensors grad_sequences, Tensor x, Tensors state, Tensor checkpoints,
+      Tensors constants, MaybeTensor affine, std::vector<int64_t> which, std::vector<double> values, double alpha,
+      std::string kernel, std::vector<int64_t> sequences) {
     const typename Device::Guard guard(x);
+    Tensor sums = torch::stable::new_empty(
+        x, {affine.has_value() ? 2 : 0, affine.has_value() ? affine->size(1) : 1}, ScalarType::Double);
+    const auto run = [&](BackwardCall<Kernels>& call, const Tensor& x, Tensors& grad_constants) {
+      Device::backward(call, x, which, grad_constants, sums);
+    };
+    auto [grad_x, grad_state0, grad_constants] =
+        backward_by(run, grad_spikes, grad_state, grad_sequences, x, state, checkpoints, constants, affine, which,
+                    values, alpha, kernel, sequences);
+    return {grad_x, grad_state0, grad_constants, sums};
+  }
+
+  // run(call, x, grad_constants) runs the call and takes the sums.
+  template <class Run>
+  static std::tuple<Tensor, Tensors, Tensors> backward_by(
+      Run run, Tensor grad_spikes, Tensors& grad_state, Tensors& grad_sequences, Tensor x, Tensors& state,
+      const Tensor& checkpoints, Tensors& constants, const MaybeTensor& affine, const std::vector<int64_t>& which,
+      const std::vector<double>& values, double alpha, const std::string& kernel,
+      const std::vector<int64_t>& sequences) {
     const int64_t channels = count_channels(x, constants, affine);
     const ScalarType real = compute_dtype(x);
     const Tensors given = constants;
@@ -149,8 +175,6 @@ struct Operators {
       grad_constants.push_back(torch::stable::empty_like(per_neuron ? constants[i] : given[i]));
       if (per_neuron) call.grad_constants[which[i]] = grad_constants[i].mutable_data_ptr();
     }
-    Tensor affine_sums = torch::stable::new_empty(
-        x, {affine.has_value() ? 2 : 0, affine.has_value() ? affine->size(1) : 1}, ScalarType::Double);
     call.x = x.const_data_ptr();
     call.affine = data(affine);
     call.checkpoints = checkpoints.const_data_ptr();
@@ -158,8 +182,8 @@ struct Operators {
     call.which = sequences;
     call.grad_x = grad_x.mutable_data_ptr();
     call.grad_state0 = write_to(grad_state0);
-    Device::backward(call, x, which, grad_constants, affine_sums);
-    return {grad_x, grad_state0, grad_constants, affine_sums};
+    run(call, x, grad_constants);
+    return {grad_x, grad_state0, grad_constants};
   }
 };
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,16 +18,9 @@ from .backends import NAMES, select
 from .checks import check_channels, check_input, check_tensor
 from .define.neuron import Neuron
 from .functional import FUNCTIONS, function
-from .moments import (
-    Moments,
-    check_statistics,
-    statistics_of_nothing,
-    total,
-    total_with_count,
-    update_running,
-    values_per_channel,
-)
-from .settings import choice, compute_dtype
+from .moments import Statistics, check_statistics, statistics_of_nothing, values_per_channel
+from .normalise import Norm
+from .settings import choice
 
 
 def bn_neuron(
@@ -90,22 +82,9 @@ def bn_neuron(
         images = x.flatten(0, 1)
         normalised = F.batch_norm(images, running_mean, running_var, weight, bias, training, float(momentum), eps)
         return run(normalised.unflatten(0, x.shape[:2]), backend=chosen, **settings)
-    if not training:
-        assert running_mean is not None and running_var is not None
-        # In double, as in training: running statistics may be kept in half precision.
-        inverse = torch.rsqrt(running_var.double() + eps)
-        scale = inverse if weight is None else weight * inverse
-        shift = torch.zeros_like(inverse) if bias is None else bias
-        affine = torch.stack((running_mean.double(), scale.double(), shift.double())).to(compute_dtype(x))
-        return run(x, affine=affine, backend=backend, **settings)
-    registration.refuse_transforms(x, weight, bias)
-    registration.refuse_vmap(x, weight, bias)
-    namespace = registration.NAMESPACES[chosen]
-    x, affine, mean, variance, all_values = _Normalise.apply(x, weight, bias, eps, count, process_group, namespace)
-    out = run(x, affine=affine, backend=backend, **settings)
-    # Last, so that a call with a wrong setting of the neuron changes nothing.
-    update_running(running_mean, running_var, Moments(mean, variance, all_values), momentum)
-    return out
+    statistics = Statistics(running_mean, running_var, training, momentum, eps)
+    norm = Norm(weight, bias, statistics, count, process_group, registration.NAMESPACES[chosen])
+    return run(x, affine=norm, backend=backend, **settings)
 
 
 def function_of(neuron: str | type[Neuron]) -> Any:
@@ -114,60 +93,3 @@ def function_of(neuron: str | type[Neuron]) -> Any:
         return function(neuron)
     choice("neuron", neuron, tuple(FUNCTIONS))
     return FUNCTIONS[neuron]
-
-
-class _Normalise(torch.autograd.Function):
-    """From x to x itself and the neuron's ``affine``. Both gradients meet here, so that what the statistics add to x's
-    is one pass over it."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        count: int,
-        process_group: dist.ProcessGroup | None,
-        namespace: str,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | int]:
-        sums = registration.operator(namespace, "channel_sums")(x)
-        sums, all_values = total_with_count(sums, count, process_group)
-        mean, square = sums / all_values
-        variance = (square - mean * mean).clamp_(min=0)
-        inverse = torch.rsqrt(variance + eps)
-        scale = inverse if weight is None else weight * inverse
-        # What the mean loses as a float goes into the shift: a large mean then costs no accuracy.
-        centre = mean.to(compute_dtype(x))
-        shift = scale * (centre - mean)
-        affine = torch.stack((centre, scale, shift if bias is None else shift + bias)).to(centre.dtype)
-        ctx.set_materialize_grads(False)
-        ctx.process_group, ctx.namespace, ctx.all_values = process_group, namespace, all_values
-        ctx.has_weight, ctx.has_bias = weight is not None, bias is not None
-        ctx.save_for_backward(x, mean, inverse, scale, centre)
-        ctx.mark_non_differentiable(mean, variance)
-        return x.view_as(x), affine, mean, variance, all_values
-
-    @staticmethod
-    @registration.differentiable_once
-    def backward(ctx: Any, grad_x: Tensor | None, grad_affine: Tensor | None, *_: Any) -> tuple:
-        x, mean, inverse, scale, centre = ctx.saved_tensors
-        if grad_affine is None:
-            grad_affine = centre.new_zeros((3, centre.numel()))
-        of_scale, of_shift = grad_affine[1].double(), grad_affine[2].double()
-        shifted = centre - mean
-        of_scale = of_scale + shifted * of_shift  # from centre to mean
-        grad_weight = (of_scale * inverse).to(centre.dtype) if ctx.has_weight else None
-        grad_bias = of_shift.to(centre.dtype) if ctx.has_bias else None
-        out = None
-        if grad_x is not None and ctx.needs_input_grad[0]:
-            sums = total(torch.stack((of_scale, of_shift)), ctx.process_group) / -ctx.all_values
-            slope = sums[0] * scale * inverse * inverse
-            offset = sums[1] * scale + slope * shifted
-            table = torch.stack((centre, slope, offset)).to(centre.dtype)
-            if torch.compiler.is_compiling():
-                out = registration.operator(ctx.namespace, "channel_affine")(grad_x, x, table)
-            else:  # nobody else has the tensor, which comes from the neuron's backward
-                registration.operator(ctx.namespace, "channel_affine_")(grad_x, x, table)
-                out = grad_x
-        return out, grad_weight, grad_bias, None, None, None, None

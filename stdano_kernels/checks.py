@@ -120,3 +120,13 @@ def check_state(kind: str, fields: tuple[str, ...], state: object, x: Tensor) ->
         if value.device != x.device:
             raise ValueError(f"state.{name} must be on the device of x, {x.device}, got a tensor on {value.device}")
     return tuple(value.to(compute_dtype(x)) for value in state)
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether x covers every element of a block of memory exactly once, in whatever order of dimensions: torch then
+    makes what is like it in the same order."""
+    return x.is_contiguous() or torch.empty_like(x, device="meta").stride() == x.stride()
+
+
+def dense(x: Tensor) -> Tensor:
+    return x if is_dense(x) else torch.empty_like(x).copy_(x)

@@ -70,6 +70,27 @@ def backward(
     )
 
 
+def _norm_forward(x: Tensor, state: list[Tensor], constants: list[Tensor], *rest: Any) -> tuple[Any, ...]:
+    own = forward(x, state, constants, None, *rest[7:])
+    numbers = [x.new_empty(n, x.shape[2], dtype=d) for n, d in ((3, compute_dtype(x)), (4, torch.float64))]
+    return *own, *numbers
+
+
+def _norm_backward(*given: Any) -> tuple[Any, ...]:
+    x, affine = given[3], given[7]
+    of_tensors = backward(*given[:7], None)[:3]
+    return *of_tensors, *(x.new_empty(x.shape[2], dtype=affine.dtype) for _ in range(2))
+
+
+def _mixture_forward(x: Tensor, weights: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    moments = x.new_empty((4, len(weights), x.shape[2]), dtype=torch.float64)
+    return torch.empty_like(x), torch.empty_like(x, dtype=torch.uint8), moments
+
+
+def _mixture_backward(grad: Tensor, x: Tensor, codes: Tensor, moments: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), x.new_empty(moments.shape[1], dtype=compute_dtype(x))
+
+
 def _sums(count: int, x: Tensor) -> Tensor:
     return x.new_empty((count, x.shape[2]), dtype=torch.float64)
 
@@ -87,4 +108,8 @@ CHANNEL_OPERATORS: dict[str, Callable[..., Any]] = {
     "super_neuron_decode": lambda codes, table, like: torch.empty_like(codes, dtype=like.dtype),
     "super_neuron_sums": lambda codes, grad, members: _sums(1 + members, codes),
     "super_neuron_backward": lambda grad, x, *rest: torch.empty_like(x),
+    "norm_scan_forward": _norm_forward,
+    "norm_scan_backward": _norm_backward,
+    "super_neuron_forward": _mixture_forward,
+    "super_neuron_gradients": _mixture_backward,
 }

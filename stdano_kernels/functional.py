@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import compiler, reference, registration
+from . import compiler, normalise, reference, registration
 from .backends import NAMES, constant_when_traced, select, serves
 from .checks import check_affine, check_constant, check_input, check_state
 from .define.neuron import Neuron
 from .define.trace import Variant
+from .moments import update_running
 from .neurons import NEURONS
+from .normalise import Norm
 from .settings import choice, flag
 from .spec import KERNELS, Settled, Spec, spec_of, traced
 
@@ -115,7 +117,7 @@ def _run(
     spec: Spec,
     x: Tensor,
     settings: dict[str, Any],
-    affine: Tensor | None,
+    affine: Tensor | Norm | None,
     state: tuple[Tensor, ...] | None,
     return_state: bool,
     return_v_seq: bool,
@@ -124,7 +126,8 @@ def _run(
 ) -> Any:
     check_input(x)
     settled, constants = settle(spec, settings, x)
-    affine = None if affine is None else check_affine(affine, x)
+    if affine is not None and not isinstance(affine, Norm):
+        affine = check_affine(affine, x)
     states = () if state is None else check_state(spec.state_type.__name__, spec.state_type._fields, state, x)
     flag("return_state", return_state)
     flag("return_v_seq", return_v_seq)
@@ -256,7 +259,7 @@ def run_settled(
     x: Tensor,
     states: tuple[Tensor, ...],
     constants: list[float | Tensor],
-    affine: Tensor | None,
+    affine: Tensor | Norm | None,
     return_state: bool,
     sequences: list[int],
     explicit: bool,
@@ -264,21 +267,22 @@ def run_settled(
     """Runs a neuron whose arguments have been checked; ``explicit``: no other backend may stand in."""
     if backend != "reference":
         backend, kernels, missing = kernels_for([settled], backend, explicit, x)
+        if isinstance(affine, Norm) and not (missing is None and affine.is_joint(x, *states, *constants)):
+            x, table, moments = normalise.apart(affine, x)
+            out = run_settled(settled, backend, x, states, constants, table, return_state, sequences, explicit)
+            if moments is not None:  # last, so that a call that fails changes nothing
+                update_running(*affine.statistics[:2], moments, affine.statistics.momentum)
+            return out
         if missing is None:
-            return registration.call(
-                registration.NAMESPACES[backend],
-                kernels[0],
-                x,
-                states,
-                constants,
-                affine,
-                settled.alpha,
-                return_state,
-                sequences,
-            )
+            namespace = registration.NAMESPACES[backend]
+            own = (constants, settled.alpha, return_state, sequences)
+            if isinstance(affine, Norm):
+                return normalise.joint(affine, namespace, kernels[0], x, states, *own)
+            return registration.call(namespace, kernels[0], x, states, affine, *own)
         if explicit:
             raise RuntimeError(f'backend="{backend}" is not available for {settled.neuron.__name__}: {missing}')
         warn_uncompiled(f"{settled.neuron.__name__} on {x.device.type}", missing)
+    assert not isinstance(affine, Norm)
     printed = getattr(_printed, printed_reference(settled.neuron, settled.variant.plain))
     spikes, final, values = reference.neuron(printed, x, states, constants, affine, settled.alpha)
     return spikes, final, [values[j] for j in sequences]

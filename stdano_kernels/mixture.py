@@ -18,11 +18,12 @@ from torch import Tensor
 
 from . import registration
 from .backends import NAMES, select
-from .checks import check_channels, check_input, check_tensor
+from .checks import check_channels, check_input, check_tensor, dense
 from .define.trace import Variant
 from .functional import FUNCTIONS, kernels_for, settle
 from .moments import (
     Moments,
+    Statistics,
     check_statistics,
     statistics_of_nothing,
     total,
@@ -144,7 +145,12 @@ def super_neuron(
     registration.refuse_vmap(x, weights)
     values = [float(value) for _, constants in settled for value in constants]
     call = _Call(kernels, values, settled[0][0].alpha, count, eps, process_group, registration.NAMESPACES[chosen])
-    y, mean, variance, all_values = _SuperNeuron.apply(
+    if not torch.compiler.is_compiling() and (process_group is None or not training):
+        statistics = Statistics(running_mean, running_var, training, momentum, eps)
+        y, moments = _Joint.apply(x, weights, statistics, call)
+        statistics.move(moments, count, compute_dtype(x))
+        return y
+    y, mean, variance, all_values = _Apart.apply(
         x, weights, None if training else running_mean, None if training else running_var, call
     )
     if training:
@@ -211,8 +217,33 @@ class _Call(NamedTuple):
         return registration.operator(self.namespace, name)
 
 
-class _SuperNeuron(torch.autograd.Function):
-    """Running statistics are None where the batch's own are taken."""
+class _Joint(torch.autograd.Function):
+    """By one operator each way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Tensor, statistics: Statistics, call: _Call) -> tuple[Tensor, Tensor]:
+        x, dtype = dense(x), compute_dtype(x)
+        given = (weights.to(dtype).contiguous(), *statistics.as_given(dtype))
+        y, codes, moments = call.operator("super_neuron_forward")(x, *given, *call[:3])
+        ctx.call, ctx.training = call, statistics.training
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, codes, moments)
+        ctx.mark_non_differentiable(moments)
+        return y, moments
+
+    @staticmethod
+    @registration.differentiable_once
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
+        call: _Call = ctx.call
+        x, codes, moments = ctx.saved_tensors
+        grad = torch.zeros_like(x) if grad is None else grad
+        of_x, of_weights = call.operator("super_neuron_gradients")(grad, x, codes, moments, ctx.training, *call[:3])
+        return of_x, of_weights, None, None
+
+
+class _Apart(torch.autograd.Function):
+    """By one operator a pass, for several processes, and for compiled graphs, which mutate nothing. Running statistics
+    are None where the batch's own are taken."""
 
     @staticmethod
     def forward(

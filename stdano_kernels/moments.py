@@ -27,6 +27,36 @@ class Moments(NamedTuple):
         return self.variance * (self.values / fewer)
 
 
+class Statistics(NamedTuple):
+    """BatchNorm's statistics and what becomes of them, checked."""
+
+    mean: Tensor | None
+    var: Tensor | None
+    training: bool
+    momentum: float | Tensor
+    eps: float
+
+    def as_given(self, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None, bool, float, float]:
+        """The arguments of an operator that computes in a dtype. In training it moves the running ones where it takes
+        them as they are."""
+        mean, var = self.mean, self.var
+        if not self.training:
+            mean, var = (t.to(dtype).contiguous() for t in (mean, var) if t is not None)
+        elif not self._moved_by_operator(dtype):
+            mean = var = None
+        return mean, var, self.training, 0.0 if isinstance(self.momentum, Tensor) else self.momentum, self.eps
+
+    def _moved_by_operator(self, dtype: torch.dtype) -> bool:
+        if self.mean is None or self.var is None or isinstance(self.momentum, Tensor):
+            return False
+        return self.mean.dtype == self.var.dtype == dtype and self.mean.is_contiguous() and self.var.is_contiguous()
+
+    def move(self, moments: Tensor, values: int, dtype: torch.dtype) -> None:
+        """Behind such an operator, which has returned ``moments``."""
+        if self.training and not self._moved_by_operator(dtype):
+            update_running(self.mean, self.var, Moments(moments[0], moments[1], values), self.momentum)
+
+
 def total(sums: Tensor, process_group: dist.ProcessGroup | None) -> Tensor:
     """The sums over all processes of a group, in place; over this one where there is no group."""
     if process_group is not None:

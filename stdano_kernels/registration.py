@@ -39,27 +39,19 @@ def call(
     kernel: str,
     x: Tensor,
     state: Sequence[Tensor],
-    constants: Sequence[float | Tensor],
     affine: Tensor | None,
+    constants: Sequence[float | Tensor],
     alpha: float,
     return_state: bool,
     sequences: list[int],
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
     """Runs a compiled neuron: spikes, final states and sequences; empty where they are not asked for."""
     refuse_transforms(x, *state, *constants, affine)
-    which = [j for j, c in enumerate(constants) if isinstance(c, Tensor)]
-    tensors: list[Tensor] = []
-    values: Any = constants
-    if which:
-        tensors = [_constant(constants[j], x, compute_dtype(x)) for j in which]
-        values = [1.0 if isinstance(c, Tensor) else c for c in constants]
     affine = None if affine is None else affine.to(compute_dtype(x)).contiguous()
-    own = Call(which, values, alpha, kernel, sequences)
+    own, tensors = settle(kernel, x, constants, alpha, sequences)
     # Checkpoints of the state serve the backward pass alone.
-    needs_grad = torch.is_grad_enabled() and (
-        x.requires_grad or any(t is not None and t.requires_grad for t in (*state, *tensors, affine))
-    )
-    if torch.compiler.is_compiling() or _in_functorch():
+    needs_grad = wants_grad(x, *state, *tensors, affine)
+    if torch.compiler.is_compiling() or in_functorch():
         spikes, final, found, _ = _forward(namespace, x, list(state), tensors, affine, own, needs_grad, return_state)
     elif needs_grad:
         counts = (len(state), len(tensors))
@@ -70,6 +62,22 @@ def call(
         with torch._C._AutoDispatchBelowAutograd():
             spikes, final, found, _ = _forward(namespace, x, list(state), tensors, affine, own, False, return_state)
     return spikes, final, found
+
+
+def settle(
+    kernel: str, x: Tensor, constants: Sequence[float | Tensor], alpha: float, sequences: list[int]
+) -> tuple[Call, list[Tensor]]:
+    """What the operators are told, and those of the constants that are tensors."""
+    which = [j for j, c in enumerate(constants) if isinstance(c, Tensor)]
+    if not which:
+        return Call(which, constants, alpha, kernel, sequences), []  # type: ignore[arg-type]
+    tensors = [_constant(constants[j], x, compute_dtype(x)) for j in which]
+    values = [1.0 if isinstance(c, Tensor) else c for c in constants]
+    return Call(which, values, alpha, kernel, sequences), tensors
+
+
+def wants_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def _constant(value: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -133,13 +141,13 @@ class _Eager(torch.autograd.Function):
         return None, None, None, None, of_x, of_affine, *others
 
 
-def _in_functorch() -> bool:
+def in_functorch() -> bool:
     return torch._C._functorch.maybe_current_level() is not None
 
 
 def refuse_transforms(*values: object) -> None:
     """Says what the kernels cannot do, before torch says it in its own terms or, in forward mode, gives zeros."""
-    if torch.compiler.is_compiling() or (forward_ad._current_level < 0 and not _in_functorch()):
+    if torch.compiler.is_compiling() or (forward_ad._current_level < 0 and not in_functorch()):
         return
     if any(isinstance(t, Tensor) and torch._C._functorch.is_gradtrackingtensor(t) for t in values):
         raise RuntimeError(
@@ -192,25 +200,36 @@ def _backward(
 ) -> tuple:
     """The gradients of x, affine, states and constants."""
     x, affine, checkpoints, *tensors = saved_tensors(ctx)
-    grad = torch.zeros_like(x) if grad is None else grad
-    state_grads: list[Tensor] = []
-    if any(t is not None for t in of_state):
-        none = x.new_empty(0, dtype=compute_dtype(x))  # a list of tensors has no other way to say so
-        state_grads = [none if t is None else t for t in of_state]
-    wanted = [(j, t) for j, t in zip(own.sequences, of_sequences, strict=True) if t is not None]
+    given, settings = incoming(x, own, grad, of_state, of_sequences)
     states, constants = tensors[: counts[0]], tensors[counts[0] :]
-    settings = (*own[:4], [j for j, _ in wanted])
     backward = operator(namespace, "scan_backward")
     # A second derivative is what the operator's own backward refuses.
     with nullcontext() if torch.is_grad_enabled() else torch._C._AutoDispatchBelowAutograd():
         of_x, of_initial, of_constants, affine_sums = backward(
-            grad, state_grads, [t for _, t in wanted], x, states, checkpoints, constants, affine, *settings
+            *given, x, states, checkpoints, constants, affine, *settings
         )
     of_affine = None
     if affine is not None:
         of_shift, of_scale = affine_sums
         of_affine = torch.stack((-affine[1] * of_shift, of_scale, of_shift)).to(affine.dtype)
     return of_x, of_affine, *of_initial, *of_constants
+
+
+def incoming(
+    x: Tensor,
+    own: Call,
+    grad: Tensor | None,
+    of_state: Sequence[Tensor | None],
+    of_sequences: Sequence[Tensor | None],
+) -> tuple[tuple[Tensor, list[Tensor], list[Tensor]], tuple]:
+    """The gradients that a backward operator is given, and its settings."""
+    grad = torch.zeros_like(x) if grad is None else grad
+    state_grads: list[Tensor] = []
+    if any(t is not None for t in of_state):
+        none = x.new_empty(0, dtype=compute_dtype(x))  # a list of tensors has no other way to say so
+        state_grads = [none if t is None else t for t in of_state]
+    wanted = [(j, t) for j, t in zip(own.sequences, of_sequences, strict=True) if t is not None]
+    return (grad, state_grads, [t for _, t in wanted]), (*own[:4], [j for j, _ in wanted])
 
 
 def no_double_backward(ctx: Any, *grads: Tensor | None) -> None:

@@ -200,15 +200,28 @@ STDANO_LOOP void add_moments(const Block& b, const real* x, double* sums, double
 }
 
 template <class scalar, class real>
-void channel_sums(const ChannelSumsCall& call, int64_t begin, int64_t end) {
-  Workspace<real> workspace(1, kForwardBlock);
-  real* buffer = workspace.take();
-  const int64_t channels = call.g.channels;
-  blocks_of_slabs(call.g, begin, end, [&](int64_t slab, const Block& block) {
-    double* sums = call.sums + slab * kChannelSums * channels;
-    for (int64_t t = 0; t < call.g.T; ++t) {
-      add_moments(block, load_step<scalar, real>(call.x, block, t, buffer), sums, sums + channels);
+class MomentsPass {
+ public:
+  explicit MomentsPass(const void* x) : x_(x), workspace_(1, kForwardBlock), buffer_(workspace_.take()) {}
+
+  // A block of at most kForwardBlock neurons; `sums` [kChannelSums][channels] are added to.
+  void run(const Block& block, double* sums) {
+    for (int64_t t = 0; t < block.g.T; ++t) {
+      add_moments(block, load_step<scalar, real>(x_, block, t, buffer_), sums, sums + block.g.channels);
     }
+  }
+
+ private:
+  const void* x_;
+  Workspace<real> workspace_;
+  real* buffer_;
+};
+
+template <class scalar, class real>
+void channel_sums(const ChannelSumsCall& call, int64_t begin, int64_t end) {
+  MomentsPass<scalar, real> pass(call.x);
+  blocks_of_slabs(call.g, begin, end, [&](int64_t slab, const Block& block) {
+    pass.run(block, call.sums + slab * kChannelSums * call.g.channels);
   });
 }
 
@@ -221,21 +234,38 @@ STDANO_LOOP void affine_loop(const real* g, const real* x, const real* __restric
 }
 
 template <class scalar, class real>
-void channel_affine(const ChannelAffineCall& call, int64_t begin, int64_t end) {
-  Workspace<real> workspace(6, kForwardBlock);
-  real *x_buffer = workspace.take(), *g_buffer = workspace.take(), *out_buffer = workspace.take();
-  real* rows = workspace.take(3);
-  for (int64_t index = begin; index < end; ++index) {
-    const Block block = block_at(call.g, index, kForwardBlock);
-    expand_table(block, call.table, 3, rows, kForwardBlock);
-    for (int64_t t = 0; t < call.g.T; ++t) {
-      const real* x = load_step<scalar, real>(call.x, block, t, x_buffer);
-      const real* g = load_step<scalar, real>(call.grad, block, t, g_buffer);
-      const auto out = target_rows<scalar, real>(call.out, block, t, out_buffer, kForwardBlock);
-      affine_loop(g, x, rows, out.data, block.size);
-      store_rows<scalar, real>(call.out, block, t, 1, out, out_buffer);
+class AffinePass {
+ public:
+  explicit AffinePass(const ChannelAffineCall& call)
+      : call_(call),
+        workspace_(6, kForwardBlock),
+        x_buffer_(workspace_.take()),
+        g_buffer_(workspace_.take()),
+        out_buffer_(workspace_.take()),
+        rows_(workspace_.take(3)) {}
+
+  // A block of at most kForwardBlock neurons.
+  void run(const Block& block) {
+    expand_table(block, call_.table, 3, rows_, kForwardBlock);
+    for (int64_t t = 0; t < call_.g.T; ++t) {
+      const real* x = load_step<scalar, real>(call_.x, block, t, x_buffer_);
+      const real* g = load_step<scalar, real>(call_.grad, block, t, g_buffer_);
+      const auto out = target_rows<scalar, real>(call_.out, block, t, out_buffer_, kForwardBlock);
+      affine_loop(g, x, rows_, out.data, block.size);
+      store_rows<scalar, real>(call_.out, block, t, 1, out, out_buffer_);
     }
   }
+
+ private:
+  const ChannelAffineCall& call_;
+  Workspace<real> workspace_;
+  real *x_buffer_, *g_buffer_, *out_buffer_, *rows_;
+};
+
+template <class scalar, class real>
+void channel_affine(const ChannelAffineCall& call, int64_t begin, int64_t end) {
+  AffinePass<scalar, real> pass(call);
+  for (int64_t index = begin; index < end; ++index) pass.run(block_at(call.g, index, kForwardBlock));
 }
 
 }  // namespace STDANO_ISA

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "../channel_operators.h"
+#include "../norm.h"
 #include "kernels.h"
 
 namespace stdano {
@@ -106,56 +107,83 @@ struct Cpu {
   static int64_t checkpoint_steps(Dtype) { return kCheckpointSteps; }
 
   static void forward(const ForwardCall<NeuronKernels>& call, const Tensor&) {
-    in_parallel(call, current_level().kernels->blocks(call.g), &CpuKernels::forward);
+    in_parallel(call.g, call, current_level().kernels->blocks(call.g), &CpuKernels::forward);
   }
 
   static void backward(BackwardCall<NeuronKernels>& call, const Tensor& x, const std::vector<int64_t>& which,
                        std::vector<Tensor>& grad_constants, Tensor& affine_sums) {
-    const CpuKernels& kernels = *current_level().kernels;
-    const bool sums = !which.empty() || call.affine;
-    const int64_t slabs = kernels.slabs(call.g, sums), count = call.neuron.kernels->constants + 2;
-    std::vector<double> partial(sums ? slabs * count * call.g.channels : 0, 0.0);
-    call.sums = partial.data();
-    in_parallel(call, slabs, &CpuKernels::backward);
-    for (size_t i = 0; i < which.size(); ++i) {
-      if (call.neuron.constants[which[i]].per_neuron) continue;
-      // A tensor of one element beside one for each channel gets the sum over all channels.
-      Tensor& out = grad_constants[i];
-      std::vector<double> own = sum_slabs(partial, slabs, count, which[i], call.g.channels);
-      if (out.numel() == 1) own = {std::accumulate(own.begin(), own.end(), 0.0)};
-      for (int64_t c = 0; c < out.numel(); ++c) {
-        if (out.scalar_type() == ScalarType::Double) {
-          out.mutable_data_ptr<double>()[c] = own[c];
-        } else {
-          out.mutable_data_ptr<float>()[c] = static_cast<float>(own[c]);
-        }
-      }
+    const std::vector<double> sums = backward_sums(call, which, grad_constants);
+    if (call.affine) std::copy(sums.end() - affine_sums.numel(), sums.end(), affine_sums.mutable_data_ptr<double>());
+  }
+
+  static void norm_forward(const NormForwardCall& norm, const ForwardCall<NeuronKernels>& call, const Tensor& x) {
+    const int64_t groups = norm.training ? current_level().kernels->groups(call.g) : 0;
+    std::vector<double> sums(kChannelSums * call.g.channels, 0.0);
+    if (groups > 0) return in_parallel(call.g, NormScan{norm, call, sums.data()}, groups, &CpuKernels::norm_forward);
+    if (norm.training) {
+      sums = channel_sums_of(ChannelSumsCall{call.g, call.dtype, call.x, nullptr}, kChannelSums,
+                             &CpuKernels::channel_sums);
     }
-    if (call.affine) write_sums(partial, slabs, count, count - 2, call.g.channels, affine_sums);
+    finish<NormForward>(norm, call.dtype, sums.data());
+    forward(call, x);
+  }
+
+  static void norm_backward(const NormBackwardCall& norm, BackwardCall<NeuronKernels>& call, const Tensor& x,
+                            const std::vector<int64_t>& which, std::vector<Tensor>& grad_constants) {
+    const Geometry& g = call.g;
+    const ChannelAffineCall affine{g, call.dtype, call.grad_x, call.x, norm.table, call.grad_x};
+    const int64_t groups = current_level().kernels->groups(g), count = call.neuron.kernels->constants;
+    if (groups > 0) {
+      std::vector<double> sums((count + 2) * g.channels, 0.0);
+      call.sums = sums.data();
+      in_parallel(g, NormScanBackward{norm, call, affine}, groups, &CpuKernels::norm_backward);
+      return write_constants(call, sums, which, grad_constants);
+    }
+    const std::vector<double> sums = backward_sums(call, which, grad_constants);
+    finish<NormBackward>(norm, call.dtype, sums.data() + count * g.channels);
+    channel_affine(affine, x);
+  }
+
+  static void mixture_forward(const MixtureForwardCall& mixture, EncodeCall<NeuronKernels>& call,
+                              const DecodeCall& to_y, const Tensor& x) {
+    const std::vector<double> counts = channel_sums_of(call, mixture.members, &CpuKernels::encode);
+    finish<MixtureForward>(mixture, call.dtype, counts.data());
+    decode(to_y, x);
+  }
+
+  static void mixture_backward(const MixtureBackwardCall& mixture, SuperSumsCall& call,
+                               const SuperBackwardCall<NeuronKernels>& to_x, const Tensor& x) {
+    const std::vector<double> sums = channel_sums_of(call, 1 + mixture.members, &CpuKernels::super_sums);
+    finish<MixtureBackward>(mixture, call.dtype, sums.data());
+    for (int64_t k = 0; k < mixture.members; ++k) {
+      const double* row = to_x.of_weights + k * call.g.channels;
+      write_number(to_x.grad_weights, call.dtype, k, std::accumulate(row, row + call.g.channels, 0.0));
+    }
+    super_backward(to_x, x);
   }
 
   static void encode(EncodeCall<NeuronKernels>& call, Tensor& counts) {
-    with_sums(call, static_cast<int64_t>(call.members.size()), counts, &CpuKernels::encode);
+    write_sums(channel_sums_of(call, static_cast<int64_t>(call.members.size()), &CpuKernels::encode), counts);
   }
 
   static void decode(const DecodeCall& call, const Tensor&) {
-    in_parallel(call, current_level().kernels->blocks(call.g), &CpuKernels::decode);
+    in_parallel(call.g, call, current_level().kernels->blocks(call.g), &CpuKernels::decode);
   }
 
   static void super_sums(SuperSumsCall& call, Tensor& sums) {
-    with_sums(call, 1 + call.members, sums, &CpuKernels::super_sums);
+    write_sums(channel_sums_of(call, 1 + call.members, &CpuKernels::super_sums), sums);
   }
 
   static void super_backward(const SuperBackwardCall<NeuronKernels>& call, const Tensor&) {
-    in_parallel(call, current_level().kernels->super_blocks(call.g), &CpuKernels::super_backward);
+    in_parallel(call.g, call, current_level().kernels->super_blocks(call.g), &CpuKernels::super_backward);
   }
 
   static void channel_sums(ChannelSumsCall& call, Tensor& sums) {
-    with_sums(call, kChannelSums, sums, &CpuKernels::channel_sums);
+    write_sums(channel_sums_of(call, kChannelSums, &CpuKernels::channel_sums), sums);
   }
 
   static void channel_affine(const ChannelAffineCall& call, const Tensor&) {
-    in_parallel(call, current_level().kernels->blocks(call.g), &CpuKernels::channel_affine);
+    in_parallel(call.g, call, current_level().kernels->blocks(call.g), &CpuKernels::channel_affine);
   }
 
  private:
@@ -163,38 +191,77 @@ struct Cpu {
   using Pass = void (*CpuKernels::*)(const Call&, int64_t begin, int64_t end);
 
   template <class Call>
-  static void in_parallel(const Call& call, int64_t units, Pass<Call> pass) {
+  static void in_parallel(const Geometry& g, const Call& call, int64_t units, Pass<Call> pass) {
     const CpuKernels& kernels = *current_level().kernels;
-    torch::stable::parallel_for(0, units, grain(call.g, units),
+    torch::stable::parallel_for(0, units, grain(g, units),
                                 [&](int64_t begin, int64_t end) { (kernels.*pass)(call, begin, end); });
   }
 
-  // Runs a pass that takes `count` sums of each channel, and adds its slabs' up into out [count][channels].
+  // Runs a pass that takes `count` sums of each channel: [count][channels], the slabs' added up.
   template <class Call>
-  static void with_sums(Call& call, int64_t count, Tensor& out, Pass<Call> pass) {
-    const int64_t slabs = current_level().kernels->channel_slabs(call.g);
-    std::vector<double> partial(slabs * count * call.g.channels, 0.0);
+  static std::vector<double> channel_sums_of(Call call, int64_t count, Pass<Call> pass) {
+    const int64_t slabs = current_level().kernels->channel_slabs(call.g), size = count * call.g.channels;
+    std::vector<double> partial(slabs * size, 0.0);
     call.sums = partial.data();
-    in_parallel(call, slabs, pass);
-    write_sums(partial, slabs, count, 0, call.g.channels, out);
+    in_parallel(call.g, call, slabs, pass);
+    return sum_slabs(partial, slabs, size);
   }
 
-  // Partial sums are [slabs][count][channels]; they are added up in the order of the slabs.
-  static std::vector<double> sum_slabs(const std::vector<double>& partial, int64_t slabs, int64_t count,
-                                       int64_t which, int64_t channels) {
-    std::vector<double> sums(channels, 0.0);
+  // Runs a neuron backward: all its sums [constants + 2][channels], of which those for constants have been written.
+  static std::vector<double> backward_sums(BackwardCall<NeuronKernels>& call, const std::vector<int64_t>& which,
+                                           std::vector<Tensor>& grad_constants) {
+    const bool wanted = !which.empty() || call.affine;
+    const int64_t slabs = current_level().kernels->slabs(call.g, wanted);
+    const int64_t size = (call.neuron.kernels->constants + 2) * call.g.channels;
+    std::vector<double> partial(wanted ? slabs * size : 0, 0.0);
+    call.sums = partial.data();
+    in_parallel(call.g, call, slabs, &CpuKernels::backward);
+    const std::vector<double> sums = sum_slabs(partial, wanted ? slabs : 0, size);
+    write_constants(call, sums, which, grad_constants);
+    return sums;
+  }
+
+  // Partial sums are [slabs][size]; they are added up in the order of the slabs.
+  static std::vector<double> sum_slabs(const std::vector<double>& partial, int64_t slabs, int64_t size) {
+    std::vector<double> sums(size, 0.0);
     for (int64_t s = 0; s < slabs; ++s) {
-      for (int64_t c = 0; c < channels; ++c) sums[c] += partial[(s * count + which) * channels + c];
+      for (int64_t i = 0; i < size; ++i) sums[i] += partial[s * size + i];
     }
     return sums;
   }
 
-  // The sums from number `first` on, as many as out has rows.
-  static void write_sums(const std::vector<double>& partial, int64_t slabs, int64_t count, int64_t first,
-                         int64_t channels, Tensor& out) {
-    for (int64_t row = 0; out.numel() > 0 && row < out.size(0); ++row) {
-      const std::vector<double> sums = sum_slabs(partial, slabs, count, first + row, channels);
-      std::copy(sums.begin(), sums.end(), out.mutable_data_ptr<double>() + row * channels);
+  static void write_constants(const BackwardCall<NeuronKernels>& call, const std::vector<double>& sums,
+                              const std::vector<int64_t>& which, std::vector<Tensor>& grad_constants) {
+    for (size_t i = 0; i < which.size(); ++i) {
+      if (call.neuron.constants[which[i]].per_neuron) continue;
+      // A tensor of one element beside one for each channel gets the sum over all channels.
+      Tensor& out = grad_constants[i];
+      const double* own = sums.data() + which[i] * call.g.channels;
+      const bool one = out.numel() == 1;
+      for (int64_t c = 0; c < out.numel(); ++c) {
+        write_number(out.mutable_data_ptr(), call.dtype, c, one ? std::accumulate(own, own + call.g.channels, 0.0) : own[c]);
+      }
+    }
+  }
+
+  static void write_number(void* to, Dtype dtype, int64_t at, double value) {
+    if (dtype == Dtype::float64) {
+      static_cast<double*>(to)[at] = value;
+    } else {
+      static_cast<float*>(to)[at] = static_cast<float>(value);
+    }
+  }
+
+  static void write_sums(const std::vector<double>& sums, Tensor& out) {
+    if (out.numel() > 0) std::copy(sums.begin(), sums.end(), out.mutable_data_ptr<double>());
+  }
+
+  template <template <class> class Finish, class Call>
+  static void finish(const Call& call, Dtype dtype, const double* sums) {
+    if (dtype == Dtype::float64) {
+      finish_channels(Finish<double>{call}, sums, 0, call.channels);
+    } else {
+      finish_channels(Finish<float>{call}, sums, 0, call.channels);
     }
   }
 };

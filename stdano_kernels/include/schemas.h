@@ -18,3 +18,20 @@ m.def(
 m.def("channel_sums(Tensor x) -> Tensor");
 m.def("channel_affine(Tensor grad, Tensor x, Tensor table) -> Tensor");
 m.def("channel_affine_(Tensor(a!) grad, Tensor x, Tensor table) -> ()");
+m.def(
+    "norm_scan_forward(Tensor x, Tensor[] state, Tensor[] constants, Tensor? weight, Tensor? bias, "
+    "Tensor(a!)? running_mean, Tensor(b!)? running_var, bool training, float momentum, float eps, int[] which, "
+    "float[] values, float alpha, str kernel, bool save_checkpoints, bool return_state, int[] sequences)"
+    " -> (Tensor spikes, Tensor[] state, Tensor[] sequences, Tensor checkpoints, Tensor affine, Tensor moments)");
+m.def(
+    "norm_scan_backward(Tensor grad_spikes, Tensor[] grad_state, Tensor[] grad_sequences, Tensor x, Tensor[] state, "
+    "Tensor checkpoints, Tensor[] constants, Tensor affine, Tensor moments, int[] which, float[] values, float alpha, "
+    "str kernel, int[] sequences) -> (Tensor grad_x, Tensor[] grad_state, Tensor[] grad_constants, "
+    "Tensor grad_weight, Tensor grad_bias)");
+m.def(
+    "super_neuron_forward(Tensor x, Tensor weights, Tensor(a!)? running_mean, Tensor(b!)? running_var, bool training, "
+    "float momentum, float eps, str[] kernels, float[] values, float alpha)"
+    " -> (Tensor y, Tensor codes, Tensor moments)");
+m.def(
+    "super_neuron_gradients(Tensor grad, Tensor x, Tensor codes, Tensor moments, bool training, str[] kernels, "
+    "float[] values, float alpha) -> (Tensor grad_x, Tensor grad_weights)");

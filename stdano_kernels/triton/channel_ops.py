@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import dense
 from . import channels
 from .launch import launch
-from .layout import FLOATS, Geometry, check_dtype, check_table, dense, make_geometry, same_layout, with_layout_of
+from .layout import FLOATS, Geometry, check_dtype, check_table, make_geometry, same_layout, with_layout_of
 from .printed import Neuron, neuron_of, together
 
 _MOST_MEMBERS = 8  # a code is a byte

@@ -35,16 +35,6 @@ def check_table(name: str, table: Tensor, rows: int, x: Tensor) -> None:
         )
 
 
-def is_dense(x: Tensor) -> bool:
-    """Whether x covers every element of a block of memory exactly once, in whatever order of dimensions: torch then
-    makes what is like it in the same order."""
-    return x.is_contiguous() or torch.empty_like(x, device="meta").stride() == x.stride()
-
-
-def dense(x: Tensor) -> Tensor:
-    return x if is_dense(x) else torch.empty_like(x).copy_(x)
-
-
 def same_layout(a: Tensor, b: Tensor) -> bool:
     return all(s == t or n == 1 for s, t, n in zip(a.stride(), b.stride(), b.shape, strict=True))
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from .. import registration
+from ..checks import dense
 from .channel_ops import OPERATORS as CHANNEL_OPERATORS
 from .common import CHECKPOINT_STEPS
 from .launch import launch
-from .layout import Geometry, check_dtype, check_table, dense, empty_state, make_geometry, with_layout_of
+from .layout import Geometry, check_dtype, check_table, empty_state, make_geometry, with_layout_of
 from .printed import Neuron, neuron_of, together
 from .scan import scan_backward, scan_forward
 from .tuples import NUMBER, OF_CHANNELS, OF_NEURONS
