@@ -53,15 +53,16 @@ def usual(neuron: str, **settings: Any) -> Variant:
 
 
 @contextmanager
-def _recorded() -> Iterator[list]:
-    """Keeps kernels and arguments of launches instead of launching them."""
+def _recorded(warp: int) -> Iterator[list]:
+    """Keeps kernels and arguments of launches for a device with such warps, instead of launching them."""
     calls: list = []
-    before = launch.run
+    before = launch.run, launch.warp_size
     launch.run = lambda kernel, grid, arguments: calls.append((kernel, arguments))
+    launch.warp_size = lambda device: warp
     try:
         yield calls
     finally:
-        launch.run = before
+        launch.run, launch.warp_size = before
 
 
 def _input(dtype: torch.dtype, steps: int, offset: int) -> Tensor:
@@ -77,6 +78,7 @@ def recorded_calls(
     affine: bool = False,
     outputs: bool = False,
     offset: int = 0,
+    warp: int = 32,
 ) -> list:
     """The launches of a train step on a small tensor of four channels.
 
@@ -84,6 +86,7 @@ def recorded_calls(
         kinds: what the constants are, in turn: a number, or a tensor of one, one a channel, or one a neuron.
         outputs: with an initial state, and gradients of the last one and of a sequence.
         offset: of x in its storage.
+        warp: the device's threads of a warp.
     """
     variant = usual(neuron) if variant is None else variant
     kernel, _ = kernel_for(NEURONS[neuron], variant.plain, "triton", False)
@@ -96,7 +99,7 @@ def recorded_calls(
     centred = torch.ones(3, 4) if affine else None
     settings = (constants, centred, which, [1.0] * len(own), 1.0, kernel)
     wanted = [0] if outputs else []
-    with _recorded() as calls:
+    with _recorded(warp) as calls:
         *_, checkpoints = ops.forward(x, state, *settings, steps > CHECKPOINT_STEPS, outputs, wanted)
         ops.backward(x, state, [x] * len(wanted), x, state, checkpoints, *settings, wanted)
     return calls
@@ -107,6 +110,7 @@ def recorded_channel_calls(
     dtype: torch.dtype = torch.float32,
     steps: int = 9,
     offset: int = 0,
+    warp: int = 32,
     **settings: Any,
 ) -> list:
     """The launches of all passes around channels, but for the second stages of sums."""
@@ -115,7 +119,7 @@ def recorded_channel_calls(
     kernels = [kernel_for(NEURONS[n], v.plain, "triton", False)[0] for n, v in zip(neurons, variants, strict=True)]
     values = [1.0 for n, v in zip(neurons, variants, strict=True) for _ in traced(NEURONS[n], v).constants]
     members = len(kernels)
-    with _recorded() as calls:
+    with _recorded(warp) as calls:
         codes, _ = channel_ops.super_neuron_encode(x, kernels, values, 1.0)
         channel_ops.super_neuron_decode(codes, torch.ones(1 + members, 4), x)
         channel_ops.super_neuron_sums(codes, x, members)
@@ -125,8 +129,10 @@ def recorded_channel_calls(
     return [call for call in calls if call[0].__name__ in CHANNEL_KERNELS]
 
 
-def compiled(kernel: Any, arguments: dict[str, Any], architecture: int) -> tuple[Any, dict[str, Any]]:
-    """A launch's kernel as Triton compiles it, and the compiler's options."""
+def compiled(
+    kernel: Any, arguments: dict[str, Any], architecture: int | str, warp: int = 32
+) -> tuple[Any, dict[str, Any]]:
+    """A launch's kernel as Triton compiles it, and the compiler's options; ``architecture``: 86, or "gfx942"."""
     parameters = inspect.signature(kernel.fn).parameters
     constants: dict[tuple, Any] = {}
 
@@ -146,7 +152,8 @@ def compiled(kernel: Any, arguments: dict[str, Any], architecture: int) -> tuple
             signature[name] = type_of(arguments[name], (i,))
     options = {k: v for k, v in arguments.items() if k not in kernel.arg_names}
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options), options
+    target = GPUTarget("cuda" if isinstance(architecture, int) else "hip", architecture, warp)
+    return triton.compile(source, target=target, options=options), options
 
 
 def triton_kernel(

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from triton.runtime import driver
 
 from .common import CHECKPOINT_STEPS, LOADED_STEPS, How
 from .layout import Geometry
 from .memory import sum_partials
 
-# One neuron a thread in backward, which keeps CHECKPOINT_STEPS steps in registers, and several in forward, for
-# accesses of up to 128 bits.
+# Of a program. One neuron a thread in backward, which keeps CHECKPOINT_STEPS steps in registers, and several in
+# forward, for accesses of up to 128 bits.
 _THREADS = 128
 _VECTOR = 4
-_COMPILER = dict(num_warps=4, num_stages=1, enable_fp_fusion=False)
 
 # Sums over a channel: entries of a row, and of all slabs.
 _LONGEST_ROW = 65536
 _ENTRIES = 131072
-_SUM = dict(_COMPILER, num_warps=8, BLOCK=4096)
+_SUM_THREADS, _SUM_BLOCK = 256, 4096
 # From here on, numbers of neurons and threads are 64-bit in the kernels; twice as many are counted.
 _WIDE = 2**29
 
@@ -34,6 +35,18 @@ def _slabs(g: Geometry) -> tuple[int, int, int]:
     rows = -(-g.N // columns)
     of_slab = -(-rows // max(1, _ENTRIES // columns))
     return columns, of_slab, -(-rows // of_slab)
+
+
+@cache
+def warp_size(device: torch.device) -> int:
+    """64 on some of AMD's devices, 32 on all others."""
+    with torch.cuda.device(device):
+        return int(driver.active.get_current_target().warp_size)
+
+
+def _compiler(threads: int, device: torch.device) -> dict[str, Any]:
+    """Of more threads than a program has elements, some would compute what others do."""
+    return dict(num_warps=threads // warp_size(device), num_stages=1, enable_fp_fusion=False)
 
 
 def run(kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any]) -> None:
@@ -75,15 +88,17 @@ def launch(
         vector=vector,
         block=_THREADS * vector,
     )
+    device = tensors[0].device
     partials = tensors[0].new_empty(len(sums), slabs, columns, dtype=torch.float64) if sums else None
     every = dict(g._asdict(), parts_ptr=partials, columns=columns, rows=rows, slabs=slabs)
     own = {name: value for name, value in every.items() if name in kernel.arg_names}
-    arguments = dict(zip(kernel.arg_names, given, strict=False), **own, **settings, HOW=how, **_COMPILER)
-    with torch.cuda.device(tensors[0].device) if tensors[0].is_cuda else nullcontext():
-        run(kernel, (-(-slabs * columns // how.block),), arguments)
+    arguments = dict(zip(kernel.arg_names, given, strict=False), **own, **settings, HOW=how)
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        run(kernel, (-(-slabs * columns // how.block),), arguments | _compiler(_THREADS, device))
         if sums:
-            # One small launch. An entry belongs to a channel by its column, so the sum depends on the shape alone, not
-            # on the device.
+            # One small launch. An entry belongs to a channel by its column, so the sum depends on the shape and on a
+            # warp's size alone.
             second: dict[str, Any] = dict(every, target_ptrs=tuple(sums), ONES=tuple(t.numel() == 1 for t in sums))
             second = {name: value for name, value in second.items() if name in sum_partials.arg_names}
-            run(sum_partials, (g.channels, len(sums)), second | _SUM)
+            second |= dict(BLOCK=_SUM_BLOCK, **_compiler(_SUM_THREADS, device))
+            run(sum_partials, (g.channels, len(sums)), second)
