@@ -1,6 +1,6 @@
 // float32 <-> bfloat16 and float16 in integer arithmetic: vectorisable for every instruction set, rounding to
 // nearest even, NaN and subnormal numbers as torch has them. A device has
-// instructions for it, which give the same bits but for a NaN's payload.
+// instructions for it (to bfloat16 from compute capability 8.0 on), which give the same bits but for a NaN's payload.
 #pragma once
 
 #include "neuron_math.h"
@@ -20,13 +20,21 @@ STDANO_INLINE double convert(double a, double) { return a; }
 
 STDANO_INLINE float convert(bfloat16 a, float) { return bit_cast<float>(static_cast<uint32_t>(a.bits) << 16); }
 
-#if defined(__CUDA_ARCH__)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 STDANO_INLINE bfloat16 convert(float a, bfloat16) {
   bfloat16 out;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out.bits) : "f"(a));
   return out;
 }
+#else
+STDANO_INLINE bfloat16 convert(float a, bfloat16) {
+  const uint32_t bits = bit_cast<uint32_t>(a);
+  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+  return {static_cast<uint16_t>(a == a ? rounded : 0x7FC0u)};
+}
+#endif
 
+#if defined(__CUDA_ARCH__)
 STDANO_INLINE float convert(float16 a, float) {
   float out;
   asm("cvt.f32.f16 %0, %1;" : "=f"(out) : "h"(a.bits));
@@ -39,12 +47,6 @@ STDANO_INLINE float16 convert(float a, float16) {
   return out;
 }
 #else
-STDANO_INLINE bfloat16 convert(float a, bfloat16) {
-  const uint32_t bits = bit_cast<uint32_t>(a);
-  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  return {static_cast<uint16_t>(a == a ? rounded : 0x7FC0u)};
-}
-
 STDANO_INLINE float convert(float16 a, float) {
   const uint32_t magnitude = static_cast<uint32_t>(a.bits & 0x7FFF) << 13;
   const float scaled = bit_cast<float>(magnitude) * 5.192296858534828e33f;  // 2^112; subnormals come out right

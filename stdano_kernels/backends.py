@@ -97,7 +97,7 @@ def _load_triton() -> str | None:
 
 
 _OLDEST_TRITON = (3, 5)
-_OLDEST_CAPABILITY = (8, 0)
+_OLDEST_CAPABILITY = (7, 5)
 _DEVICES = {"cpu": "cpu", "triton": "cuda", "cuda": "cuda"}
 
 
@@ -116,7 +116,8 @@ def _device_error(index: int) -> str | None:
     if capability >= _OLDEST_CAPABILITY:
         return None
     name = torch.cuda.get_device_name(index)
-    return f"{name} has compute capability {capability[0]}.{capability[1]}; the kernels need 8.0"
+    needed = ".".join(map(str, _OLDEST_CAPABILITY))
+    return f"{name} has compute capability {capability[0]}.{capability[1]}; the kernels need {needed}"
 
 
 @cache

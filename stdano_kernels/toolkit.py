@@ -52,8 +52,9 @@ def _release(version: str) -> tuple[int, int]:
 
 def architectures(version: str) -> str:
     """Compute capabilities that a toolkit of this version builds the kernels for unless TORCH_CUDA_ARCH_LIST says
-    otherwise; torch's own default needs a device. 8.9 runs the code for 8.6, others translate the PTX of 9.0."""
-    return "8.0;8.6;9.0+PTX" + (";12.0" if _release(version) >= (12, 8) else "")
+    otherwise; torch's own default needs a device. 8.9 runs the code for 8.6; what is newer translates the PTX of 9.0,
+    because that of 7.5 has no instruction that rounds to bfloat16."""
+    return "7.5;8.0;8.6;9.0+PTX" + (";12.0" if _release(version) >= (12, 8) else "")
 
 
 def nvcc_flags(version: str) -> list[str]:

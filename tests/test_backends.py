@@ -92,6 +92,13 @@ def test_backends_say_what_the_driver_said(two_gpus):
     assert status["triton"].available
 
 
+@pytest.mark.parametrize("capability", ((7, 2), (7, 5), (12, 0)))
+def test_the_oldest_device(two_gpus, patch, capability):
+    patch(torch.cuda, "get_device_capability", lambda index: capability)
+    error = "card 1 has compute capability 7.2; the kernels need 7.5" if capability == (7, 2) else None
+    assert [backends._missing(name, 1, False) for name in ("cuda", "triton")] == [error, error]
+
+
 def test_the_current_device_is_the_one_described(two_gpus, patch):
     assert not stdano_kernels.backends()["cuda"].available
     patch(torch.cuda, "current_device", lambda: 1)

@@ -109,10 +109,10 @@ def test_an_unknown_wish_is_refused(make_toolkit, monkeypatch, value):
 @pytest.mark.parametrize(
     "version, architectures, flags",
     (
-        ("12.6", "8.0;8.6;9.0+PTX", []),
-        ("12.8", "8.0;8.6;9.0+PTX;12.0", ["--compress-mode=size"]),
-        ("13.0", "8.0;8.6;9.0+PTX;12.0", ["--compress-mode=size"]),
-        ("12.10", "8.0;8.6;9.0+PTX;12.0", ["--compress-mode=size"]),
+        ("12.6", "7.5;8.0;8.6;9.0+PTX", []),
+        ("12.8", "7.5;8.0;8.6;9.0+PTX;12.0", ["--compress-mode=size"]),
+        ("13.0", "7.5;8.0;8.6;9.0+PTX;12.0", ["--compress-mode=size"]),
+        ("12.10", "7.5;8.0;8.6;9.0+PTX;12.0", ["--compress-mode=size"]),
     ),
 )
 def test_what_nvcc_is_asked_for(version, architectures, flags):

@@ -57,6 +57,14 @@ def test_backward_of_lif():
     check_beside_cuda([code], OWN_BACKWARD.replace("[LS]?", ""))
 
 
+def test_the_oldest_device():
+    """Which has no instructions for bfloat16."""
+    from _triton_code import recorded_calls, triton_kernel
+
+    for call in recorded_calls("slif", dtype=torch.bfloat16, steps=16):
+        check(triton_kernel(call, torch.bfloat16, 16, 75, "slif"), PLAIN)
+
+
 @pytest.mark.exhaustive
 def test_kernels():
     """Those of plain calls, of LIF in half precision and with other T too; the super neuron's passes and BatchNorm's.
