@@ -102,12 +102,12 @@ struct SuperSumsCall {
   int members;
   const uint8_t* codes;
   const void* grad;
-  double* sums;  // 1 + members
+  double* sums;      // 1 + members
+  unsigned* ticket;  // set to 0 for what comes behind, if given
 };
 
 // grad_x = sum over the neurons, in their order, of neuron k's adjoint for gs = fma(a, grad, fired ? fired_k : silent_k),
-// where table [3*neurons][channels] holds a, silent and fired of each. Where they are given, of_weights
-// [neurons][channels] are added up over the channels into grad_weights [neurons].
+// where table [3*neurons][channels] holds a, silent and fired of each.
 template <class Kernels>
 struct SuperBackwardCall {
   Geometry g;
@@ -116,8 +116,6 @@ struct SuperBackwardCall {
   const void *x, *grad, *table;
   const uint8_t* codes;
   void* grad_x;
-  const double* of_weights;
-  void* grad_weights;
 };
 
 // Sums of x and of x*x for each channel.
@@ -170,7 +168,7 @@ struct MixtureForwardCall {
   double* moments;
 };
 
-// table is that of SuperBackwardCall; of_weights [neurons][channels] what each channel adds to the weights' gradient.
+// table is that of SuperBackwardCall; of_weights [neurons][channels] is what each channel adds to grad_weights [neurons].
 struct MixtureBackwardCall {
   int64_t channels;
   int members;
@@ -179,6 +177,7 @@ struct MixtureBackwardCall {
   const double* moments;
   void* table;
   double* of_weights;
+  void* grad_weights;
 };
 
 }  // namespace stdano

@@ -61,7 +61,7 @@ struct ChannelOperators {
                                numbers(bias, "bias"), numbers(running_mean, "running_mean"),
                                numbers(running_var, "running_var"), affine.mutable_data_ptr(),
                                moments.mutable_data_ptr<double>()};
-    check_statistics(training, norm.running_mean, norm.running_var);
+    check_statistics(training, x, norm.running_mean, norm.running_var);
     const auto run = [&](const ForwardCall<Kernels>& call, const Tensor& x) { Device::norm_forward(norm, call, x); };
     auto [spikes, final, values_of_states, checkpoints] =
         Operators<Device>::forward_by(run, x, state, constants, affine, which, values, alpha, kernel, save_checkpoints,
@@ -159,7 +159,7 @@ struct ChannelOperators {
                                      numbers_of(weights, {members}, x, "weights"), numbers(running_mean, "running_mean"),
                                      numbers(running_var, "running_var"), table.mutable_data_ptr(),
                                      moments.mutable_data_ptr<double>()};
-    check_statistics(training, mixture.running_mean, mixture.running_var);
+    check_statistics(training, x, mixture.running_mean, mixture.running_var);
     const DecodeCall decode{call.g, call.dtype, mixture.members, call.codes, table.const_data_ptr(), y.mutable_data_ptr()};
     Device::mixture_forward(mixture, call, decode, x);
     return {y, codes, moments};
@@ -175,13 +175,15 @@ struct ChannelOperators {
     Tensor grad_weights = torch::stable::new_empty(x, {members}, compute_dtype(x));
     Tensor of_weights = torch::stable::new_empty(x, {members, channels}, ScalarType::Double);
     Tensor table = torch::stable::new_empty(x, {3 * members, channels}, compute_dtype(x));
-    SuperBackwardCall<Kernels> call = backward_call(grad, x, codes, table, grad_x, kernels, values, alpha);
-    call.of_weights = of_weights.const_data_ptr<double>();
-    call.grad_weights = grad_weights.mutable_data_ptr();
-    SuperSumsCall sums{call.g, call.dtype, static_cast<int>(members), call.codes, call.grad, nullptr};
+    const SuperBackwardCall<Kernels> call = backward_call(grad, x, codes, table, grad_x, kernels, values, alpha);
+    if (x.numel() == 0) {
+      torch::stable::zero_(grad_weights);
+      return {grad_x, grad_weights};
+    }
+    SuperSumsCall sums{call.g, call.dtype, static_cast<int>(members), call.codes, call.grad};
     const MixtureBackwardCall mixture{channels, sums.members, values_per_channel(x), training,
                                       moments_of(moments, {4, members, channels}, x), table.mutable_data_ptr(),
-                                      of_weights.mutable_data_ptr<double>()};
+                                      of_weights.mutable_data_ptr<double>(), grad_weights.mutable_data_ptr()};
     Device::mixture_backward(mixture, sums, call, x);
     return {grad_x, grad_weights};
   }
@@ -247,7 +249,8 @@ struct ChannelOperators {
     return true;
   }
 
-  static void check_statistics(bool training, const void* mean, const void* var) {
+  static void check_statistics(bool training, const Tensor& x, const void* mean, const void* var) {
+    STD_TORCH_CHECK(!training || x.numel() > 0, "stdano: x must have values in training");
     STD_TORCH_CHECK((mean == nullptr) == (var == nullptr) && (training || mean),
                     "stdano: running_mean and running_var must both be given, or in training both be left out");
   }

@@ -156,8 +156,8 @@ struct Cpu {
     const std::vector<double> sums = channel_sums_of(call, 1 + mixture.members, &CpuKernels::super_sums);
     finish<MixtureBackward>(mixture, call.dtype, sums.data());
     for (int64_t k = 0; k < mixture.members; ++k) {
-      const double* row = to_x.of_weights + k * call.g.channels;
-      write_number(to_x.grad_weights, call.dtype, k, std::accumulate(row, row + call.g.channels, 0.0));
+      const double* row = mixture.of_weights + k * call.g.channels;
+      write_number(mixture.grad_weights, call.dtype, k, std::accumulate(row, row + call.g.channels, 0.0));
     }
     super_backward(to_x, x);
   }

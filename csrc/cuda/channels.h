@@ -16,7 +16,8 @@ struct SumArguments : Layout {
   const uint8_t* codes;
   int64_t threads;
   int count;
-  double* partial;  // [count][slabs][columns]
+  double* partial;   // [count][slabs][columns]
+  unsigned* ticket;  // set to 0, if given
 };
 
 STDANO_INLINE int64_t this_thread() { return static_cast<int64_t>(blockIdx.x) * kChannelThreads + threadIdx.x; }
@@ -81,6 +82,7 @@ template <class One>
 __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     super_sums_kernel(const __grid_constant__ SumArguments a) {
   using real = typename One::real;
+  if (a.ticket && this_thread() == 0) *a.ticket = 0;
   if (this_thread() >= a.threads) return;
   double sums[1 + kMostMembers] = {};
   walk(a, [&](int64_t at) {
@@ -173,7 +175,7 @@ void choose_width(Dtype dtype, bool may_be_wide, F f, Pointers... pointers) {
 
 SumArguments sum_arguments(const Geometry& g, Dtype dtype, const void* x, const uint8_t* codes, int count,
                            double* partial) {
-  return {make_layout(g), dtype, x, codes, make_slices(g).threads(), count, partial};
+  return {make_layout(g), dtype, x, codes, make_slices(g).threads(), count, partial, nullptr};
 }
 
 void launch(const ChannelSumsCall& call, cudaStream_t stream) {
@@ -189,7 +191,8 @@ void count(const Geometry& g, int members, const uint8_t* codes, double* sums, c
 }
 
 void launch(const SuperSumsCall& call, cudaStream_t stream) {
-  const SumArguments a = sum_arguments(call.g, call.dtype, call.grad, call.codes, 1 + call.members, call.sums);
+  SumArguments a = sum_arguments(call.g, call.dtype, call.grad, call.codes, 1 + call.members, call.sums);
+  a.ticket = call.ticket;
   choose_one(call.dtype, [&](auto one) {
     start(super_sums_kernel<decltype(one)>, a.threads, kChannelThreads, stream, a);
   });

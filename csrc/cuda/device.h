@@ -43,8 +43,17 @@ struct Sum {
 // Numbers of double that the partial sums of a quantity take.
 int64_t partial_size(const Geometry&);
 
-// From partial sums to sums.
+// From partial sums to sums; and, with a call of norm.h, to what becomes of those behind them. Without partial sums
+// (null) that takes none. `ticket`: 0, and so it is only where the last one of several blocks has more to do.
 void launch_sums(const Geometry&, const double* partial, const std::vector<Sum>&, cudaStream_t);
+void launch_sums(const Geometry&, Dtype, const double* partial, unsigned* ticket, const std::vector<Sum>&,
+                 const NormForwardCall&, cudaStream_t);
+void launch_sums(const Geometry&, Dtype, const double* partial, unsigned* ticket, const std::vector<Sum>&,
+                 const NormBackwardCall&, cudaStream_t);
+void launch_sums(const Geometry&, Dtype, const double* partial, unsigned* ticket, const std::vector<Sum>&,
+                 const MixtureForwardCall&, cudaStream_t);
+void launch_sums(const Geometry&, Dtype, const double* partial, unsigned* ticket, const std::vector<Sum>&,
+                 const MixtureBackwardCall&, cudaStream_t);
 
 // The architectures that the kernels were compiled for, as nvcc writes them: "800,860".
 const char* architectures();

@@ -65,17 +65,41 @@ struct Cuda {
       torch::stable::zero_(affine_sums);
       return;
     }
-    std::vector<cuda::Sum> sums;
-    for (const int number : cuda::wanted_sums(call)) {
-      const int row = number - call.neuron.kernels->constants;
-      if (row >= 0) {
-        sums.push_back(row_of(affine_sums, row));
-        continue;
-      }
-      Tensor& out = grad_constants[std::find(which.begin(), which.end(), number) - which.begin()];
-      sums.push_back({out.mutable_data_ptr(), out.scalar_type() == ScalarType::Double, out.numel() == 1});
-    }
+    std::vector<cuda::Sum> sums = sums_for_constants(call, which, grad_constants);
+    if (call.affine) sums.insert(sums.end(), {row_of(affine_sums, 0), row_of(affine_sums, 1)});
     launch_with_sums(call, x, sums);
+  }
+
+  static void norm_forward(const NormForwardCall& norm, const ForwardCall<NeuronInfo>& call, const Tensor& x) {
+    if (norm.training) {
+      ChannelSumsCall sums{call.g, call.dtype, call.x};
+      launch_with_sums(sums, x, {}, kChannelSums, norm);
+    } else if (norm.channels > 0) {
+      cuda::launch_sums(call.g, call.dtype, nullptr, nullptr, {}, norm, current_stream(x));
+      check_launch();
+    }
+    forward(call, x);
+  }
+
+  static void norm_backward(const NormBackwardCall& norm, BackwardCall<NeuronInfo>& call, const Tensor& x,
+                            const std::vector<int64_t>& which, std::vector<Tensor>& grad_constants) {
+    launch_with_sums(call, x, sums_for_constants(call, which, grad_constants), 2, norm);
+    launch(ChannelAffineCall{call.g, call.dtype, call.grad_x, call.x, norm.table, call.grad_x}, current_stream(x));
+  }
+
+  static void mixture_forward(const MixtureForwardCall& mixture, EncodeCall<NeuronInfo>& call, const DecodeCall& to_y,
+                              const Tensor& x) {
+    if (call.g.N == 0 || call.g.T == 0) return;
+    launch_with_sums(call, x, {}, mixture.members, mixture);
+    launch(to_y, current_stream(x));
+  }
+
+  static void mixture_backward(const MixtureBackwardCall& mixture, SuperSumsCall& call,
+                               const SuperBackwardCall<NeuronInfo>& to_x, const Tensor& x) {
+    const Tensor ticket = torch::stable::new_empty(x, {1}, ScalarType::Int);
+    call.ticket = static_cast<unsigned*>(ticket.mutable_data_ptr());
+    launch_with_sums(call, x, {}, 1 + mixture.members, mixture, call.ticket);
+    super_backward(to_x, x);
   }
 
   static void encode(EncodeCall<NeuronInfo>& call, Tensor& counts) { with_sums(call, counts); }
@@ -94,17 +118,40 @@ struct Cuda {
     return {sums.mutable_data_ptr<double>() + row * sums.size(1), true, false};
   }
 
-  // Gives a call partial sums and adds them up.
-  template <class Call>
-  static void launch_with_sums(Call& call, const Tensor& like, const std::vector<cuda::Sum>& sums) {
-    const int64_t count = static_cast<int64_t>(sums.size());
+  // The sums of a call for constants, in the order in which it takes them.
+  static std::vector<cuda::Sum> sums_for_constants(const BackwardCall<NeuronInfo>& call,
+                                                   const std::vector<int64_t>& which,
+                                                   std::vector<Tensor>& grad_constants) {
+    std::vector<cuda::Sum> sums;
+    for (const int number : cuda::wanted_sums(call)) {
+      if (number >= call.neuron.kernels->constants) break;
+      Tensor& out = grad_constants[std::find(which.begin(), which.end(), number) - which.begin()];
+      sums.push_back({out.mutable_data_ptr(), out.scalar_type() == ScalarType::Double, out.numel() == 1});
+    }
+    return sums;
+  }
+
+  // Gives a call partial sums and adds them up; `more` are behind these, for a call of norm.h.
+  template <class Call, class... Finish>
+  static void launch_with_sums(Call& call, const Tensor& like, const std::vector<cuda::Sum>& sums, int64_t more = 0,
+                               const Finish&... finish) {
+    const int64_t count = static_cast<int64_t>(sums.size()) + more;
     const Tensor partial =
         torch::stable::new_empty(like, {count * cuda::partial_size(call.g)}, ScalarType::Double);
     call.sums = count > 0 ? partial.mutable_data_ptr<double>() : nullptr;
     launch(call, current_stream(like));
     if (count == 0) return;
-    cuda::launch_sums(call.g, call.sums, sums, current_stream(like));
+    add_up(call, sums, current_stream(like), finish...);
     check_launch();
+  }
+  template <class Call>
+  static void add_up(const Call& call, const std::vector<cuda::Sum>& sums, cudaStream_t stream) {
+    cuda::launch_sums(call.g, call.sums, sums, stream);
+  }
+  template <class Call, class Finish>
+  static void add_up(const Call& call, const std::vector<cuda::Sum>& sums, cudaStream_t stream, const Finish& finish,
+                     unsigned* ticket = nullptr) {
+    cuda::launch_sums(call.g, call.dtype, call.sums, ticket, sums, finish, stream);
   }
 
   template <class Call>

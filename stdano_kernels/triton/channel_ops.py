@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..checks import dense
 from . import channels
-from .launch import launch
+from .finish import mixture_backward, mixture_forward
+from .launch import Finish, launch
 from .layout import FLOATS, Geometry, check_dtype, check_table, make_geometry, same_layout, with_layout_of
 from .printed import Neuron, neuron_of, together
 
@@ -93,7 +94,7 @@ def super_neuron_sums(codes: Tensor, grad: Tensor, members: int) -> Tensor:
     check_dtype("grad", grad)
     codes, g = _input("codes", codes, (torch.uint8,))
     grad = with_layout_of(grad, codes, "grad", grad.dtype)
-    return _sums(channels.super_neuron_sums, g, 1 + members, (codes, grad), MEMBERS=members)
+    return _sums(channels.super_neuron_sums, g, 1 + members, (codes, grad, None), MEMBERS=members)
 
 
 def super_neuron_backward(
@@ -112,5 +113,71 @@ def super_neuron_backward(
     return grad_x
 
 
-_FORWARD = (channel_sums, channel_affine, channel_affine_, super_neuron_encode, super_neuron_decode)
-OPERATORS: dict[str, Callable] = {f.__name__: f for f in (*_FORWARD, super_neuron_sums, super_neuron_backward)}
+def super_neuron_forward(
+    x: Tensor,
+    weights: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    kernels: list[str],
+    values: list[float],
+    alpha: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y and codes like x [T, B, C, ...]; moments, float64 [4, neurons, C]."""
+    x, g = _input("x", x)
+    members = len(kernels)
+    codes, y = torch.empty_like(x, dtype=torch.uint8), torch.empty_like(x)
+    table = x.new_empty(1 + members, g.channels, dtype=torch.float32)
+    moments = x.new_empty(4, members, g.channels, dtype=torch.float64)
+    own = dict(weights_ptr=weights, mean_ptr=mean, var_ptr=var, momentum=momentum, table_ptr=table, moments_ptr=moments)
+    settings = dict(MEMBERS=members, TRAINING=training, EPS=eps)
+    neurons, constants = _members(kernels, values, alpha)
+    finish = Finish(mixture_forward, members, own | settings)
+    launch(channels.super_neuron_encode, g, (x, codes, constants), finish=finish, NEURONS=neurons)
+    launch(channels.super_neuron_decode, g, (codes, table, y), MEMBERS=members)
+    return y, codes, moments
+
+
+def super_neuron_gradients(
+    grad: Tensor,
+    x: Tensor,
+    codes: Tensor,
+    moments: Tensor,
+    training: bool,
+    kernels: list[str],
+    values: list[float],
+    alpha: float,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of x [T, B, C, ...] and of the weights."""
+    x, g = _input("x", x)
+    grad = with_layout_of(grad, x, "grad")
+    members = len(kernels)
+    table = x.new_empty(3 * members, g.channels, dtype=torch.float32)
+    grad_weights = x.new_empty(members, dtype=torch.float32)
+    if x.numel() == 0:
+        return torch.empty_like(x), grad_weights.zero_()
+    ticket = x.new_empty(1, dtype=torch.int32)
+    own = dict(
+        moments_ptr=moments,
+        table_ptr=table,
+        of_weights_ptr=x.new_empty(members, g.channels, dtype=torch.float64),
+        ticket_ptr=ticket,
+        grad_weights_ptr=grad_weights,
+    )
+    finish = Finish(mixture_backward, 1 + members, own | dict(MEMBERS=members, TRAINING=training))
+    launch(channels.super_neuron_sums, g, (codes, grad, ticket), finish=finish, MEMBERS=members)
+    return super_neuron_backward(grad, x, codes, table, kernels, values, alpha), grad_weights
+
+
+_OF_CHANNELS = (channel_sums, channel_affine, channel_affine_)
+_OF_SUPER_NEURONS = (
+    super_neuron_encode,
+    super_neuron_decode,
+    super_neuron_sums,
+    super_neuron_backward,
+    super_neuron_forward,
+    super_neuron_gradients,
+)
+OPERATORS: dict[str, Callable] = {f.__name__: f for f in (*_OF_CHANNELS, *_OF_SUPER_NEURONS)}

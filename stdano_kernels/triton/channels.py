@@ -129,9 +129,24 @@ def super_neuron_decode(
 
 @kernel
 def super_neuron_sums(
-    codes_ptr, grad_ptr, N, T, inner, parts_ptr, columns, rows, slabs, MEMBERS: tl.constexpr, HOW: tl.constexpr
+    codes_ptr,
+    grad_ptr,
+    ticket_ptr,
+    N,
+    T,
+    inner,
+    parts_ptr,
+    columns,
+    rows,
+    slabs,
+    MEMBERS: tl.constexpr,
+    HOW: tl.constexpr,
 ):
-    """parts: float64 [1 + MEMBERS][slabs][columns], of all of grad, and of it where each neuron fired."""
+    """parts: float64 [1 + MEMBERS][slabs][columns], of all of grad, and of it where each neuron fired. ticket: int32,
+    set to 0 for the kernel behind this one."""
+    if ticket_ptr is not None:  # noqa: SIM102, a kernel does not leave out the second half of an and
+        if tl.program_id(0) == 0:
+            tl.store(ticket_ptr, 0)
     thread, column, first_row = slab_of(columns, rows, HOW)
     totals = zeros(1 + MEMBERS, thread, tl.float64)
     for row in range(rows):

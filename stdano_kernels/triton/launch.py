@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,14 +53,34 @@ def run(kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any]) -> None:
     kernel[grid](**arguments)
 
 
+class Finish(NamedTuple):
+    """A kernel of finish.py."""
+
+    kernel: Any
+    sums: int  # of each channel that it takes
+    arguments: dict[str, Any]
+
+    def run(self, g: Geometry, parts: Tensor | None, columns: int, slabs: int, device: torch.device) -> None:
+        given = dict(parts_ptr=parts, slabs=slabs, columns=columns, channels=g.channels, BLOCK=_SUM_BLOCK)
+        given |= dict(count=g.T * g.N // g.channels, **self.arguments, **_compiler(_SUM_THREADS, device))
+        run(self.kernel, (g.channels,), given)
+
+
 def launch(
-    kernel: Any, g: Geometry, given: Sequence[Any], sums: Sequence[Tensor] = (), backward: bool = False, **settings: Any
+    kernel: Any,
+    g: Geometry,
+    given: Sequence[Any],
+    sums: Sequence[Tensor] = (),
+    finish: Finish | None = None,
+    backward: bool = False,
+    **settings: Any,
 ) -> None:
     """Runs a kernel for all neurons, and what adds up the sums that it takes over the neurons of each channel.
 
     Args:
         given: the kernel's first arguments.
         sums: where each sum goes, of one element or one a channel.
+        finish: what becomes of the kernel's last sums, behind these.
         backward: a thread takes one neuron, and CHECKPOINT_STEPS steps at once.
         settings: more of the kernel's arguments.
     """
@@ -70,7 +90,8 @@ def launch(
         return
     groups = [value if isinstance(value, tuple) else (value,) for value in given]
     tensors = [value for group in groups for value in group if isinstance(value, Tensor)]
-    columns, rows, slabs = _slabs(g) if sums else (g.N, 1, 1)
+    count = len(sums) + (finish.sums if finish else 0)
+    columns, rows, slabs = _slabs(g) if count else (g.N, 1, 1)
     # Several neurons together where every tensor's start and rows are aligned.
     aligned = all(t.data_ptr() % (_VECTOR * t.element_size()) == 0 for t in tensors if t.numel() >= g.N)
     vector = _VECTOR if not backward and aligned and g.inner % _VECTOR == columns % _VECTOR == 0 else 1
@@ -84,21 +105,23 @@ def launch(
         flat=g.inner == g.N,
         wide=g.N >= _WIDE,
         per_channel=g.channels > 1,
-        sums=len(sums) > 0,
+        sums=count > 0,
         vector=vector,
         block=_THREADS * vector,
     )
     device = tensors[0].device
-    partials = tensors[0].new_empty(len(sums), slabs, columns, dtype=torch.float64) if sums else None
+    partials = tensors[0].new_empty(count, slabs, columns, dtype=torch.float64) if count else None
     every = dict(g._asdict(), parts_ptr=partials, columns=columns, rows=rows, slabs=slabs)
     own = {name: value for name, value in every.items() if name in kernel.arg_names}
     arguments = dict(zip(kernel.arg_names, given, strict=False), **own, **settings, HOW=how)
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         run(kernel, (-(-slabs * columns // how.block),), arguments | _compiler(_THREADS, device))
         if sums:
-            # One small launch. An entry belongs to a channel by its column, so the sum depends on the shape and on a
+            # A small launch. An entry belongs to a channel by its column, so the sum depends on the shape and on a
             # warp's size alone.
             second: dict[str, Any] = dict(every, target_ptrs=tuple(sums), ONES=tuple(t.numel() == 1 for t in sums))
             second = {name: value for name, value in second.items() if name in sum_partials.arg_names}
             second |= dict(BLOCK=_SUM_BLOCK, **_compiler(_SUM_THREADS, device))
             run(sum_partials, (g.channels, len(sums)), second)
+        if finish:
+            finish.run(g, None if partials is None else partials[len(sums) :], columns, slabs, device)

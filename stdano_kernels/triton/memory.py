@@ -97,10 +97,22 @@ def store_sums(parts_ptr, thread, entries, sums, HOW: tl.constexpr):
         store(parts_ptr + i * entries.to(tl.int64), thread, sums[i], mask, HOW)
 
 
+@triton.jit
+def sum_of(parts_ptr, which, channel, slabs, columns, channels, BLOCK: tl.constexpr):
+    """A sum of a channel, of its entries in float64 [sums][slabs][channels][columns // channels], in a fixed order."""
+    parts_ptr += which * slabs.to(tl.int64) * columns
+    width = columns // channels
+    total = tl.zeros([BLOCK], tl.float64)
+    for first in range(0, slabs * width, BLOCK):
+        e = first + tl.arange(0, BLOCK)
+        where = e // width * columns + channel * width + e % width
+        total += tl.load(parts_ptr + where, e < slabs * width, 0.0)
+    return tl.sum(total)
+
+
 @kernel
 def sum_partials(parts_ptr, target_ptrs, slabs, columns, channels, ONES: tl.constexpr, BLOCK: tl.constexpr):
-    """One sum of one channel: its entries of float64 [sums][slabs][channels][columns // channels], in a fixed order.
-    It goes to where each sum's target points, [1] where ONES says so, else [channels]."""
+    """One sum of one channel. It goes to where each sum's target points, [1] where ONES says so, else [channels]."""
     channel = tl.program_id(0)
     which = tl.program_id(1)
     size = channels
@@ -108,14 +120,7 @@ def sum_partials(parts_ptr, target_ptrs, slabs, columns, channels, ONES: tl.cons
         if ONES[i]:
             size = tl.where(which == i, 1, size)
     if channel < size:
-        parts_ptr += which * slabs.to(tl.int64) * columns
-        width = columns // size
-        total = tl.zeros([BLOCK], tl.float64)
-        for first in range(0, slabs * width, BLOCK):
-            e = first + tl.arange(0, BLOCK)
-            where = e // width * columns + channel * width + e % width
-            total += tl.load(parts_ptr + where, e < slabs * width, 0.0)
-        result = tl.sum(total)
+        result = sum_of(parts_ptr, which, channel, slabs, columns, size, BLOCK)
         for i in tl.static_range(len(ONES)):
             if which == i:
                 tl.store(target_ptrs[i] + channel, result.to(target_ptrs[i].dtype.element_ty))

@@ -14,9 +14,12 @@ from torch import Tensor
 
 from .. import registration
 from ..checks import dense
+from . import finish as finishing
 from .channel_ops import OPERATORS as CHANNEL_OPERATORS
+from .channel_ops import channel_affine
+from .channels import channel_sums
 from .common import CHECKPOINT_STEPS
-from .launch import launch
+from .launch import Finish, launch
 from .layout import Geometry, check_dtype, check_table, empty_state, make_geometry, with_layout_of
 from .printed import Neuron, neuron_of, together
 from .scan import scan_backward, scan_forward
@@ -101,6 +104,15 @@ def forward(x: Tensor, state: list[Tensor], *given: Any) -> tuple[Tensor, list[T
 
 def backward(grad_spikes: Tensor, *given: Any) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
     """Gradients of x, of initial states and constants, and the sums for affine; empty for what was not a tensor."""
+    x, affine = given[2], given[6]
+    affine_sums = x.new_empty((0, 1) if affine is None else (2, affine.shape[1]), dtype=torch.float64)
+    return *_backward(grad_spikes, *given, affine_sums=tuple(affine_sums)), affine_sums
+
+
+def _backward(
+    grad_spikes: Tensor, *given: Any, affine_sums: Sequence[Tensor] = (), finish: Finish | None = None
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """``finish``: what becomes of the sums for affine instead."""
     grad_state, grad_sequences, x, state, checkpoints, constants, affine, *own = given
     call = _call(x, constants, affine, own)
     x, which, sequences = call.x, own[0], own[-1]
@@ -122,12 +134,57 @@ def backward(grad_spikes: Tensor, *given: Any) -> tuple[Tensor, list[Tensor], li
         tuple(grad_constants[j] for j, own_kind in enumerate(call.kinds) if own_kind == kind)
         for kind in (_OF_CHANNELS, _OF_NEURONS)
     )
-    affine_sums = x.new_empty((0, 1) if affine is None else (2, affine.shape[1]), dtype=torch.float64)
     inputs = (of_spikes, of_state, of_sequences, x, initial, checkpoints)
     pointers = (*inputs, grad_x, tuple(grad_state0), of_neurons, call.constants, affine)
     sums = (*of_channels, *affine_sums)
-    launch(scan_backward, call.g, pointers, sums, backward=True, **call.settings(j for j, _ in there))
-    return grad_x, grad_state0, list(grad_constants.values()), affine_sums
+    settings = call.settings(j for j, _ in there)
+    launch(scan_backward, call.g, pointers, sums, finish=finish, backward=True, **settings)
+    return grad_x, grad_state0, list(grad_constants.values())
+
+
+def norm_scan_forward(
+    x: Tensor,
+    state: list[Tensor],
+    constants: list[Tensor],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *own: Any,
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
+    """What ``forward`` returns, affine, and moments, float64 [4, C]."""
+    check_dtype("x", x)
+    x = dense(x)
+    channels = x.shape[2]
+    affine = x.new_empty(3, channels, dtype=torch.float32)
+    moments = x.new_empty(4, channels, dtype=torch.float64)
+    numbers = dict(weight_ptr=weight, bias_ptr=bias, mean_ptr=mean, var_ptr=var, momentum=momentum)
+    numbers |= dict(affine_ptr=affine, moments_ptr=moments, TRAINING=training, EPS=eps)
+    g = make_geometry(x, channels)
+    finish = Finish(finishing.norm_forward, 2 if training else 0, numbers)
+    if training:
+        launch(channel_sums, g, (x,), finish=finish)
+    else:
+        finish.run(g, None, 0, 0, x.device)
+    return *forward(x, state, constants, affine, *own), affine, moments
+
+
+def norm_scan_backward(
+    *given: Any,
+) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor]:
+    """Gradients of x, of initial states and constants, and of weight and bias."""
+    before, (affine, moments), own = given[:7], given[7:9], given[9:]
+    x = given[3]
+    table = x.new_empty(3, x.shape[2], dtype=torch.float32)
+    of_weight, of_bias = (x.new_empty(x.shape[2], dtype=torch.float32) for _ in range(2))
+    arguments = dict(affine_ptr=affine, moments_ptr=moments, table_ptr=table)
+    arguments |= dict(of_weight_ptr=of_weight, of_bias_ptr=of_bias)
+    out = _backward(*before, affine, *own, finish=Finish(finishing.norm_backward, 2, arguments))
+    channel_affine(out[0], x, table, out=out[0])
+    return *out, of_weight, of_bias
 
 
 def _define(operators: dict[str, Any]) -> torch.library.Library:
@@ -143,5 +200,6 @@ def _define(operators: dict[str, Any]) -> torch.library.Library:
 
 
 # The operators exist as long as this does.
-_LIBRARY = _define({"scan_forward": forward, "scan_backward": backward, **CHANNEL_OPERATORS})
+_OPERATORS = {"scan_forward": forward, "scan_backward": backward, **CHANNEL_OPERATORS}
+_LIBRARY = _define({**_OPERATORS, "norm_scan_forward": norm_scan_forward, "norm_scan_backward": norm_scan_backward})
 registration.register(_NAMESPACE)  # here, where the lock of the import sees to it that it happens once
