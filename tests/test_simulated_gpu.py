@@ -81,7 +81,7 @@ assert_equals_cpu("llif", x, backend="triton", v_threshold=torch.tensor([0.9, 1.
 """,
     "members": """
 import test_gpu_super
-test_gpu_super.assert_equals_cpu("triton", make_x((9, 2, 3, 5)), v_reset=0.1)
+test_gpu_super.assert_equals_cpu("triton", make_x((25, 2, 3, 5)), v_reset=0.1)
 """,
 }
 # name: (file, text, replacement, check); each text stands in its file exactly once. Those of the CUDA kernels are in
@@ -134,8 +134,14 @@ MUTATIONS = {
     "affine's gradient without the centre": ("triton/scan.py", "own * x[k]", "own * (x[k] + affine[0])", "affine"),
     "a later part from rest": (
         "triton/channels.py",
-        "for earlier in range(0, first, AHEAD):",
-        "for earlier in range(0, first - STEPS, AHEAD):",
+        "for first in range(0, last, AHEAD):",
+        "for first in range(0, last - STEPS, AHEAD):",
+        "members",
+    ),
+    "a part from the states before another": (
+        "triton/channels.py",
+        "states = load_states(checkpoint_ptrs, first // STEPS",
+        "states = load_states(checkpoint_ptrs, first // first",
         "members",
     ),
     "another neuron's spikes": ("triton/channels.py", "8 * (k % 4) + member", "8 * (k % 4)", "members"),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..checks import dense
 from . import channels
+from .common import CHECKPOINT_STEPS
 from .finish import mixture_backward, mixture_forward
 from .launch import Finish, launch
 from .layout import FLOATS, Geometry, check_dtype, check_table, make_geometry, same_layout, with_layout_of
@@ -108,7 +109,9 @@ def super_neuron_backward(
         raise ValueError("stdano: codes must be those that the forward operator returned for x")
     grad_x = torch.empty_like(x)
     neurons, constants = _members(kernels, values, alpha)
-    pointers = (grad, x, codes, table, grad_x, constants)
+    later = max((g.T - 1) // CHECKPOINT_STEPS - 1, 0)  # parts whose states are neither at rest nor computed last
+    checkpoints = [x.new_empty(later, states, g.N, dtype=torch.float32) for states in neurons.states]
+    pointers = (grad, x, codes, table, grad_x, tuple(checkpoints), constants)
     launch(channels.super_neuron_backward, g, pointers, backward=True, NEURONS=neurons)
     return grad_x
 

@@ -11,7 +11,7 @@ sums:     sum of grad; sum of grad over the elements at which neuron k fired
 backward: gs_k = a_k*grad + (fired_k ? fired gradient : silent gradient), which is BatchNorm's derivative;
           gx = sum over k of neuron k's gx for gs_k
 
-There are no checkpoints: what backward does not do at once begins with the state computed anew from the first step.
+Backward computes the states anew from the first step, and keeps those at which its parts begin in memory of its own.
 """
 # mypy: ignore-errors
 
@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 
 from .common import AHEAD, entry_of, kernel, place_of, slab_of, step_is_there, threads
-from .memory import load_steps, store_steps, store_sums, table_entries
+from .memory import checkpoint, load_state, load_steps, store_state, store_steps, store_sums, table_entries
 from .scan import adjoint_of_chunk
 from .tuples import filled, plus, with_added, zeros
 
@@ -174,6 +174,21 @@ def gradients_of_spikes(member: tl.constexpr, grad, codes, table):
     return gs
 
 
+@triton.jit
+def store_states(pointers, chunk, m, N, live, states, NEURONS: tl.constexpr, HOW: tl.constexpr):
+    """Those of all neurons before a chunk of steps; the thread that stores them is the one that loads them."""
+    for i in tl.static_range(len(states)):
+        store_state(checkpoint(pointers[i], chunk, N, NEURONS.states[i]), m, states[i], live, HOW)
+
+
+@triton.jit
+def load_states(pointers, chunk, m, N, live, NEURONS: tl.constexpr, HOW: tl.constexpr):
+    states = ()
+    for i in tl.static_range(len(pointers)):
+        states += (load_state(checkpoint(pointers[i], chunk, N, NEURONS.states[i]), m, live, HOW),)
+    return states
+
+
 @kernel
 def super_neuron_backward(
     grad_ptr,  # [outer][T][inner]
@@ -181,6 +196,7 @@ def super_neuron_backward(
     codes_ptr,  # uint8, like x
     table_ptr,  # [3*neurons][channels]: a, silent, fired of each
     gx_ptr,  # like x
+    checkpoint_ptrs,  # of each neuron [(T - 1)//K - 1][states][N], or none
     constants,
     N,
     T,
@@ -194,17 +210,27 @@ def super_neuron_backward(
     SINGLE: tl.constexpr = HOW.single
     m = threads(HOW)
     place = place_of(m, N, T, inner, HOW)
+    live = place[1]
     derived, at_rest = begin(constants, m, NEURONS)
+    states = at_rest
+    last = 0
+    if not SINGLE:
+        last = (T - 1) // STEPS * STEPS
+        for first in range(0, last, AHEAD):
+            if (first > 0) & (first % STEPS == 0):
+                store_states(checkpoint_ptrs, first // STEPS, m, N, live, states, NEURONS, HOW)
+            x = load_steps(x_ptr, place, first, AHEAD, HOW)
+            for k in tl.static_range(AHEAD):
+                _code, states = step_of_all(x[k], states, derived, NEURONS)
     grads = ()
     for i in tl.static_range(len(constants)):
         grads += (zeros(NEURONS.states[i], m, tl.float32),)
-    for first in range(0 if SINGLE else (T - 1) // STEPS * STEPS, -1, -STEPS):
-        states = at_rest
-        if not SINGLE:
-            for earlier in range(0, first, AHEAD):
-                x = load_steps(x_ptr, place, earlier, AHEAD, HOW)
-                for k in tl.static_range(AHEAD):
-                    _code, states = step_of_all(x[k], states, derived, NEURONS)
+    for first in range(last, -1, -STEPS):
+        if not SINGLE:  # noqa: SIM102
+            if first < last:
+                states = at_rest
+                if first > 0:
+                    states = load_states(checkpoint_ptrs, first // STEPS, m, N, live, NEURONS, HOW)
         x = load_steps(x_ptr, place, first, STEPS, HOW)
         grad = load_steps(grad_ptr, place, first, STEPS, HOW)
         of_steps = load_steps(codes_ptr, place, first, STEPS, HOW)

@@ -83,7 +83,7 @@ def test_settings(backend, index):
 
 
 @every_backend
-@pytest.mark.parametrize("steps", (1, 4, 8, 9, 16, 17))
+@pytest.mark.parametrize("steps", (1, 4, 5, 8, 9, 16, 17, 32))
 def test_lengths(backend, steps):
     assert_equals_cpu(backend, make_x((steps, 2, 3, 7)))
 
@@ -211,6 +211,22 @@ def test_launches_and_bytes(launches, backend, dtype, shape):
     within(sums[0].stored, 0, 4 * 8)
     within(backward[0].loaded, (1 + 2 * size) * elements, 9 * 4)
     within(backward[0].stored, size * elements, 0)
+
+
+def test_what_triton_moves_beyond_eight_steps(launches):
+    """Backward reads x a second time but for the last eight steps, however many there are, and keeps the states before
+    each eight but the first and the last."""
+    x, states, neurons = make_x((32, 2, 4, 16)).cuda(), 5, 128
+    ops, settings = operators("triton"), super_arguments(x)
+    codes, _ = ops.super_neuron_encode(x, *settings)
+    with launches() as backward:
+        ops.super_neuron_backward(x, x, codes, make_table(9, x).cuda(), *settings)
+    assert len(backward) == 1
+    if backward[0].loaded is None:
+        return  # a real device does not say
+    kept, tables = 4 * states * neurons * 2, 4 * 9 * neurons * 4  # a row for each eight steps
+    assert backward[0].loaded == 9 * x.numel() + 4 * (x.numel() - 8 * neurons) + kept + tables
+    assert backward[0].stored == 4 * x.numel() + kept
 
 
 @every_backend
