@@ -126,7 +126,7 @@ def _kernel(architecture: int, name: str, usage: Usage, code: list[Instruction])
     scalar, real, number = types.groups("") if types else ("", "", "")
     dtype = {"d": "float64", "": "uint8"}.get(real) or ("half" if scalar == "Half" else "float32")
     neuron, setting, length = "", "", "any T"
-    threads = {"backward": 128, "sums": 1024}.get(kind, 256)
+    threads = {"backward": 128, "sums": 512}.get(kind, 256)
     if kind in ("forward", "backward"):
         struct = re.search(rf"\d([A-Za-z]+_{'step' if kind == 'forward' else 'adjoint'}\d)", name)[1]
         neuron = "+".join(dict.fromkeys(re.findall(r"\d([A-Za-z]+)_step\d", name)))

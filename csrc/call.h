@@ -22,10 +22,11 @@ struct Geometry {
 };
 
 // A constant of a call: a number, or where `data` is given a tensor with an element for each channel, or for each neuron.
+// `one`: the elements are the same, and so is what their gradient goes to.
 struct ConstantValue {
   double value = 0;
   const void* data = nullptr;
-  bool per_neuron = false;
+  bool per_neuron = false, one = false;
 };
 
 // A neuron and its constants. `kernels` is the compiled one of a backend.

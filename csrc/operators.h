@@ -51,7 +51,7 @@ struct Operators {
     for (size_t i = 0; i < which.size(); ++i) {
       STD_TORCH_CHECK(which[i] >= 0 && which[i] < static_cast<int64_t>(values.size()), "stdano: no constant ", which[i]);
       Tensor& t = tensors[i];
-      const bool per_neuron = is_per_neuron(t, x);
+      const bool per_neuron = is_per_neuron(t, x), one = t.numel() == 1;
       if (per_neuron) {
         t = with_layout_of(t, empty_state(x), "a constant");
       } else if (t.numel() != g.channels) {
@@ -59,7 +59,7 @@ struct Operators {
         torch::stable::copy_(expanded, t);
         t = expanded;
       }
-      neuron.constants[which[i]] = {0, t.const_data_ptr(), per_neuron};
+      neuron.constants[which[i]] = {0, t.const_data_ptr(), per_neuron, one};
     }
     return neuron;
   }

@@ -100,20 +100,26 @@ class Arrays {
   }
   void forget_outputs() { outputs_.clear(); }
 
-  // Number `index` of [.][slabs][columns] here, `which` of [slabs][count][channels] there. The terms are the same up to
-  // `tolerance` of them and `floor`, their order is not.
+  // Number `index` of the partial sums here, `which` of [slabs][count][channels] there; `one`: over all channels. The
+  // terms are the same up to `tolerance` of them and `floor`, their order is not.
   void compare_sum(const char* name, int64_t index, double tolerance, const Geometry& g, const double* device,
-                   int64_t which, const double* cpu, int64_t cpu_slabs, int64_t count, double floor = 0) {
-    const auto [columns, slabs] = make_slices(g);
-    device += index * slabs * columns;
-    for (int64_t channel = 0; channel < g.channels; ++channel) {
+                   int64_t which, const double* cpu, int64_t cpu_slabs, int64_t count, double floor = 0,
+                   bool one = false) {
+    const Slices slices = make_slices(g);
+    device += index * slices.partials();
+    const int64_t all = one ? slices.warps() : slices.partials();
+    const int64_t own = one ? all : all / slices.slabs / g.channels;  // of a channel, one after the other
+    for (int64_t channel = 0; channel < (one ? 1 : g.channels); ++channel) {
       double sum = 0, size = 0, expected = 0;
-      for (int64_t i = 0; i < slabs * columns; ++i) {
-        if (g.channels > 1 && i % columns / g.channel_stride != channel) continue;
+      for (int64_t i = 0; i < all; ++i) {
+        if (!one && i / own % g.channels != channel) continue;
         sum += device[i];
         size += std::fabs(device[i]);
       }
-      for (int64_t s = 0; s < cpu_slabs; ++s) expected += cpu[(s * count + which) * g.channels + channel];
+      for (int64_t s = 0; s < cpu_slabs; ++s) {
+        const double* of_slab = cpu + (s * count + which) * g.channels;
+        for (int64_t c = 0; c < g.channels; ++c) expected += one || c == channel ? of_slab[c] : 0;
+      }
       if (!(std::fabs(sum - expected) <= tolerance * size + floor)) fail(name, channel);
     }
   }

@@ -65,10 +65,12 @@ class ChannelRun : Arrays {
     compare();
     std::vector<const char*> names(1 + members, "sum of a neuron");
     SuperSumsCall sums{g_, c_.dtype, members, codes, grad_, nullptr}, cpu_sums = sums;
-    with_sums(names, real_ == Dtype::float64 ? 1e-10 : 1e-5, sums.sums, cpu_sums.sums, [&] {
+    const bool in_float = real_ == Dtype::float32;  // within a neuron's sequence
+    const auto super_sums = [&] {
       channel_device.super_sums(sums);
       cpu_.super_sums(cpu_sums, 0, cpu_.channel_slabs(g_));
-    });
+    };
+    with_sums(names, in_float ? 1e-5 : 1e-10, sums.sums, cpu_sums.sums, super_sums, in_float ? 1e-6 * c_.T : 0);
     names.assign(members, "count");
     double *counts = nullptr, *ones = nullptr;
     with_sums(names, 0, counts, ones, [&] {
@@ -117,14 +119,15 @@ class ChannelRun : Arrays {
 
   // Gives partial sums to both and runs a pass.
   template <class F>
-  void with_sums(std::vector<const char*> names, double tolerance, double*& device, double*& cpu, F pass) {
+  void with_sums(std::vector<const char*> names, double tolerance, double*& device, double*& cpu, F pass,
+                 double floor = 0) {
     const int64_t count = names.size(), cpu_slabs = cpu_.channel_slabs(g_);
-    device = static_cast<double*>(take(count * make_slices(g_).threads(), Dtype::float64));
+    device = static_cast<double*>(take(count * make_slices(g_).partials(), Dtype::float64));
     std::vector<double> cpu_sums(cpu_slabs * count * c_.channels);
     cpu = cpu_sums.data();
     pass();
     for (int64_t k = 0; k < count; ++k) {
-      compare_sum(names[k], k, tolerance, g_, device, k, cpu, cpu_slabs, count);
+      compare_sum(names[k], k, tolerance, g_, device, k, cpu, cpu_slabs, count, floor);
     }
   }
 

@@ -134,6 +134,7 @@ void check_channels() {
   check(ChannelCase{0, Dtype::float32, 300, 8, 8, 2, 4, kNone});
   check(ChannelCase{0, Dtype::float32, 2, 131080, 131080, 1, 131080, kNone});
   check(ChannelCase{0, Dtype::float32, 1, 200000, 40000, 4, 10000, kNone});
+  check(ChannelCase{0, Dtype::float32, 1, 280000, 140000, 2, 70000, kNone});
 }
 
 void check_special() {
@@ -150,11 +151,12 @@ void check_special() {
       check({0, &neuron, dtype, Constants::numbers, false, 2, 0, 1, 1, 1, kNone, Optional::all});
     }
   }
-  // Neurons enough for a thread to take several: 2 slabs of 2 rows, then 3 of which the last is not full.
+  // Neurons enough for a thread to take several: of one channel, in 3 slabs of which the last is not full, and both.
   const Dtype dtype = Dtype::float32;
   check({0, &neurons[0], dtype, Constants::channels, false, 2, 131080, 131080, 1, 131080, kNone, Optional::any});
   check({0, &neurons[0], dtype, Constants::any, true, 1, 200000, 40000, 4, 10000, kNone, Optional::none});
   check({0, &neurons[0], dtype, Constants::numbers, true, 4, 200000, 40000, 4, 10000, kNone, Optional::none});
+  check({0, &neurons[0], dtype, Constants::any, true, 1, 280000, 140000, 2, 70000, kNone, Optional::none});
 }
 
 int64_t check_division() {

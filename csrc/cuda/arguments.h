@@ -70,8 +70,9 @@ struct BackwardArguments : Arguments<real> {
   const void* grad_sequence[kMostSequences];
   void* grad_x;
   real *grad_state0[kDeviceStates], *grad_constants[kDeviceConstants];
-  int64_t threads;                        // of which one takes the neurons that lie as many apart
-  double* partial[2 + kDeviceConstants];  // [slabs][columns] each, of shift, of scale, and of the constants
+  Slices slices;
+  int by_warp;                            // a bit for each of the sums: warps store theirs (see Slices)
+  double* partial[2 + kDeviceConstants];  // of shift, of scale, and of the constants
 };
 
 template <class real>

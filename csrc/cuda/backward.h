@@ -215,18 +215,17 @@ __global__ void __launch_bounds__(kBackwardThreads, backward_blocks<C, real, ste
   constexpr bool general = !std::is_void<C>::value;
   using Index = IndexOf<general>;
   const Index thread = static_cast<Index>(blockIdx.x) * kBackwardThreads + threadIdx.x;
-  if (thread >= static_cast<Index>(a.threads)) return;
   // Each thread uses its own elements alone: this is memory for what registers have no room for.
   constexpr int count = 2 + constants_of<C>;
   __shared__ double sums[count][kBackwardThreads];
   const int own = threadIdx.x;
 #pragma unroll
   for (int j = 0; j < count; ++j) sums[j][own] = 0;
-  for (Index m = thread; m < static_cast<Index>(a.g.N); m += static_cast<Index>(a.threads)) {
+  each_neuron(a.slices, thread, static_cast<Index>(a.g.N), [&](Index m) {
     WayBack<C, scalar, real, steps, Parts...> way(a, m);
     way.run(sums[0][own], sums[1][own]);
     if constexpr (general) {
-      if (!a.has_tables) continue;
+      if (!a.has_tables) return;
       real gradients[at_least_one<C::constants>];
       C::finish(way.c.constants, way.sums, gradients);
       if (!a.has_state0) C::add_rest(way.gradient, gradients);
@@ -236,10 +235,11 @@ __global__ void __launch_bounds__(kBackwardThreads, backward_blocks<C, real, ste
         sums[2 + j][own] += gradients[j];
       }
     }
-  }
+  });
 #pragma unroll
   for (int j = 0; j < count; ++j) {
-    if (a.partial[j]) a.partial[j][thread] = sums[j][own];
+    if (!a.partial[j]) continue;
+    store_sum(a.partial[j], thread, a.slices.threads, (a.by_warp >> j & 1) != 0, sums[j][own]);
   }
 }
 

@@ -14,9 +14,10 @@ struct SumArguments : Layout {
   Dtype dtype;
   const void* x;
   const uint8_t* codes;
-  int64_t threads;
   int count;
-  double* partial;   // [count][slabs][columns]
+  Slices slices;
+  double* partial;  // [count][partials]
+  int64_t partials;
   unsigned* ticket;  // set to 0, if given
 };
 
@@ -24,15 +25,17 @@ STDANO_INLINE int64_t this_thread() { return static_cast<int64_t>(blockIdx.x) * 
 
 // Calls f with the first offset of each neuron of a thread.
 template <class F>
-STDANO_INLINE void walk(const SumArguments& a, F f) {
-  for (int64_t m = this_thread(); m < a.g.N; m += a.threads) f(offset(a, m));
+STDANO_INLINE void each_sequence(const SumArguments& a, F f) {
+  each_neuron(a.slices, this_thread(), a.g.N, [&](int64_t m) { f(offset(a, m)); });
 }
 
 template <class T, int most>
 STDANO_INLINE void store_sums(const SumArguments& a, const T (&sums)[most]) {
 #pragma unroll
   for (int k = 0; k < most; ++k) {
-    if (k < a.count) a.partial[k * a.threads + this_thread()] = static_cast<double>(sums[k]);
+    if (k >= a.count) continue;
+    store_sum(a.partial + k * a.partials, this_thread(), a.slices.threads, a.slices.by_warp,
+              static_cast<double>(sums[k]));
   }
 }
 
@@ -40,9 +43,8 @@ STDANO_INLINE void store_sums(const SumArguments& a, const T (&sums)[most]) {
 template <class One>
 __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     channel_sums_kernel(const __grid_constant__ SumArguments a) {
-  if (this_thread() >= a.threads) return;
   double sums[kChannelSums] = {};
-  walk(a, [&](int64_t at) {
+  each_sequence(a, [&](int64_t at) {
 #pragma unroll 4
     for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
       const double value = One::get(One::load(a.x, at, a.dtype), a.dtype);
@@ -56,7 +58,6 @@ __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
 // The spikes of each neuron in codes. Four are counted at once, in the bytes of a number, up to 255 each.
 __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     count_kernel(const __grid_constant__ SumArguments a) {
-  if (this_thread() >= a.threads) return;
   int64_t counts[kMostMembers] = {};
   uint32_t low = 0, high = 0;
   int counted = 0;
@@ -66,7 +67,7 @@ __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     low = high = 0;
     counted = 0;
   };
-  walk(a, [&](int64_t at) {
+  each_sequence(a, [&](int64_t at) {
     for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
       const uint32_t code = a.codes[at];
       low += (code & 15) * 0x00204081u & 0x01010101u;
@@ -83,9 +84,8 @@ __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     super_sums_kernel(const __grid_constant__ SumArguments a) {
   using real = typename One::real;
   if (a.ticket && this_thread() == 0) *a.ticket = 0;
-  if (this_thread() >= a.threads) return;
   double sums[1 + kMostMembers] = {};
-  walk(a, [&](int64_t at) {
+  each_sequence(a, [&](int64_t at) {
     real of_neuron[1 + kMostMembers] = {};
 #pragma unroll 4
     for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
@@ -175,26 +175,27 @@ void choose_width(Dtype dtype, bool may_be_wide, F f, Pointers... pointers) {
 
 SumArguments sum_arguments(const Geometry& g, Dtype dtype, const void* x, const uint8_t* codes, int count,
                            double* partial) {
-  return {make_layout(g), dtype, x, codes, make_slices(g).threads(), count, partial, nullptr};
+  const Slices slices = make_slices(g);
+  return {make_layout(g), dtype, x, codes, count, slices, partial, slices.partials(), nullptr};
 }
 
 void launch(const ChannelSumsCall& call, cudaStream_t stream) {
   const SumArguments a = sum_arguments(call.g, call.dtype, call.x, nullptr, kChannelSums, call.sums);
   choose_one(call.dtype, [&](auto one) {
-    start(channel_sums_kernel<decltype(one)>, a.threads, kChannelThreads, stream, a);
+    start(channel_sums_kernel<decltype(one)>, a.slices.threads, kChannelThreads, stream, a);
   });
 }
 
 void count(const Geometry& g, int members, const uint8_t* codes, double* sums, cudaStream_t stream) {
   const SumArguments a = sum_arguments(g, Dtype::float32, nullptr, codes, members, sums);
-  start(count_kernel, a.threads, kChannelThreads, stream, a);
+  start(count_kernel, a.slices.threads, kChannelThreads, stream, a);
 }
 
 void launch(const SuperSumsCall& call, cudaStream_t stream) {
   SumArguments a = sum_arguments(call.g, call.dtype, call.grad, call.codes, 1 + call.members, call.sums);
   a.ticket = call.ticket;
   choose_one(call.dtype, [&](auto one) {
-    start(super_sums_kernel<decltype(one)>, a.threads, kChannelThreads, stream, a);
+    start(super_sums_kernel<decltype(one)>, a.slices.threads, kChannelThreads, stream, a);
   });
 }
 

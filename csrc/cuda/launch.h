@@ -123,18 +123,22 @@ void run_in(const BackwardCall<NeuronInfo>& call, const Coded& coded, cudaStream
   a.grad_x = call.grad_x;
   copy(a.grad_state0, call.grad_state0);
   copy(a.grad_constants, call.grad_constants);
-  a.threads = call.sums ? make_slices(call.g).threads() : call.g.N;
+  a.slices = call.sums ? make_slices(call.g) : no_slices(call.g);
   double* partial = call.sums;
   for (int number : wanted_sums(call)) {
-    a.partial[number < k.constants ? 2 + number : number - k.constants] = partial;
-    partial += a.threads;
+    const bool of_constant = number < k.constants;
+    const int place = of_constant ? 2 + number : number - k.constants;
+    a.partial[place] = partial;
+    partial += a.slices.partials();
+    const bool by_warp = a.slices.by_warp || (of_constant && call.neuron.constants[number].one);
+    a.by_warp |= by_warp ? 1 << place : 0;
   }
   BackwardKernel<real> kernel = k.GeneralKernels<real>::backward;
   if constexpr (sizeof(real) == 4) {
     const auto fast = may_be_fast(call) ? kernel_for_steps(fast_kernels(call.neuron, call.dtype), call.g.T) : nullptr;
     if (fast) kernel = fast;
   }
-  start(kernel, a.threads, kBackwardThreads, stream, a);
+  start(kernel, a.slices.threads, kBackwardThreads, stream, a);
 }
 
 template <class Call>

@@ -105,22 +105,88 @@ struct ChannelMap {
   STDANO_INLINE real operator()(real x) const { return fma_(scale, x - centre, shift); }
 };
 
-// How sums for each channel are divided among threads: neuron (row*slabs + slab)*columns + column goes to thread
-// slab*columns + column, which stays within a channel.
+constexpr int kWarp = 32;
+
+// How sums for each channel are divided among threads: thread (slab*channels + channel)*width + i takes the neurons i,
+// i + width, .. of its channel in the rows slab, slab + slabs, ..; a row are `stride` neurons of each channel.
 struct Slices {
-  int64_t columns, slabs;
-  int64_t threads() const { return slabs * columns; }
+  int64_t stride, width, slabs, threads;
+  int64_t jump;  // from a row to the next
+  Divisor by_stride, by_width;
+  int spread;   // a channel has more or fewer neurons than threads
+  int by_warp;  // a warp stays within a channel and stores one sum, not one of each thread
+
+  int64_t warps() const { return (threads + kWarp - 1) / kWarp; }
+  int64_t partials() const { return by_warp ? warps() : threads; }
 };
 
 // Threads that a device is kept busy with where sums are taken: more work than these go through is done in sequence.
 constexpr int64_t kSumThreads = 131072;
-constexpr int64_t kSumColumns = 65536;
+// With so many for a channel a few idle ones cost less than partial sums of all.
+constexpr int64_t kWholeWarps = 512;
 
 inline Slices make_slices(const Geometry& g) {
-  const int64_t columns = g.channels > 1 ? g.channels * g.channel_stride : (g.N < kSumColumns ? g.N : kSumColumns);
-  const int64_t rows = (g.N + columns - 1) / columns;
-  const int64_t wanted = kSumThreads / columns < 1 ? 1 : kSumThreads / columns;
-  return {columns, wanted < rows ? wanted : rows};
+  const int64_t stride = g.channels > 1 ? g.channel_stride : g.N, row = g.channels * stride;
+  const int64_t most = g.channels < kSumThreads ? kSumThreads / g.channels : 1, rounds = (stride + most - 1) / most;
+  int64_t width = (stride + rounds - 1) / rounds;
+  if (width >= kWholeWarps) width = (width + kWarp - 1) / kWarp * kWarp;
+  const int64_t wanted = kSumThreads / (g.channels * width), rows = g.N / row;
+  const int64_t slabs = wanted < 1 ? 1 : wanted < rows ? wanted : rows;
+  return {stride,
+          width,
+          slabs,
+          slabs * g.channels * width,
+          slabs * row,
+          make_divisor(stride),
+          make_divisor(width),
+          width != stride,
+          width % kWarp == 0 || g.channels == 1};
+}
+
+// A thread for each neuron.
+inline Slices no_slices(const Geometry& g) { return {g.N, g.N, 1, g.N, g.N}; }
+
+// Calls f with the neurons of a thread. The next one is found by the last alone, so that no register keeps anything else.
+template <class Index, class F>
+STDANO_INLINE void each_neuron(const Slices& s, Index thread, Index N, F f) {
+  if (thread >= static_cast<Index>(s.threads)) return;
+  const Index width = static_cast<Index>(s.width), stride = static_cast<Index>(s.stride);
+  Index m = thread;
+  if (s.spread) {
+    stay_here();
+    const Index number = divide(thread, s.by_width), begin = thread - number * width;
+    m = begin < stride ? number * stride + begin : N;
+  }
+  while (m < N) {
+    f(m);
+    if (s.spread) {
+      stay_here();
+      const Index place = remainder(m, s.by_stride);
+      m = place + width < stride ? m + width - static_cast<Index>(s.jump) : m - place + remainder(place, s.by_width);
+    }
+    m += static_cast<Index>(s.jump);
+  }
+}
+
+// The sum of a warp, for its first thread.
+STDANO_INLINE double warp_sum(double value) {
+#if defined(__CUDA_ARCH__)
+#pragma unroll
+  for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) value += __shfl_down_sync(0xFFFFFFFFu, value, lanes);
+#endif
+  return value;
+}
+
+// Stores a thread's part of a sum, or that of its warp, of which all threads call this.
+STDANO_INLINE void store_sum(double* partial, int64_t thread, int64_t threads, bool by_warp, double value) {
+  if (by_warp) value = warp_sum(value);
+  if (thread >= threads) return;
+  double* to = partial + (by_warp ? thread / kWarp : thread);
+  const bool first = !by_warp || thread % kWarp == 0;
+#if !defined(__CUDA_ARCH__)  // threads that run one after the other
+  if (!first) *to += value;
+#endif
+  if (first) *to = value;
 }
 
 // Neighbouring values that one instruction loads or stores.

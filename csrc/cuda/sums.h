@@ -13,40 +13,43 @@
 namespace stdano::cuda {
 namespace {
 
-constexpr int kSumsThreads = 1024, kMostSums = 16;
+constexpr int kSumsThreads = 512, kMostSums = 16;
 static_assert(kMostSums >= 1 + kMostMembers, "the sums of a super neuron; a neuron has fewer");
 
-// Of [sums][slabs][columns] a channel has the columns [c*width, (c + 1)*width); a sum over all channels has all.
+// Of each sum there are `size` partial ones, [slabs][columns], of which a channel has the columns [c*width,
+// (c + 1)*width). A sum over all channels has one for each warp.
 struct SumsArguments {
   const double* partial;
   unsigned* ticket;
-  int64_t slabs, columns, width;
-  Divisor width_divisor;
+  int64_t size, slabs, columns, width, warps;
+  Divisor by_width;
   int count;
   Sum sums[kMostSums];
 };
 
+// The sum over a block's threads, for the first one: those of a warp are added, and then of all warps.
+__device__ double block_sum(double own) {
+  constexpr int warps = kSumsThreads / kWarp;
+  __shared__ double of_warps[warps];
+  own = warp_sum(own);
+  __syncthreads();  // the first warp has read those of an earlier sum
+  if (threadIdx.x % kWarp == 0) of_warps[threadIdx.x / kWarp] = own;
+  __syncthreads();
+  return warp_sum(threadIdx.x < warps ? of_warps[threadIdx.x] : 0);
+}
+
 // Sum k of a channel, for the first thread; all threads of a block call this, and may do so for one sum after the
-// other. Thread i adds entries i, i + kSumsThreads, ...; then pairs are added. The order never depends on the device.
+// other. Thread i adds entries i, i + kSumsThreads, ...; the order never depends on the device.
 __device__ double sum_of(const SumsArguments& a, int k, int64_t channel) {
   const bool one = a.sums[k].one;
-  const int64_t entries = a.slabs * (one ? a.columns : a.width);
-  const double* partial = a.partial + k * a.slabs * a.columns + channel * a.width;
+  const int64_t entries = one ? a.warps : a.slabs * a.width;
+  const double* partial = a.partial + k * a.size + (one ? 0 : channel * a.width);
   double own = 0;
 #pragma unroll 8
   for (int64_t i = threadIdx.x; i < entries; i += kSumsThreads) {
-    own += partial[one ? i : divide(i, a.width_divisor) * (a.columns - a.width) + i];
+    own += partial[one ? i : divide(i, a.by_width) * (a.columns - a.width) + i];
   }
-  __shared__ double sums[kSumsThreads];
-  __syncthreads();
-  sums[threadIdx.x] = own;
-  __syncthreads();
-#pragma unroll
-  for (int half = kSumsThreads / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
-    __syncthreads();
-  }
-  return sums[0];
+  return block_sum(own);
 }
 
 // Nothing becomes of the sums.
@@ -73,9 +76,9 @@ __device__ void conclude(const SumsArguments& a, const MixtureBackward<real>& fi
   if (!last) return;
   const int64_t channels = finish.call.channels;
   for (int k = 0; k < finish.call.members; ++k) {
-    SumsArguments of_neuron{finish.call.of_weights + k * channels, nullptr, 1, channels, channels, a.width_divisor};
-    of_neuron.sums[0].one = true;
-    const double sum = sum_of(of_neuron, 0, 0);
+    double own = 0;
+    for (int64_t c = threadIdx.x; c < channels; c += kSumsThreads) own += finish.call.of_weights[k * channels + c];
+    const double sum = block_sum(own);
     if (threadIdx.x == 0) static_cast<real*>(finish.call.grad_weights)[k] = static_cast<real>(sum);
   }
 }
@@ -126,7 +129,7 @@ const char* code_error() {
   }
 }
 
-int64_t partial_size(const Geometry& g) { return make_slices(g).threads(); }
+int64_t partial_size(const Geometry& g) { return make_slices(g).partials(); }
 
 namespace {
 
@@ -135,9 +138,9 @@ template <class Finish>
 void launch(const Geometry& g, const double* partial, unsigned* ticket, const std::vector<Sum>& sums,
             const Finish& finish, cudaStream_t stream) {
   const Slices slices = make_slices(g);
-  const int64_t width = slices.columns / g.channels;
-  SumsArguments a{partial, ticket, partial ? slices.slabs : 0, slices.columns, width, make_divisor(width),
-                  static_cast<int>(sums.size())};
+  const int64_t columns = slices.partials() / slices.slabs, width = columns / g.channels;
+  SumsArguments a{partial, ticket, slices.partials(), partial ? slices.slabs : 0, columns, width, slices.warps(),
+                  make_divisor(width), static_cast<int>(sums.size())};
   std::copy(sums.begin(), sums.end(), a.sums);
   const unsigned rows = static_cast<unsigned>(sums.size()) + !std::is_same<Finish, NoFinish>::value;
   sums_kernel<<<dim3(g.channels, rows), kSumsThreads, 0, stream>>>(a, finish);

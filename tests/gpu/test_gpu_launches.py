@@ -9,6 +9,7 @@ from kernels_common import (
     STATES,
     by_dtype,
     every_neuron,
+    make_affine,
     make_cotangents,
     make_state,
     make_x,
@@ -131,6 +132,18 @@ def test_learnable_constants_take_one_small_launch_more(launches, backend, neuro
     values = {k: v.requires_grad_() for k, v in values.items() if constants == "both" or k == constants}
     forward, backward = train_step(launches, neuron, x, backend, **values)
     assert len(forward) == 1 and len(backward) == 2
+
+
+def test_warps_add_up_what_belongs_to_one_sum(launches):
+    """The second launch of a scalar gets a number of each warp; of channels that cut warps, one of each thread."""
+    x = make_x((4, 4, 5, 7))
+    tau = torch.tensor(2.0).requires_grad_()
+    threads, warps = 4 * 5 * 7, 5
+    for affine, loaded in ((None, 8 * warps), (make_affine(x), 8 * (warps + 2 * threads))):
+        options = {} if affine is None else {"affine": affine}
+        _, (_, second) = train_step(launches, "lif", x, "cuda", tau=tau, **options)
+        if second.loaded is not None:
+            assert second.loaded == loaded
 
 
 @every_backend
