@@ -18,6 +18,7 @@
 #define __forceinline__ inline
 #define __grid_constant__
 #define __launch_bounds__(...)
+#define STDANO_SLOW_DOUBLE true  // the longer of two ways to sums
 
 struct Index3 {
   unsigned x;

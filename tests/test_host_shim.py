@@ -39,8 +39,8 @@ pytestmark = pytest.mark.skipif(not has_sanitizers(), reason="needs g++ and its 
 COMPILE = ["g++", "-w", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-c"]
 SANITIZE = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 SANITIZE_MEMORY = ["-O0", "-fsanitize=address,alignment,null", "-fno-sanitize-recover=all"]  # compiles faster
-AHEAD, BACK, NEURON, LAYOUT, LAUNCH, CHANNELS = (
-    f"csrc/cuda/{name}.h" for name in ("forward", "backward", "neuron", "layout", "launch", "channels")
+AHEAD, BACK, NEURON, LAYOUT, LAUNCH, CHANNELS, FLOAT_SUMS = (
+    f"csrc/cuda/{name}.h" for name in ("forward", "backward", "neuron", "layout", "launch", "channels", "float_sums")
 )
 PRINTED = "printed/neurons.inc"
 OUTSIDE, ALIGNMENT, BITS = "AddressSanitizer", "misaligned address", "MISMATCH"
@@ -139,7 +139,8 @@ MUTATIONS = {
     "launch: nine steps are eight": (LAUNCH, "T > 0 && T % 8 == 0", "T > 8", ANYTHING),
     "launch: sums in one place": (LAUNCH, "partial += a.slices.partials();", ";", BITS),
     "launch: the signs of zeros": (LAUNCH, "(k.is_long || call.g.T % kUnit == 0)", "false", BITS),
-    "sums: squares in float": (CHANNELS, "sums[1] += value * value;", "sums[1] += float(value * value);", "squares"),
+    "sums: squares in float": (FLOAT_SUMS, " + fma_(x, x, -square);", ";", "squares"),
+    "sums: what rounding takes": (FLOAT_SUMS, "sum.low += sum.add(x);", "sum.add(x);", "sum"),
     "counts: 256 at once": (CHANNELS, "++counted == 255", "++counted == 256", "count"),
     "counts: of the lower half": (CHANNELS, "(k < 4 ? low : high)", "low", "count"),
     "table: neighbours share a channel": (CHANNELS, "channel_of(a, m + i)", "channel_of(a, m)", BITS),
@@ -265,7 +266,7 @@ def test_a_mutation_is_caught(mutation, small_tree, tmp_path):
     assert source.count(text) == 1, "the mutation must apply exactly once"
     (tmp_path / file).write_text(source.replace(text, replacement))
     flags = SANITIZE_MEMORY if notice == ANYTHING else ["-O0", "-fno-sanitize-recover=all", *NOTICED_BY.get(notice, [])]
-    compile_device(tmp_path, AROUND if file == CHANNELS else KERNELS, tmp_path / "part.o", flags)
+    compile_device(tmp_path, AROUND if file in (CHANNELS, FLOAT_SUMS) else KERNELS, tmp_path / "part.o", flags)
     objects = [small_tree / "main.o", small_tree / "cpu.o", tmp_path / "part.o"]
     result = link_and_run(objects, tmp_path / "program", "first")
     output = result.stdout + result.stderr

@@ -2,6 +2,7 @@
 // of a super neuron over its codes. A part of launch.cu, free of torch, so that a host compiler can build it too.
 #pragma once
 
+#include "float_sums.h"
 #include "layout.h"
 
 namespace stdano {
@@ -39,20 +40,31 @@ STDANO_INLINE void store_sums(const SumArguments& a, const T (&sums)[most]) {
   }
 }
 
-// The square of a float is exact in double, so no fma is needed here.
 template <class One>
 __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
     channel_sums_kernel(const __grid_constant__ SumArguments a) {
-  double sums[kChannelSums] = {};
+  using real = typename One::real;
+  constexpr int ahead = 4;
+  SumsOf<real> sums;
   each_sequence(a, [&](int64_t at) {
-#pragma unroll 4
-    for (int t = 0; t < a.steps; ++t, at += a.g.inner) {
-      const double value = One::get(One::load(a.x, at, a.dtype), a.dtype);
-      sums[0] += value;
-      sums[1] += value * value;
+    int t = 0;
+    for (; t + ahead <= a.steps; t += ahead) {
+      typename One::Raw raw[ahead];
+      real values[ahead];
+#pragma unroll
+      for (int k = 0; k < ahead; ++k, at += a.g.inner) raw[k] = One::load(a.x, at, a.dtype);
+#pragma unroll
+      for (int k = 0; k < ahead; ++k) values[k] = One::get(raw[k], a.dtype);
+      sums.add(values);
+    }
+#pragma unroll 1
+    for (; t < a.steps; ++t, at += a.g.inner) {
+      const real value[] = {One::get(One::load(a.x, at, a.dtype), a.dtype)};
+      sums.add(value);
     }
   });
-  store_sums(a, sums);
+  sums.finish();
+  store_sums(a, sums.all);
 }
 
 // The spikes of each neuron in codes. Four are counted at once, in the bytes of a number, up to 255 each.
