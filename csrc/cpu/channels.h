@@ -99,70 +99,95 @@ struct Same {
   STDANO_INLINE real operator[](int64_t) const { return value; }
 };
 
+// Three numbers of each channel, [3][channels], for loops over a block: rows, or as they are where a channel's neighbours
+// are worth a loop of their own, instead of rows that push others out of the cache.
+template <class real>
+class ChannelNumbers {
+ public:
+  static constexpr int64_t rows = 3;
+
+  ChannelNumbers(const void* table, Workspace<real>& workspace, int64_t columns)
+      : table_(static_cast<const real*>(table)), columns_(columns), rows_(table ? workspace.take(rows) : nullptr) {}
+
+  explicit operator bool() const { return table_ != nullptr; }
+
+  static bool long_runs(const Block& b) { return !channels_innermost(b.g) && b.g.channel_stride >= 64; }
+
+  void prepare(const Block& b) {
+    if (table_ && !long_runs(b)) expand_table(b, table_, rows, rows_, columns_);
+  }
+
+  // Calls f(first neuron of the block, count, and the three, channel), or channel -1 for rows.
+  template <class F>
+  STDANO_INLINE void pieces(const Block& b, F f) const {
+    if (long_runs(b)) {
+      const int64_t channels = b.g.channels;
+      runs(b, [&](int64_t first, int64_t count, int64_t channel) {
+        const real* number = table_ + channel;
+        f(first, count, Same<real>{number[0]}, Same<real>{number[channels]}, Same<real>{number[2 * channels]}, channel);
+      });
+    } else {
+      const real* row = rows_;
+      f(0, b.size, row, row + columns_, row + 2 * columns_, -1);
+    }
+  }
+
+ private:
+  const real* table_;
+  int64_t columns_;
+  real* rows_;
+};
+
 // The input of a neuron with an affine map of its channel, x = scale*(y - centre) + shift, and the adjoint, which adds
 // to the sums for shift and scale.
 template <class real>
 class ChannelMap {
  public:
-  static constexpr int64_t rows = 5;
+  static constexpr int64_t rows = ChannelNumbers<real>::rows + 2;
 
   ChannelMap(const void* table, Workspace<real>& workspace, int64_t columns)
-      : table_(static_cast<const real*>(table)), columns_(columns), rows_(table ? workspace.take(rows) : nullptr) {}
+      : numbers_(table, workspace, columns), columns_(columns), sums_(table ? workspace.take(2) : nullptr) {}
 
-  explicit operator bool() const { return table_ != nullptr; }
+  explicit operator bool() const { return static_cast<bool>(numbers_); }
 
-  void prepare(const Block& b) {
-    if (table_ && !long_runs(b)) expand_table(b, table_, 3, rows_, columns_);
-  }
+  void prepare(const Block& b) { numbers_.prepare(b); }
   void clear_sums() {
-    for (int64_t i = 0; table_ && i < 2 * columns_; ++i) rows_[3 * columns_ + i] = 0;
-  }
-  void add_sums(const Block& b, double* shift, double* scale) const {
-    add_row(b, rows_ + 3 * columns_, shift);
-    add_row(b, rows_ + 4 * columns_, scale);
+    for (int64_t i = 0; numbers_ && i < 2 * columns_; ++i) sums_[i] = 0;
   }
 
   // A step's input for the block's neurons; `out` may be y.
   void apply(const Block& b, const real* y, real* out) const {
-    pieces(b, [&](int64_t first, int64_t n, auto centre, auto scale, auto shift) {
+    numbers_.pieces(b, [&](int64_t first, int64_t n, auto centre, auto scale, auto shift, int64_t) {
       apply_loop(y + first, centre, scale, shift, out + first, n);
     });
   }
+
   // From the gradient of the neurons' input to that of y, in place.
-  void adjoint(const Block& b, const real* y, real* g) const {
-    pieces(b, [&](int64_t first, int64_t n, auto centre, auto scale, auto) {
-      real* of_shift = rows_ + 3 * columns_ + first;
-      adjoint_loop(y + first, centre, scale, of_shift, of_shift + columns_, g + first, n);
+  void adjoint(const Block& b, const real* y, real* g, double* shift, double* scale) const {
+    numbers_.pieces(b, [&](int64_t first, int64_t n, auto centre, auto factor, auto, int64_t channel) {
+      if constexpr (std::is_same<decltype(centre), Same<real>>::value) {
+        sum_loop(y + first, centre.value, factor.value, g + first, n, shift[channel], scale[channel]);
+      } else {
+        adjoint_loop(y + first, centre, factor, sums_ + first, sums_ + columns_ + first, g + first, n);
+      }
     });
+  }
+  // Behind the steps of a block.
+  void add_sums(const Block& b, double* shift, double* scale) const {
+    if (ChannelNumbers<real>::long_runs(b)) return;
+    add_row(b, sums_, shift);
+    add_row(b, sums_ + columns_, scale);
   }
 
  private:
-  // Whether a channel's numbers are worth a loop of their own, instead of rows that push others out of the cache.
-  static bool long_runs(const Block& b) { return !channels_innermost(b.g) && b.g.channel_stride >= 64; }
-
-  // Calls f(first neuron of the block, count, centre, scale, shift).
-  template <class F>
-  void pieces(const Block& b, F f) const {
-    if (long_runs(b)) {
-      const int64_t channels = b.g.channels;
-      runs(b, [&](int64_t first, int64_t count, int64_t channel) {
-        const real* number = table_ + channel;
-        f(first, count, Same<real>{number[0]}, Same<real>{number[channels]}, Same<real>{number[2 * channels]});
-      });
-    } else {
-      const real* row = rows_;
-      f(0, b.size, row, row + columns_, row + 2 * columns_);
-    }
-  }
-
   template <class Numbers>
   static STDANO_LOOP void apply_loop(const real* y, Numbers centre, Numbers scale, Numbers shift, real* out, int64_t n) {
     STDANO_VECTORIZE
     for (int64_t i = 0; i < n; ++i) out[i] = fma_(scale[i], y[i] - centre[i], shift[i]);
   }
-  template <class Numbers>
-  static STDANO_LOOP void adjoint_loop(const real* y, Numbers centre, Numbers scale, real* of_shift, real* of_scale,
-                                       real* g, int64_t n) {
+  // Sums of each neuron over the steps.
+  static STDANO_LOOP void adjoint_loop(const real* y, const real* centre, const real* scale, real* of_shift,
+                                       real* of_scale, real* g, int64_t n) {
     STDANO_VECTORIZE
     for (int64_t i = 0; i < n; ++i) {
       of_shift[i] += g[i];
@@ -170,10 +195,31 @@ class ChannelMap {
       g[i] = scale[i] * g[i];
     }
   }
+  // Sums over a step: of a block's neurons there are few enough to one lane for a sum in their own precision.
+  static STDANO_LOOP void sum_loop(const real* y, real centre, real scale, real* g, int64_t n, double& shift_sum,
+                                   double& scale_sum) {
+    real of_shift[kLanes] = {}, of_scale[kLanes] = {};
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+      STDANO_VECTORIZE
+      for (int j = 0; j < kLanes; ++j) {
+        of_shift[j] += g[i + j];
+        of_scale[j] = fma_(g[i + j], y[i + j] - centre, of_scale[j]);
+        g[i + j] = scale * g[i + j];
+      }
+    }
+    for (int j = 0; i < n; ++i, ++j) {
+      of_shift[j] += g[i];
+      of_scale[j] = fma_(g[i], y[i] - centre, of_scale[j]);
+      g[i] = scale * g[i];
+    }
+    shift_sum += sum_lanes(of_shift);
+    scale_sum += sum_lanes(of_scale);
+  }
 
-  const real* table_;
+  ChannelNumbers<real> numbers_;
   int64_t columns_;
-  real* rows_;
+  real* sums_;
 };
 
 // How blocks of kForwardBlock neurons are divided where sums are taken.
@@ -192,11 +238,42 @@ void blocks_of_slabs(const Geometry& g, int64_t begin, int64_t end, F f) {
   }
 }
 
-// The square of a float is exact in double, so no fma is needed here.
+// Adds the sums of a step's values and of their squares to those of the channels.
+template <class real>
+STDANO_LOOP void sum_moments(const real* x, int64_t n, double& sum, double& squares) {
+  constexpr int lanes = kLanes / 2;
+  double of_x[lanes] = {}, of_squares[lanes] = {};
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    STDANO_VECTORIZE
+    for (int j = 0; j < lanes; ++j) {
+      const double value = static_cast<double>(x[i + j]);
+      of_x[j] += value;
+      of_squares[j] = fma_(value, value, of_squares[j]);
+    }
+  }
+  for (int j = 0; i < n; ++i, ++j) {
+    const double value = static_cast<double>(x[i]);
+    of_x[j] += value;
+    of_squares[j] = fma_(value, value, of_squares[j]);
+  }
+  for (int half = lanes / 2; half > 0; half /= 2) {
+    for (int j = 0; j < half; ++j) of_x[j] += of_x[j + half], of_squares[j] += of_squares[j + half];
+  }
+  sum += of_x[0];
+  squares += of_squares[0];
+}
+
 template <class real>
 STDANO_LOOP void add_moments(const Block& b, const real* x, double* sums, double* squares) {
-  accumulate(b, sums, [x](int64_t i) { return static_cast<double>(x[i]); });
-  accumulate(b, squares, [x](int64_t i) { return static_cast<double>(x[i]) * static_cast<double>(x[i]); });
+  if (channels_innermost(b.g)) {
+    accumulate(b, sums, [x](int64_t i) { return static_cast<double>(x[i]); });
+    accumulate(b, squares, [x](int64_t i) { return static_cast<double>(x[i]) * static_cast<double>(x[i]); });
+    return;
+  }
+  runs(b, [&](int64_t first, int64_t count, int64_t channel) {
+    sum_moments(x + first, count, sums[channel], squares[channel]);
+  });
 }
 
 template <class scalar, class real>
@@ -225,12 +302,11 @@ void channel_sums(const ChannelSumsCall& call, int64_t begin, int64_t end) {
   });
 }
 
-template <class real>
-STDANO_LOOP void affine_loop(const real* g, const real* x, const real* __restrict rows, real* out, int64_t n) {
+template <class real, class Numbers>
+STDANO_LOOP void affine_loop(const real* g, const real* x, Numbers centre, Numbers slope, Numbers offset, real* out,
+                             int64_t n) {
   STDANO_VECTORIZE
-  for (int64_t i = 0; i < n; ++i) {
-    out[i] = g[i] + fma_(rows[kForwardBlock + i], x[i] - rows[i], rows[2 * kForwardBlock + i]);
-  }
+  for (int64_t i = 0; i < n; ++i) out[i] = g[i] + fma_(slope[i], x[i] - centre[i], offset[i]);
 }
 
 template <class scalar, class real>
@@ -238,20 +314,22 @@ class AffinePass {
  public:
   explicit AffinePass(const ChannelAffineCall& call)
       : call_(call),
-        workspace_(6, kForwardBlock),
+        workspace_(ChannelNumbers<real>::rows + 3, kForwardBlock),
+        numbers_(call.table, workspace_, kForwardBlock),
         x_buffer_(workspace_.take()),
         g_buffer_(workspace_.take()),
-        out_buffer_(workspace_.take()),
-        rows_(workspace_.take(3)) {}
+        out_buffer_(workspace_.take()) {}
 
   // A block of at most kForwardBlock neurons.
   void run(const Block& block) {
-    expand_table(block, call_.table, 3, rows_, kForwardBlock);
+    numbers_.prepare(block);
     for (int64_t t = 0; t < call_.g.T; ++t) {
       const real* x = load_step<scalar, real>(call_.x, block, t, x_buffer_);
       const real* g = load_step<scalar, real>(call_.grad, block, t, g_buffer_);
       const auto out = target_rows<scalar, real>(call_.out, block, t, out_buffer_, kForwardBlock);
-      affine_loop(g, x, rows_, out.data, block.size);
+      numbers_.pieces(block, [&](int64_t first, int64_t n, auto centre, auto slope, auto offset, int64_t) {
+        affine_loop(g + first, x + first, centre, slope, offset, out.data + first, n);
+      });
       store_rows<scalar, real>(call_.out, block, t, 1, out, out_buffer_);
     }
   }
@@ -259,7 +337,8 @@ class AffinePass {
  private:
   const ChannelAffineCall& call_;
   Workspace<real> workspace_;
-  real *x_buffer_, *g_buffer_, *out_buffer_, *rows_;
+  ChannelNumbers<real> numbers_;
+  real *x_buffer_, *g_buffer_, *out_buffer_;
 };
 
 template <class scalar, class real>

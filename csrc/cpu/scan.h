@@ -132,6 +132,7 @@ class BackwardPass {
     const Geometry& g = call_.g;
     const int64_t m = block.begin, n = block.size;
     const bool extra = !call_.grad_sequences.empty();
+    double *shift = sums + k_.constants * g.channels, *scale = shift + g.channels;
     const real *from[kMostStates], *behind[kMostStates];
     walk_.prepare(block);
     map_.prepare(block);
@@ -165,7 +166,8 @@ class BackwardPass {
         }
       });
       for (int64_t t = 0; map_ && t < count; ++t) {
-        map_.adjoint(block, load_step<scalar, real>(call_.x, block, first + t, row_buffer_), gx.data + t * gx.stride);
+        const real* y = load_step<scalar, real>(call_.x, block, first + t, row_buffer_);
+        map_.adjoint(block, y, gx.data + t * gx.stride, shift, scale);
       }
       store_rows<scalar, real>(call_.grad_x, block, first, count, gx, gx_buffer_);
     }
@@ -180,7 +182,7 @@ class BackwardPass {
         if (c.data && !c.per_neuron) add_row(block, gradients[j], sums + j * g.channels);
       }
     }
-    if (map_) map_.add_sums(block, sums + k_.constants * g.channels, sums + (k_.constants + 1) * g.channels);
+    if (map_) map_.add_sums(block, shift, scale);
   }
 
  private:
