@@ -26,18 +26,27 @@ from .tuples import filled, plus, with_added, zeros
 
 @kernel
 def channel_sums(x_ptr, N, T, inner, parts_ptr, columns, rows, slabs, HOW: tl.constexpr):
-    """parts: float64 [2][slabs][columns]."""
+    """parts: float64 [2][slabs][columns]. There are few threads and little to compute, so the loads of several rows, as
+    many bytes in every dtype, stand in front of their sums: the compiler may have them all under way."""
+    TOGETHER: tl.constexpr = 64 // x_ptr.dtype.element_ty.primitive_bitwidth
+    STEPS: tl.constexpr = HOW.steps
     thread, column, first_row = slab_of(columns, rows, HOW)
     total = tl.zeros(thread.shape, tl.float64)
     squares = tl.zeros(thread.shape, tl.float64)
-    for row in range(rows):
-        place = place_of((first_row + row) * columns + column, N, T, inner, HOW)
-        for first in range(0, HOW.steps if HOW.single else T, HOW.steps):
-            x = load_steps(x_ptr, place, first, HOW.steps, HOW)
-            for k in tl.static_range(len(x)):
-                value = tl.where(step_is_there(place, first + k, HOW), x[k], 0.0).to(tl.float64)
-                total += value
-                squares = tl.fma(value, value, squares)
+    for row in range(0, rows, TOGETHER):
+        places = ()
+        for i in tl.static_range(TOGETHER):
+            place = place_of((first_row + row + i) * columns + column, N, T, inner, HOW)
+            places += ((place[0], place[1] & (row + i < rows), T, inner),)
+        for first in range(0, STEPS if HOW.single else T, STEPS):
+            x = ()
+            for i in tl.static_range(TOGETHER):
+                x += (load_steps(x_ptr, places[i], first, STEPS, HOW),)
+            for i in tl.static_range(TOGETHER):
+                for k in tl.static_range(STEPS):
+                    value = tl.where(step_is_there(places[i], first + k, HOW), x[i][k], 0.0).to(tl.float64)
+                    total += value
+                    squares = tl.fma(value, value, squares)
     store_sums(parts_ptr, thread, slabs * columns, (total, squares), HOW)
 
 

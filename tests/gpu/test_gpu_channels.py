@@ -200,9 +200,11 @@ def test_channel_passes(backend, dtype, shape):
 
 
 @every_backend
-def test_channel_sums_are_sums_in_double(backend):
-    """Many values far from zero, of which a float32 sum of squares would keep four digits. Twice the same bits."""
-    x = (make_x((2, 40, 3, 1400)) + 1000).cuda()
+@by_dtype((torch.float32, torch.float16))
+def test_channel_sums_are_sums_in_double(backend, dtype):
+    """Many values far from zero, of which a float32 sum of squares would keep four digits; three rows of them a thread.
+    Twice the same bits."""
+    x = (make_x((1, 70, 3, 1400)) + 1000).to(dtype).cuda()
     first, second = (operators(backend).channel_sums(x).cpu() for _ in range(2))
     wide = x.cpu().double()
     exact = torch.stack((wide.sum((0, 1, 3)), wide.square().sum((0, 1, 3))))
