@@ -151,8 +151,9 @@ class ChannelMap {
   explicit operator bool() const { return static_cast<bool>(numbers_); }
 
   void prepare(const Block& b) { numbers_.prepare(b); }
-  void clear_sums() {
-    for (int64_t i = 0; numbers_ && i < 2 * columns_; ++i) sums_[i] = 0;
+  void clear_sums(const Block& b) {
+    if (!numbers_ || ChannelNumbers<real>::long_runs(b)) return;
+    for (int64_t i = 0; i < b.size; ++i) sums_[i] = sums_[columns_ + i] = 0;
   }
 
   // A step's input for the block's neurons; `out` may be y.

@@ -136,7 +136,7 @@ class BackwardPass {
     const real *from[kMostStates], *behind[kMostStates];
     walk_.prepare(block);
     map_.prepare(block);
-    map_.clear_sums();
+    map_.clear_sums(block);
     for (int j = 0; j < k_.states; ++j) {
       behind[j] = call_.grad_state.empty() ? nullptr : at<real>(call_.grad_state[j], m);
     }
