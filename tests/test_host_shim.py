@@ -39,10 +39,10 @@ pytestmark = pytest.mark.skipif(not has_sanitizers(), reason="needs g++ and its 
 COMPILE = ["g++", "-w", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-c"]
 SANITIZE = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 SANITIZE_MEMORY = ["-O0", "-fsanitize=address,alignment,null", "-fno-sanitize-recover=all"]  # compiles faster
-AHEAD, BACK, NEURON, LAYOUT, LAUNCH, CHANNELS, FLOAT_SUMS = (
-    f"csrc/cuda/{name}.h" for name in ("forward", "backward", "neuron", "layout", "launch", "channels", "float_sums")
+AHEAD, BACK, NEURON, LAYOUT, LAUNCH, CHANNELS, FLOAT_SUMS, DEVICE_MATH = (
+    f"csrc/cuda/{name}.h"
+    for name in ("forward", "backward", "neuron", "layout", "launch", "channels", "float_sums", "device_math")
 )
-PRINTED = "printed/neurons.inc"
 OUTSIDE, ALIGNMENT, BITS = "AddressSanitizer", "misaligned address", "MISMATCH"
 KERNELS, AROUND = "kernels", "channels"
 # A mutation is compiled with what notices it alone: with every check that takes three times as long.
@@ -53,7 +53,7 @@ TOGETHER = ("lif", "llif", "slif")
 
 # name: (file, text, replacement, what notices); each text stands in its file exactly once.
 MUTATIONS = {
-    "firing > instead of >=": (PRINTED, ">= 0;\n    const real v4 = v3 ?", "> 0;\n    const real v4 = v3 ?", BITS),
+    "firing > instead of >=": (DEVICE_MATH, "return u >= 0;", "return u > 0;", BITS),
     "forward: no mask": (AHEAD, "if (m >= static_cast<Index>(a.g.N)) return;", ";", OUTSIDE),
     "forward: mask one neuron late": (AHEAD, "if (m >= static_cast", "if (m > static_cast", OUTSIDE),
     "forward: stride in time": (AHEAD, "++t, at += static_cast<Index>(a.g.inner)", "++t, at += a.g.N", OUTSIDE),
@@ -64,8 +64,8 @@ MUTATIONS = {
     "forward: a sequence of another state": (AHEAD, "== j ? state[0][j]", "!= j ? state[0][j]", BITS),
     "forward: at rest whatever is given": (AHEAD, "a.has_state0 ? from.items[i] : c.rest[j]", "c.rest[j]", BITS),
     "checkpoint: states in one place": (AHEAD, "number * states + j)", "number * states)", BITS),
-    "codes: those of others are lost": (AHEAD, "if (a.coded.bit > 0) codes", "if (false) codes", BITS),
-    "codes: the first bit": (AHEAD, "code_of(spikes[i]) << a.coded.bit)", "code_of(spikes[i]))", BITS),
+    "codes: those of others are lost": (AHEAD, "if (bit > 0) codes", "if (false) codes", BITS),
+    "codes: the first bit": (AHEAD, "code_of(spikes[i]) << bit)", "code_of(spikes[i]))", BITS),
     "slices: no mask": (LAYOUT, "if (thread >= threads) return;", ";", OUTSIDE),
     "slices: every second row": (LAYOUT, "m += static_cast<Index>(s.jump);", "m += 2 * s.jump;", BITS),
     "slices: of the next channel": (
@@ -108,12 +108,13 @@ MUTATIONS = {
         "sum_scale",
     ),
     "affine: sum for shift, scaled": (BACK, "of_shift += g[k]", "of_shift += map.scale * g[k]", "sum_shift"),
-    "super neuron: fired for silent": (BACK, "!= 0 ? fired : silent", "!= 0 ? silent : fired", BITS),
+    "super neuron: fired for silent": (BACK, "v.fired[k] ? fired : silent", "v.fired[k] ? silent : fired", BITS),
     "super neuron: the last neuron alone": (BACK, "total[k] = sum[at] + total[k];", ";", BITS),
     "together: the first bit": (NEURON, "<< bit++, before", ", before", BITS),
     "together: states in one place": (NEURON, "before += Parts::S::states", "before += 0", BITS),
     "together: constants of the first": (NEURON, "constants += Parts::C::constants", "constants += 0", BITS),
     "together: spikes of the first": (BACK, "codes[k] >> number & 1", "codes[k] & 1", BITS),
+    "together: a spike of another step": (BACK, "v.slopes[k], v.fired[k]);", "v.slopes[k], v.fired[0]);", BITS),
     "together: table of the first": (BACK, " + 3 * number * a.g.channels", "", BITS),
     "together: gradients in one place": (BACK, "gradient + state;", "gradient;", BITS),
     "together: the last neuron alone": (BACK, "number > 0 ? total[k] + v.g[k] : v.g[k]", "v.g[k]", BITS),

@@ -24,10 +24,12 @@ struct WayBack {
   static constexpr int K = general ? checkpoint_steps<real> : steps, states = (Parts::S::states + ...);
   using Index = IndexOf<general>;
   using Values = Few<scalar, real, 1>;
+  using M = std::conditional_t<(sizeof...(Parts) > 1), Near, Exact>;  // several have codes
 
   // Of one neuron in a chunk: `g` are the gradients of its spikes, then those of its inputs.
   template <class P>
   struct Walk {
+    bool fired[K];
     const real* derived;
     real *gradient, state[P::S::states], g[K], before[K][P::S::states], slopes[K][at_least_one<P::S::spikes>];
   };
@@ -128,12 +130,12 @@ struct WayBack {
       }
     }
 #pragma unroll
-    for (int k = 0; k < K; ++k) v.g[k] = grad[k];
+    for (int k = 0; k < K; ++k) v.g[k] = grad[k], v.fired[k] = (codes[k] >> number & 1) != 0;
     if (a.coded.codes) {
       const real* row = static_cast<const real*>(a.coded.table) + channel_of(a, m) + 3 * number * a.g.channels;
       const real slope = row[0], silent = row[a.g.channels], fired = row[2 * a.g.channels];
 #pragma unroll
-      for (int k = 0; k < K; ++k) v.g[k] = fma_(slope, v.g[k], (codes[k] >> number & 1) != 0 ? fired : silent);
+      for (int k = 0; k < K; ++k) v.g[k] = fma_(slope, v.g[k], v.fired[k] ? fired : silent);
     }
     walk<0>(v);
 #pragma unroll
@@ -148,7 +150,7 @@ struct WayBack {
     for (int k = begin; k < end; ++k) {
 #pragma unroll
       for (int j = 0; j < P::S::states; ++j) v.before[k][j] = v.state[j];
-      P::S::step(in[k], v.state, v.derived, a.alpha, v.state, v.slopes[k]);
+      P::S::template step<M>(in[k], v.state, v.derived, a.alpha, v.state, v.slopes[k], v.fired[k]);
     }
     P::S::slopes::choose(a.surrogate, [&](auto slope) {
 #pragma unroll
@@ -165,14 +167,15 @@ struct WayBack {
 #pragma unroll
     for (int k = begin; k < end; ++k) {
       if (!closes || k != last) continue;
-      v.g[k] = P::A::last_adjoint(v.slopes[k], in[k], v.g[k], v.before[k], v.derived, a.alpha, v.gradient);
+      v.g[k] = P::A::template last_adjoint<M>(v.slopes[k], in[k], v.g[k], v.before[k], v.derived, a.alpha, v.gradient,
+                                              v.fired[k]);
     }
 #pragma unroll
     for (int k = end - 1; k >= begin; --k) {
       if (k > last || (closes && k == last)) continue;
       if constexpr (general) add_sequences(start + static_cast<Index>(k) * a.g.inner);
-      v.g[k] = P::A::template adjoint<general>(v.slopes[k], in[k], v.g[k], v.before[k], v.derived, a.alpha, v.gradient,
-                                               sums);
+      v.g[k] = P::A::template adjoint<general, M>(v.slopes[k], in[k], v.g[k], v.before[k], v.derived, a.alpha,
+                                                  v.gradient, sums, v.fired[k]);
     }
   }
 

@@ -35,7 +35,7 @@ struct DoubleSums {
 struct FloatSums : DoubleSums {
   static constexpr int most = 32;
 
-  // `low` gathers what rounding takes from `high`; It is a float itself: behind `most` numbers its own errors are at most
+  // `low` gathers what rounding takes from `high`. It is a float itself: behind `most` numbers its own errors are at most
   // 7e-13 of the sum.
   struct Pair {
     float high = 0, low = 0;

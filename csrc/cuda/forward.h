@@ -5,6 +5,7 @@
 #pragma once
 
 #include "arguments.h"
+#include "device_math.h"
 
 namespace stdano {
 namespace STDANO_ISA {
@@ -99,7 +100,9 @@ __global__ void __launch_bounds__(kForwardThreads, sizeof(real) == 4 ? 4 : 2)
 #pragma unroll
       for (int j = 0; j < S::states; ++j) save(a.checkpoints + checkpoint<S::states>(a, t / K - 1, j, m), j);
     }
-    decltype(S::step(real(), state[0], c.derived, a.alpha, state[0], state[0])) spikes[width];
+    using Spike = decltype(S::step(real(), state[0], c.derived, a.alpha, state[0], state[0]));
+    constexpr bool all = std::is_same<Spike, int>::value;  // neurons of a super neuron, which have bits 0, 1, ..
+    Spike spikes[width];
 #pragma unroll
     for (int i = 0; i < width; ++i) {
       real x = Neighbours::get(in, a.dtype, i), u[at_least_one<S::spikes>];
@@ -108,11 +111,12 @@ __global__ void __launch_bounds__(kForwardThreads, sizeof(real) == 4 ? 4 : 2)
     }
     if (a.coded.codes) {
       Pack<uint8_t, width> codes{};
-      if (a.coded.bit > 0) codes = load<width>(a.coded.codes + at);
+      const int bit = all ? 0 : a.coded.bit;
+      if (bit > 0) codes = load<width>(a.coded.codes + at);
 #pragma unroll
-      for (int i = 0; i < width; ++i) codes.items[i] |= static_cast<uint8_t>(code_of(spikes[i]) << a.coded.bit);
+      for (int i = 0; i < width; ++i) codes.items[i] |= static_cast<uint8_t>(code_of(spikes[i]) << bit);
       store(a.coded.codes + at, codes);
-    } else if (a.spikes) {
+    } else if (!all && a.spikes) {
       typename Neighbours::Raw out;
 #pragma unroll
       for (int i = 0; i < width; ++i) Neighbours::set(out, a.dtype, spikes[i], i);

@@ -45,9 +45,10 @@ SYNTAX = {
 }
 
 
-def _statements() -> Statements:
+def _statements(**own: str) -> Statements:
+    """``own``: operations that are written differently."""
     return Statements(
-        {op: text.format for op, text in SYNTAX.items()},
+        {op: text.format for op, text in {**SYNTAX, **own}.items()},
         lambda condition, name, text: f"const {'bool' if condition else 'real'} {name} = {text};",
         lambda value: f"real({value!r})",
         operands={"spike": 1, "soft": 1},

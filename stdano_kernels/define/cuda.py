@@ -10,14 +10,17 @@ from .graph import Node, in_order, rebuilt, symbol
 from .plan import Gradients, Plan
 from .surrogates import SHAPES
 
+# A step and its adjoint compute with what csrc/cuda/device_math.h has.
+_MATH = {"spike": "M::fires({}, fired)", "tanh": "M::tanh({})", "reciprocal": "M::reciprocal({})"}
+
 
 class _Function:
     """One printed function. Arrays are read at its beginning, so that what it writes may be what it has read."""
 
-    def __init__(self, head: str) -> None:
+    def __init__(self, head: str, own: dict[str, str]) -> None:
         self.head, self.names = head, dict[int, str]()
         self.body: list[str] = []
-        self.statements = _statements()
+        self.statements = _statements(**own)
 
     def read(self, nodes: Sequence[Node], array: str) -> None:
         for k, node in enumerate(nodes):
@@ -38,8 +41,12 @@ class _Function:
         return f"  {self.head} {{\n{body}  }}\n"
 
 
-def _of(result: str, name: str, *arguments: str, template: str = "class real") -> _Function:
-    return _Function(f"template <{template}>\n  static STDANO_INLINE {result} {name}({', '.join(arguments)})")
+def _of(result: str, name: str, *arguments: str, template: str = "", math: bool = False) -> _Function:
+    """``math``: by what the caller says, which may also give the spike."""
+    template += "class M = Exact, class real" if math else "class real"
+    arguments += ("bool fired = false",) if math else ()
+    head = f"template <{template}>\n  static STDANO_INLINE {result} {name}({', '.join(arguments)})"
+    return _Function(head, _MATH if math else {})
 
 
 _BEFORE = ("const real* before", "const real* derived", "real alpha")
@@ -48,7 +55,7 @@ _BEFORE = ("const real* before", "const real* derived", "real alpha")
 def _step(plan: Plan) -> str:
     """The values of a step, from those that constants make."""
     step = plan.step
-    f = _of("real", "step", "real x", *_BEFORE, "real* after", "real* u")
+    f = _of("real", "step", "real x", *_BEFORE, "real* after", "real* u", math=True)
     f.names[id(step.x)] = "x"
     f.read(list(step.states.values()), "before")
     f.read(step.derived, "derived")
@@ -67,7 +74,7 @@ def _step(plan: Plan) -> str:
 def _adjoint(plan: Plan) -> str:
     """The gradient of a step's input; ``gradient``, of the states behind it, becomes that of those in front of it. And
     that of a step behind which nothing is wanted, so that ``gradient`` is only written."""
-    f, others = _begin_adjoint(plan, "adjoint", "bool with_sums, class real", plan.gradients)
+    f, others = _begin_adjoint(plan, "adjoint", "bool with_sums, ", plan.gradients)
     count = len(plan.step.states)
     gx, *gradients = f.compute(others[: 1 + count])
     f.body.append("if constexpr (with_sums) {")
@@ -75,7 +82,7 @@ def _adjoint(plan: Plan) -> str:
     f.body.append("}")
     f.write("gradient", gradients)
     f.body.append(f"return {gx};")
-    last, others = _begin_adjoint(plan, "last_adjoint", "class real", plan.last)
+    last, others = _begin_adjoint(plan, "last_adjoint", "", plan.last)
     gx, *gradients = last.compute(others[: 1 + count])
     last.write("gradient", gradients)
     last.body.append(f"return {gx};")
@@ -87,7 +94,7 @@ def _begin_adjoint(plan: Plan, name: str, template: str, gradients: Gradients) -
     step = plan.step
     arguments: tuple[str, ...] = ("const real* slopes", "real x", "real gs", *_BEFORE, "real* gradient")
     arguments += ("real* sums",) if gradients is plan.gradients else ()
-    f = _of("real", name, *arguments, template=template)
+    f = _of("real", name, *arguments, template=template, math=True)
     f.names[id(step.x)], f.names[id(plan.seeds["gs"])] = "x", "gs"
     f.read(list(step.states.values()), "before")
     f.read(step.derived, "derived")

@@ -48,6 +48,22 @@ def run(ops, x, grad, own, place=lambda t: t):
     }
 
 
+def is_near(backend, x, neurons=PAPER, v_reset=0.0, slif_v_reset=None, **settings):
+    """Whether the gradient of x has not the CPU's bits: CUDA kernels of several neurons together take a device's
+    approximations for tanh and 1/x."""
+    together = tuple(neurons) == PAPER and v_reset == 0 and slif_v_reset is None
+    plain = settings.keys() <= {"surrogate", "alpha", "tau", "v_threshold", "gamma", "beta"}
+    lengths = len(x) == 4 or len(x) % 8 == 0
+    return backend == "cuda" and together and plain and lengths and x.dtype != torch.float64
+
+
+def assert_near(actual, expected):
+    """To 1e-6 of the largest, and to a rounding of half precision."""
+    rounding = 0 if expected.dtype == torch.float32 else torch.finfo(expected.dtype).eps
+    size = expected.double().nan_to_num(posinf=0, neginf=0).abs().max().item() if expected.numel() else 0
+    torch.testing.assert_close(actual, expected, rtol=rounding, atol=1e-6 * size, equal_nan=True)
+
+
 def assert_equals_cpu(backend, x, grad=None, place=lambda t: t.cuda(), neurons=PAPER, **settings):
     grad = make_grad(x) if grad is None else grad
     own = super_arguments(x, neurons, **settings)
@@ -55,7 +71,10 @@ def assert_equals_cpu(backend, x, grad=None, place=lambda t: t.cuda(), neurons=P
         pytest.skip("settings that Triton serves")
     expected = run(CPU, x, grad, own)
     actual = run(operators(backend), x, grad, own, place)
-    assert_same_bits(actual, expected, ["codes", "counts", "y", "grad x"])
+    near = is_near(backend, x, neurons, **settings)
+    assert_same_bits(actual, expected, ["codes", "counts", "y", *([] if near else ["grad x"])])
+    if near:
+        assert_near(actual["grad x"], expected["grad x"])
     assert_close(actual, expected, REDUCTION[x.dtype], ["sums"])
     bits = [(expected["codes"] >> k & 1).double().sum((0, 1, *range(3, x.dim()))) for k in range(len(neurons))]
     assert torch.equal(actual["counts"], torch.stack(bits)), "the counts are those of the codes"
@@ -86,6 +105,17 @@ def test_settings(backend, index):
 @pytest.mark.parametrize("steps", (1, 4, 5, 8, 9, 16, 17, 32))
 def test_lengths(backend, steps):
     assert_equals_cpu(backend, make_x((steps, 2, 3, 7)))
+
+
+@pytest.mark.parametrize("surrogate", ("triangle", "sigmoid"))
+@pytest.mark.parametrize("alpha", (1.0, 4.0))
+@pytest.mark.parametrize("steps", (4, 8, 32))
+def test_errors_do_not_gather(steps, alpha, surrogate):
+    """Steep surrogates show a small error of the potential, and long sequences gather it."""
+    x = make_x((steps, 2, 3, 50))
+    assert is_near("cuda", x)
+    actual = assert_equals_cpu("cuda", x, alpha=alpha, surrogate=surrogate)
+    assert actual["grad x"].abs().sum() > 0
 
 
 @pytest.mark.parametrize("steps", (3, 4, 9))
@@ -147,16 +177,20 @@ def test_more_neurons_than_threads(backend):
 
 @every_backend
 @pytest.mark.parametrize("reset", ({}, dict(v_reset=None, slif_v_reset=0.0)), ids=short)
-def test_special_values(backend, reset):
+@pytest.mark.parametrize("steps", (8, 9))
+def test_special_values(backend, reset, steps):
     """NaN stays in its neuron and fires nothing, infinity makes no NaN where it makes none on the CPU."""
-    x = make_x((9, 2, 4, 5))
+    x = make_x((steps, 2, 4, 5))
     for i, value in enumerate((float("nan"), float("inf"), -float("inf"), 3e38, -3e38, 1e-40)):
         x[1 + i % 2, 0, i % 4, i // 4 + 1] = value
     own = super_arguments(x, **reset)
     actual = run(operators(backend), x, make_grad(x), own, lambda t: t.cuda())
     expected = run(CPU, x, make_grad(x), own)
     assert_same_bits(actual, expected, ["codes", "counts", "y"])
-    torch.testing.assert_close(actual["grad x"], expected["grad x"], rtol=0, atol=0, equal_nan=True)
+    if is_near(backend, x, **reset):
+        assert_near(actual["grad x"], expected["grad x"])
+    else:
+        torch.testing.assert_close(actual["grad x"], expected["grad x"], rtol=0, atol=0, equal_nan=True)
     assert not actual["codes"][1:, 0, 0, 1].any(), "NaN is no spike"
 
 
