@@ -57,8 +57,9 @@ __global__ void __launch_bounds__(kChannelThreads, channel_blocks)
       for (int k = 0; k < ahead; ++k) values[k] = One::get(raw[k], a.dtype);
       sums.add(values);
     }
-#pragma unroll 1
-    for (; t < a.steps; ++t, at += a.g.inner) {
+#pragma unroll
+    for (int k = 1; k < ahead; ++k, ++t, at += a.g.inner) {
+      if (t >= a.steps) return;
       const real value[] = {One::get(One::load(a.x, at, a.dtype), a.dtype)};
       sums.add(value);
     }
