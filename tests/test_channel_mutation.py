@@ -8,7 +8,7 @@ from selection import sample
 pytestmark = mutations.marks
 trees = mutations.trees
 
-SUPER, CHANNELS, OPERATORS = "csrc/cpu/super_neuron.h", "csrc/cpu/channels.h", "csrc/cpu/ops.cpp"
+SUPER, CHANNELS, NORM = "csrc/cpu/super_neuron.h", "csrc/cpu/channels.h", "csrc/norm.h"
 
 
 def layouts(function, arguments, dtype="float32"):
@@ -24,7 +24,10 @@ SUMS_INNERMOST = layouts("test_sums_and_moments", f"{PAPER}, 'many channels', 'c
 GRADIENT = layouts("test_the_gradient_is_that_of_the_neurons_own_kernels", f"{PAPER}, 5")
 AFFINE = "test_affine.test_float32('lif', 4, 'all')"
 BATCH_NORM = "test_batch_norm.test_weight_bias_and_statistics('lif', ('weight', 'bias'), 'given', True)"
-COMPOSITION = "test_super_neuron.test_every_choice_and_order_of_neurons(('slif', 'lif'), 4, True)"
+GROUPS = "test_norm_groups.test_equals_the_passes_apart('images', 'llif', 4, 'weight and bias')"
+# Of Python's numbers, which compiled graphs have.
+COMPILED_NORM = "test_channel_operators.test_compiled_batch_norm_equals_eager('lif', 4, ('weight', 'bias'), True)"
+COMPILED_SUPER = "test_channel_operators.test_compiled_super_neuron_equals_eager(dict(neurons=('slif', 'lif')), True)"
 
 
 def decode(count):
@@ -128,7 +131,18 @@ OF_CPU = {
         "per_channel, count",
         layouts("test_y_is_the_sum_of_its_codes_rows", "3, 'many channels', 'contiguous'"),
     ),
-    "moments: squares of the first channel": (CHANNELS, "sums, sums + channels);", "sums, sums);", SUMS),
+    "moments: squares of the first channel": (
+        CHANNELS,
+        "sums[channel], squares[channel]);",
+        "sums[channel], squares[0]);",
+        SUMS,
+    ),
+    "moments: what is left of a run after groups of 16": (
+        CHANNELS,
+        "for (; i + lanes <= n; i += lanes) {",
+        "for (; i < n; i += lanes) {",
+        SUMS,
+    ),
     "affine: the centre is left out": (CHANNELS, "y[i] - centre[i], shift[i])", "y[i], shift[i])", AFFINE),
     "affine: the centre is missing in the sum for scale": (
         CHANNELS,
@@ -137,40 +151,66 @@ OF_CPU = {
         AFFINE,
     ),
     "affine: the gradient is not scaled": (CHANNELS, "g[i] = scale[i] * g[i];", ";", AFFINE),
+    "affine: long runs: the centre is missing in the sum for scale": (
+        CHANNELS,
+        "y[i + j] - centre, of_scale[j])",
+        "y[i + j], of_scale[j])",
+        GROUPS,
+    ),
     "BatchNorm: what the statistics add has the wrong sign": (
         CHANNELS,
-        "out[i] = g[i] + fma_(rows[kForwardBlock + i],",
-        "out[i] = g[i] - fma_(rows[kForwardBlock + i],",
+        "out[i] = g[i] + fma_(slope[i],",
+        "out[i] = g[i] - fma_(slope[i],",
         BATCH_NORM,
+    ),
+    "groups: sums of the first channel for all": (NORM, "sum[1] / call.count -", "sum[0] / call.count -", GROUPS),
+    "groups: one factor of the slope": (NORM, "* scale * inverse * inverse", "* scale * inverse", GROUPS),
+    "groups: running variance without Bessel's correction": (NORM, "variance * (count / fewer)", "variance", GROUPS),
+    "groups: the gradient of scale is that of weight": (NORM, "(of_scale * inverse)", "(of_scale)", GROUPS),
+    "groups: the last channels are left out": (
+        "csrc/cpu/norm.h",
+        "(group + 1) * size < g.channels ? (group + 1) * size : g.channels",
+        "(group + 1) * size < g.channels ? (group + 1) * size : group * size",
+        "test_norm_groups.test_equals_the_passes_apart('a last group', 'llif', 4, 'weight and bias')",
     ),
 }
 # What is computed from the sums, in Python.
 OF_PYTHON = {
     "BatchNorm: one factor of the slope": (
-        "stdano_kernels/batch_norm.py",
+        "stdano_kernels/normalise.py",
         "scale * inverse * inverse",
         "scale * inverse",
-        BATCH_NORM,
+        COMPILED_NORM,
     ),
     "BatchNorm: the variance is not centred": (
-        "stdano_kernels/batch_norm.py",
+        "stdano_kernels/normalise.py",
         "(square - mean * mean)",
         "square",
-        BATCH_NORM,
+        COMPILED_NORM,
     ),
-    "super neuron: sign of the offset": ("stdano_kernels/mixture.py", "-(scale * mean)", "(scale * mean)", COMPOSITION),
-    "super neuron: variance of a count": ("stdano_kernels/mixture.py", "mean * (1 - mean)", "mean * mean", COMPOSITION),
+    "super neuron: sign of the offset": (
+        "stdano_kernels/mixture.py",
+        "-(scale * mean)",
+        "(scale * mean)",
+        COMPILED_SUPER,
+    ),
+    "super neuron: variance of a count": (
+        "stdano_kernels/mixture.py",
+        "mean * (1 - mean)",
+        "mean * mean",
+        COMPILED_SUPER,
+    ),
     "super neuron: what statistics add where it fired": (
         "stdano_kernels/mixture.py",
         "fired = silent + scale * slope",
         "fired = silent",
-        COMPOSITION,
+        COMPILED_SUPER,
     ),
     "super neuron: running variance without Bessel's correction": (
         "stdano_kernels/moments.py",
         "moments.unbiased()",
         "moments.variance",
-        COMPOSITION,
+        COMPILED_SUPER,
     ),
 }
 

@@ -220,25 +220,25 @@ OF_LOOPS = {
     ),
     "a checkpoint too far": (
         SCAN,
-        "real* row = at<real>(call.checkpoints, ((first / kCheckpointSteps - 1)",
-        "real* row = at<real>(call.checkpoints, ((first / kCheckpointSteps > 1 ? 0 : 0)",
+        "real* row = at<real>(call_.checkpoints, ((first / kCheckpointSteps - 1)",
+        "real* row = at<real>(call_.checkpoints, ((first / kCheckpointSteps > 1 ? 0 : 0)",
         CHUNKS,
     ),
-    "every chunk starts at rest": (SCAN, "if (first == 0 && call.state0.empty())", "if (call.state0.empty())", MANY),
+    "every chunk starts at rest": (SCAN, "if (first == 0 && call_.state0.empty())", "if (call_.state0.empty())", MANY),
     "no gradient from the chunk behind": (
         SCAN,
-        "call.grad_state.empty() && first + count == g.T",
-        "call.grad_state.empty()",
+        "call_.grad_state.empty() && first + count == g.T",
+        "call_.grad_state.empty()",
         "test_affine.test_float32('lif', 17, 'spikes alone')",
     ),
     "the gradient of another state's sequence": (
         SCAN,
-        "add_to(gradient[call.which[q]], more, n);",
+        "add_to(gradient[call_.which[q]], more, n);",
         "add_to(gradient[0], more, n);",
         "test_define.test_sequences_of_any_state('cpu')",
     ),
     "the sum of another constant": (SCAN, "gradients[j], sums + j * g.channels", "gradients[j], sums", CHUNKS),
-    "the gradient of another state": (SCAN, "walk.gradient()[j]", "walk.gradient()[0]", CHUNKS),
+    "the gradient of another state": (SCAN, "walk_.gradient()[j]", "walk_.gradient()[0]", CHUNKS),
 }
 
 

@@ -82,13 +82,13 @@ def test_the_super_neuron_keeps_x_and_codes(steps, dtype, training):
     weights = torch.full((3,), 1 / 3, requires_grad=True)
     statistics = start_statistics((3, CHANNELS), torch.float32)
     saved, _ = saved_by(lambda: super_neuron(x, weights, *statistics, training=training))
-    large = [t for t in saved if t.numel() > 9 * CHANNELS]
+    large = [t for t in saved if t.numel() > 12 * CHANNELS]
     assert sorted(t.element_size() for t in large) == [1, x.element_size()]
     assert x.data_ptr() in {t.data_ptr() for t in large}, "x itself, not a copy"
     codes = next(t for t in large if t.dtype == torch.uint8)
     assert codes.shape == x.shape and codes.data_ptr() != x.data_ptr()
-    assert bytes_of(saved) - bytes_of(large) <= 9 * CHANNELS * 8
-    assert all(t.dim() == 0 or CHANNELS in t.shape for t in saved if t.numel() <= 9 * CHANNELS)
+    assert bytes_of(saved) - bytes_of(large) <= 12 * CHANNELS * 8
+    assert all(t.dim() == 0 or CHANNELS in t.shape for t in saved if t.numel() <= 12 * CHANNELS)
 
 
 @by_dtype((torch.float32, torch.bfloat16))
@@ -119,7 +119,7 @@ def test_batch_norm_keeps_x_alone(neuron, steps, dtype, training):
     weight, bias = torch.ones(CHANNELS, requires_grad=True), torch.zeros(CHANNELS, requires_grad=True)
     statistics = start_statistics((CHANNELS,), torch.float32)
     saved, _ = saved_by(lambda: bn_neuron(neuron, x, *statistics, weight, bias, training=training))
-    large = [t for t in saved if t.numel() > 3 * CHANNELS]
+    large = [t for t in saved if t.numel() > 4 * CHANNELS]
     assert {t.data_ptr() for t in large} == {x.data_ptr()}, "x itself; the normalised tensor is nowhere"
     assert bytes_of(saved) - bytes_of(large) <= 16 * CHANNELS * 8
 
