@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from _composed import bn_case, composed_contenders, super_case
 from _contenders import OPPONENTS, Contender, contenders
+from _marks import TINY
 from _own import own_case, own_contenders
 from _report import Result, append, csv_rows, machine
 from _timing import Bench, Case, Patience
@@ -46,7 +47,8 @@ def composed_cases(options: argparse.Namespace, section: str) -> list[Case]:
         return [super_case(passes, *last) for passes in PASSES]
     # Quick: one neuron stands for all, as compiling takes most of the time.
     neurons = options.neuron[:1] if options.quick else options.neuron
-    return [bn_case(neuron, passes, *last) for neuron in neurons for passes in PASSES]
+    tiny = bn_case(neurons[0], "train", options.dtype[0], TINY, options.device)
+    return [*(bn_case(neuron, passes, *last) for neuron in neurons for passes in PASSES), tiny]
 
 
 def memory_cases(options: argparse.Namespace) -> list[Case]:
