@@ -5,6 +5,7 @@ from kernels_common import make_x
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import stdano_kernels
+from stdano_kernels.checks import is_dense
 
 # Operators that launch nothing: memory and views.
 FREE = ("empty", "new_empty", "view", "detach", "alias", "select", "as_strided")
@@ -12,15 +13,18 @@ C = 3
 
 
 class TorchsOwn(TorchDispatchMode):
-    """The names of torch's operators that may launch kernels."""
+    """The names of torch's operators that may launch kernels; and what stdano's are given that is not dense, and so
+    copied."""
 
     def __init__(self):
         super().__init__()
-        self.names = []
+        self.names, self.not_dense = [], []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         namespace, _, name = func.name().partition("::")
-        if not namespace.startswith("stdano") and not name.startswith(FREE):
+        if namespace.startswith("stdano"):
+            self.not_dense += [t for t in args if isinstance(t, torch.Tensor) and not is_dense(t)]
+        elif not name.startswith(FREE):
             self.names.append(name)
         return func(*args, **(kwargs or {}))
 
@@ -40,11 +44,11 @@ def super_neuron(x, training, backend):
     return leaves, lambda: stdano_kernels.super_neuron(*leaves, mean, var, **options)
 
 
-def step(make, device, backend, training=True):
+def step(make, device, backend, training=True, layout=lambda x: x):
     """A call, and what gives the gradients of its result."""
-    x = make_x((8, 4, C, 8, 8)).to(device)
+    x = layout(make_x((8, 4, C, 8, 8)).to(device))
     leaves, call = make(x, training, backend)
-    grad = torch.ones_like(x)
+    grad = torch.ones(x.shape, device=x.device)
     if training:
         torch.autograd.grad(call(), leaves, grad)  # compiles what is compiled late
         return call, lambda y: torch.autograd.grad(y, leaves, grad)

@@ -18,3 +18,12 @@ def test_nor_in_evaluation(make):
     with TorchsOwn() as torchs:
         call()
     assert torchs.names == []
+
+
+@pytest.mark.parametrize("make", (bn_neuron, super_neuron))
+def test_one_copy_of_what_is_not_dense(make):
+    """Which backward is given, too."""
+    call, back = step(make, "cpu", "cpu", layout=lambda x: x.repeat_interleave(2, -1)[..., ::2].detach())
+    with TorchsOwn() as torchs:
+        back(call())
+    assert (torchs.names, torchs.not_dense) == (["copy_"], [])

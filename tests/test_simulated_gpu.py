@@ -87,6 +87,19 @@ test_gpu_super.assert_equals_cpu("triton", make_x((25, 2, 3, 5)), v_reset=0.1)
 # name: (file, text, replacement, check); each text stands in its file exactly once. Those of the CUDA kernels are in
 # test_host_shim.py.
 MUTATIONS = {
+    "the first program adds up for all": (
+        "triton/finish.py",
+        'sem="acq_rel") == channels - 1:',
+        'sem="acq_rel") == 0:',
+        "mixture",
+    ),
+    "one factor of the slope": ("triton/finish.py", "* scale * inverse * inverse", "* scale * inverse", "norm"),
+    "what the mean loses as a float": (
+        "triton/finish.py",
+        "of_scale += shifted * of_shift",
+        "of_scale += of_shift",
+        "norm",
+    ),
     "missing mask": (
         "triton/common.py",
         "live = tl.max_constancy(m < N, VECTOR)",
