@@ -2,7 +2,8 @@
 
 Forward: one pass over x sums up each channel, and the neuron's kernel normalises x in registers. Backward: the neuron's
 kernel writes the gradient of x as if the statistics were constants, together with the two sums of each channel from
-which theirs follows; a last pass adds that. Kept for backward: x and three numbers a channel.
+which theirs follows; a last pass adds that. Kept for backward: x and a few numbers a channel. How all of it is one
+operator, or several, is in normalise.py.
 """
 
 from __future__ import annotations

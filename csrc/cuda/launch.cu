@@ -9,7 +9,7 @@ namespace stdano::cuda {
 
 void launch(const EncodeCall<NeuronInfo>& call, cudaStream_t stream) {
   encode(call, stream);
-  count(call.g, static_cast<int>(call.members.size()), call.codes, call.sums, stream);
+  if (call.sums) count(call.g, static_cast<int>(call.members.size()), call.codes, call.sums, stream);
 }
 
 }  // namespace stdano::cuda

@@ -75,8 +75,7 @@ struct Cuda {
       ChannelSumsCall sums{call.g, call.dtype, call.x};
       launch_with_sums(sums, x, {}, kChannelSums, norm);
     } else if (norm.channels > 0) {
-      cuda::launch_sums(call.g, call.dtype, nullptr, nullptr, {}, norm, current_stream(x));
-      check_launch();
+      without_partial_sums(call, x, norm);
     }
     forward(call, x);
   }
@@ -90,7 +89,12 @@ struct Cuda {
   static void mixture_forward(const MixtureForwardCall& mixture, EncodeCall<NeuronInfo>& call, const DecodeCall& to_y,
                               const Tensor& x) {
     if (call.g.N == 0 || call.g.T == 0) return;
-    launch_with_sums(call, x, {}, mixture.members, mixture);
+    if (mixture.training) {
+      launch_with_sums(call, x, {}, mixture.members, mixture);
+    } else {
+      launch(call, current_stream(x));
+      without_partial_sums(call, x, mixture);
+    }
     launch(to_y, current_stream(x));
   }
 
@@ -142,6 +146,12 @@ struct Cuda {
     launch(call, current_stream(like));
     if (count == 0) return;
     add_up(call, sums, current_stream(like), finish...);
+    check_launch();
+  }
+  // What becomes of running statistics.
+  template <class Call, class Finish>
+  static void without_partial_sums(const Call& call, const Tensor& like, const Finish& finish) {
+    cuda::launch_sums(call.g, call.dtype, nullptr, nullptr, {}, finish, current_stream(like));
     check_launch();
   }
   template <class Call>
