@@ -22,6 +22,9 @@ SUMS = layouts("test_sums_and_moments", f"{PAPER}, 'whole and partial block', 'c
 SUMS_WITHIN = layouts("test_sums_and_moments", f"{PAPER}, 'large images', 'contiguous'")
 SUMS_INNERMOST = layouts("test_sums_and_moments", f"{PAPER}, 'many channels', 'contiguous'")
 GRADIENT = layouts("test_the_gradient_is_that_of_the_neurons_own_kernels", f"{PAPER}, 5")
+# Rows of numbers; runs of a channel have loops of their own.
+AFFINE_ROWS = "test_norm_groups.test_equals_the_composition('channels last', 'weight and bias')"
+AFFINE_RUNS = "test_norm_groups.test_equals_the_composition('as it is', 'weight and bias')"
 AFFINE = "test_affine.test_float32('lif', 4, 'all')"
 BATCH_NORM = "test_batch_norm.test_weight_bias_and_statistics('lif', ('weight', 'bias'), 'given', True)"
 GROUPS = "test_norm_groups.test_equals_the_passes_apart('images', 'llif', 4, 'weight and bias')"
@@ -148,14 +151,15 @@ OF_CPU = {
         CHANNELS,
         "y[i] - centre[i], of_scale[i])",
         "y[i], of_scale[i])",
-        AFFINE,
+        AFFINE_ROWS,
     ),
-    "affine: the gradient is not scaled": (CHANNELS, "g[i] = scale[i] * g[i];", ";", AFFINE),
+    "affine: the gradient is not scaled": (CHANNELS, "g[i] = scale[i] * g[i];", ";", AFFINE_ROWS),
+    "affine: long runs: the gradient is not scaled": (CHANNELS, "g[i + j] = scale * g[i + j];", ";", AFFINE_RUNS),
     "affine: long runs: the centre is missing in the sum for scale": (
         CHANNELS,
         "y[i + j] - centre, of_scale[j])",
         "y[i + j], of_scale[j])",
-        GROUPS,
+        AFFINE_RUNS,
     ),
     "BatchNorm: what the statistics add has the wrong sign": (
         CHANNELS,
@@ -165,7 +169,12 @@ OF_CPU = {
     ),
     "groups: sums of the first channel for all": (NORM, "sum[1] / call.count -", "sum[0] / call.count -", GROUPS),
     "groups: one factor of the slope": (NORM, "* scale * inverse * inverse", "* scale * inverse", GROUPS),
-    "groups: running variance without Bessel's correction": (NORM, "variance * (count / fewer)", "variance", GROUPS),
+    "groups: running variance without Bessel's correction": (
+        NORM,
+        "variance * (count / fewer)",
+        "variance",
+        AFFINE_RUNS,
+    ),
     "groups: the gradient of scale is that of weight": (NORM, "(of_scale * inverse)", "(of_scale)", GROUPS),
     "groups: the last channels are left out": (
         "csrc/cpu/norm.h",

@@ -26,7 +26,7 @@ LAYOUTS = {
 }
 
 
-def run(neuron, x, given, state=None, **settings):
+def run(neuron, x, given, state=None, backend="cpu", **settings):
     """Everything that a train step gives."""
     leaves = {"x": x.clone(memory_format=torch.preserve_format) if x.is_contiguous() else x}
     channels = x.shape[2]
@@ -44,7 +44,7 @@ def run(neuron, x, given, state=None, **settings):
         settings["state"] = tuple(t for k, t in leaves.items() if k.startswith("state"))
     numbers = (leaves.get("weight"), leaves.get("bias"))
     spikes, last = bn_neuron(
-        neuron, leaves["x"], mean, var, *numbers, training=True, return_state=True, backend="cpu", **settings
+        neuron, leaves["x"], mean, var, *numbers, training=True, return_state=True, backend=backend, **settings
     )
     cotangent = torch.linspace(-1, 1, spikes.numel(), dtype=torch.float64).view_as(spikes).to(spikes.dtype)
     loss = (spikes * cotangent).sum() + sum(t.sum() for t in last)
@@ -53,10 +53,10 @@ def run(neuron, x, given, state=None, **settings):
     return exact, {"mean": mean, "var": var, **dict(zip(leaves, grads, strict=True))}
 
 
-def assert_equals_apart(monkeypatch, neuron, x, given, **settings):
+def assert_equals_apart(neuron, x, given, **settings):
     """The sums of a channel are taken in another order, so what follows from them agrees to a rounding."""
     exact, rounded = run(neuron, x, given, **settings)
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Norm, "is_joint", lambda *_: False)
         expected, expected_rounded = run(neuron, x, given, **settings)
     assert 0.01 < exact["spikes"].float().mean() < 0.9
@@ -78,26 +78,37 @@ def assert_equals_apart(monkeypatch, neuron, x, given, **settings):
 def test_equals_the_passes_apart(shape, neuron, steps, given):
     if shape == "too large" and (steps, given) != (4, "weight and bias"):
         pytest.skip("one of these is enough")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        assert_equals_apart(monkeypatch, neuron, make_x((steps, *SHAPES[shape])), given)
+    assert_equals_apart(neuron, make_x((steps, *SHAPES[shape])), given)
+
+
+@pytest.mark.parametrize("given", ("weight and bias", "weight and tau"))
+@pytest.mark.parametrize("layout", ("as it is", *LAYOUTS))
+def test_equals_the_composition(layout, given):
+    """Of torch's BatchNorm and the neuron's equations, in double, where no spike is in doubt."""
+    x = LAYOUTS.get(layout, lambda x: x)(make_x((3, *SHAPES["small images"]), torch.float64))
+    ours, theirs = (run("llif", x, given, backend=backend) for backend in ("cpu", "reference"))
+    for name, value in (theirs[0] | theirs[1]).items():
+        torch.testing.assert_close(
+            (ours[0] | ours[1])[name], value, rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize("dtype", (torch.float64, torch.float16, torch.bfloat16))
 @pytest.mark.parametrize("neuron", tuple(FUNCTIONS))
-def test_every_dtype(monkeypatch, neuron, dtype):
-    assert_equals_apart(monkeypatch, neuron, make_x((5, *SHAPES["images"]), dtype), "weight and bias")
+def test_every_dtype(neuron, dtype):
+    assert_equals_apart(neuron, make_x((5, *SHAPES["images"]), dtype), "weight and bias")
 
 
 @pytest.mark.parametrize("layout", tuple(LAYOUTS))
-def test_layouts(monkeypatch, layout):
+def test_layouts(layout):
     x = LAYOUTS[layout](make_x((4, *SHAPES["small images"])))
-    assert_equals_apart(monkeypatch, "llif", x, "weight and bias")
+    assert_equals_apart("llif", x, "weight and bias")
 
 
 @pytest.mark.parametrize("neuron", ("lif", "slif"))
-def test_with_a_state(monkeypatch, neuron):
+def test_with_a_state(neuron):
     x = make_x((6, *SHAPES["images"]))
-    assert_equals_apart(monkeypatch, neuron, x, "weight and bias", state=make_state(neuron, x))
+    assert_equals_apart(neuron, x, "weight and bias", state=make_state(neuron, x))
 
 
 @pytest.mark.parametrize("shape", ("images", "no groups"))
