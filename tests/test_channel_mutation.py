@@ -18,6 +18,7 @@ def layouts(function, arguments, dtype="float32"):
 PAPER = "('lif', 'llif', 'slif')"
 CODES = layouts("test_codes_are_the_neurons_spikes", f"{PAPER}, 5")
 SUMS = layouts("test_sums_and_moments", f"{PAPER}, 'whole and partial block', 'contiguous'")
+SUMS_OF_TWO = layouts("test_sums_and_moments", "('lif', 'slif'), 'whole and partial block', 'contiguous'")
 # Blocks that begin within a channel's run; and at another channel than the first where channels are innermost.
 SUMS_WITHIN = layouts("test_sums_and_moments", f"{PAPER}, 'large images', 'contiguous'")
 SUMS_INNERMOST = layouts("test_sums_and_moments", f"{PAPER}, 'many channels', 'contiguous'")
@@ -42,8 +43,8 @@ OF_CPU = {
     "encode: a spike erases the other neurons' bits": (SUPER, "(codes[i] | (-static_cast", "((-static_cast", CODES),
     "encode: one bit for all": (
         SUPER,
-        "codes + t * columns, 1 << k, block.size",
-        "codes + t * columns, 1, block.size",
+        "codes.data + t * codes.stride, 1 << k, block.size",
+        "codes.data + t * codes.stride, 1, block.size",
         CODES,
     ),
     "encode: every four steps are the last": (
@@ -52,7 +53,12 @@ OF_CPU = {
         "nullptr, true, false",
         CODES,
     ),
-    "encode: codes of the steps before stay": (SUPER, "std::memset(codes, 0, count * columns);", "", CODES),
+    "encode: codes of the steps before stay": (
+        SUPER,
+        "std::memset(codes.data + t * codes.stride, 0, block.size);",
+        "",
+        CODES,
+    ),
     "encode: a block goes on where the one before ended": (
         SUPER,
         "walk.prepare(block);\n      walk.start_at_rest();\n    }\n    for",
@@ -61,8 +67,8 @@ OF_CPU = {
     ),
     "counts of the first neuron for all": (
         SUPER,
-        "count_bits(codes + first, k, count)",
-        "count_bits(codes + first, 0, count)",
+        "static_cast<uint8_t>(1 << k), count)",
+        "static_cast<uint8_t>(1), count)",
         CODES,
     ),
     "channels last: counts of the first neuron for all": (
@@ -84,29 +90,40 @@ OF_CPU = {
         "for (int k = 0; k + 1 < call.members; ++k) {\n          decode_one",
         decode(4),
     ),
-    "sums: what is left of a run after groups of 32": (
+    "sums: what is left of a run after whole lanes": (
         SUPER,
-        "for (int64_t i = 0; i < n; i += kLanes) {",
-        "for (int64_t i = 0; i + kLanes <= n; i += kLanes) {",
+        "for (int j = 0; i < n; ++i, ++j) add(i, j);",
+        "",
         SUMS,
     ),
-    "sums: of the neuron before": (SUPER, "k == 0 ? 0 : 1 << (k - 1)", "k == 0 ? 0 : 1 << (k > 1 ? k - 2 : 0)", SUMS),
+    "sums: three neurons from the second on": (
+        SUPER,
+        "codes + first, 1, g + first",
+        "codes + first, 2, g + first",
+        SUMS,
+    ),
+    "sums: of one neuron after the other, the first for all": (
+        SUPER,
+        "codes + first, 1 << k, g + first",
+        "codes + first, 1, g + first",
+        SUMS_OF_TWO,
+    ),
     "backward: no gradient where a neuron was silent": (
         SUPER,
-        "fired ? table[2 * columns + i] : table[columns + i]",
-        "fired ? table[2 * columns + i] : real(0)",
+        "!= 0 ? fired[i] : silent[i])",
+        "!= 0 ? fired[i] : real(0))",
         GRADIENT,
     ),
     "backward: the first neuron's table for all": (
         SUPER,
-        "table + 3 * k * columns, columns",
-        "table, columns",
+        "ChannelNumbers<real>::rows * k * g.channels",
+        "ChannelNumbers<real>::rows * 0 * g.channels",
         GRADIENT,
     ),
     "backward: the first neuron's spikes for all": (
         SUPER,
-        "columns, codes, k, gy.data",
-        "columns, codes, 0, gy.data",
+        "codes.stride + first, 1 << k,",
+        "codes.stride + first, 1,",
         GRADIENT,
     ),
     "backward: the first neuron alone": (SUPER, "k > 0 && t < T", "k < 0 && t < T", GRADIENT),

@@ -52,11 +52,11 @@ void expand_table(const Block& b, const void* table, int64_t rows, real* out, in
 // the order of all additions, whatever the width of the machine's vectors.
 constexpr int kLanes = 32;
 
-template <class real>
+template <int lanes = kLanes, class real>
 STDANO_INLINE double sum_lanes(const real* lane) {
-  double sum[kLanes];
-  for (int j = 0; j < kLanes; ++j) sum[j] = lane[j];
-  for (int half = kLanes / 2; half > 0; half /= 2) {
+  double sum[lanes];
+  for (int j = 0; j < lanes; ++j) sum[j] = lane[j];
+  for (int half = lanes / 2; half > 0; half /= 2) {
     for (int j = 0; j < half; ++j) sum[j] += sum[j + half];
   }
   return sum[0];

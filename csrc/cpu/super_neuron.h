@@ -31,24 +31,32 @@ STDANO_LOOP void set_bits(const real* __restrict spikes, uint8_t* __restrict cod
   }
 }
 
-inline STDANO_LOOP int64_t count_bits(const uint8_t* __restrict codes, int bit, int64_t n) {
-  int32_t count = 0;
-  STDANO_VECTORIZE
-  for (int64_t i = 0; i < n; ++i) count += codes[i] >> bit & 1;
+// How many of a block's codes have a bit set. A lane of bytes counts no further than to kForwardBlock / kLanes.
+inline STDANO_LOOP int64_t count_bits(const uint8_t* codes, uint8_t bit, int64_t n) {
+  uint8_t lane[kLanes] = {};
+  int64_t i = 0, count = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    STDANO_VECTORIZE
+    for (int j = 0; j < kLanes; ++j) lane[j] = static_cast<uint8_t>(lane[j] + ((codes[i + j] & bit) != 0 ? 1 : 0));
+  }
+  for (; i < n; ++i) count += (codes[i] & bit) != 0;
+  for (int j = 0; j < kLanes; ++j) count += lane[j];
   return count;
 }
 
 inline void add_counts(const Block& b, const uint8_t* codes, int members, double* sums) {
   const int64_t channels = b.g.channels;
-  for (int k = 0; k < members; ++k) {
-    if (channels_innermost(b.g)) {
+  if (channels_innermost(b.g)) {
+    for (int k = 0; k < members; ++k) {
       accumulate(b, sums + k * channels, [codes, k](int64_t i) { return static_cast<double>(codes[i] >> k & 1); });
-    } else {
-      runs(b, [&](int64_t first, int64_t count, int64_t channel) {
-        sums[k * channels + channel] += static_cast<double>(count_bits(codes + first, k, count));
-      });
     }
+    return;
   }
+  runs(b, [&](int64_t first, int64_t count, int64_t channel) {
+    for (int k = 0; k < members; ++k) {
+      sums[k * channels + channel] += static_cast<double>(count_bits(codes + first, static_cast<uint8_t>(1 << k), count));
+    }
+  });
 }
 
 template <class scalar, class real>
@@ -60,7 +68,7 @@ void encode(const EncodeCall<NeuronKernels>& call, int64_t begin, int64_t end) {
   Workspace<uint8_t> code_space(steps, columns);
   Array<Walk<real>> walks = walks_of(call.members, 1, columns, workspace);
   real *x_buffer = workspace.take(steps), *spikes = workspace.take(steps);
-  uint8_t* codes = code_space.take(steps);
+  uint8_t* code_buffer = code_space.take(steps);
 
   blocks_of_slabs(g, begin, end, [&](int64_t slab, const Block& block) {
     double* sums = call.sums + slab * members * g.channels;
@@ -71,15 +79,16 @@ void encode(const EncodeCall<NeuronKernels>& call, int64_t begin, int64_t end) {
     for (int64_t first = 0; first < g.T; first += steps) {
       const int64_t count = g.T - first < steps ? g.T - first : steps;
       const auto x = step_rows<scalar, real>(call.x, block, first, count, x_buffer, columns);
-      std::memset(codes, 0, count * columns);
+      const auto codes = target_rows<uint8_t, uint8_t>(call.codes, block, first, code_buffer, columns);
+      for (int64_t t = 0; t < count; ++t) std::memset(codes.data + t * codes.stride, 0, block.size);
       for (int k = 0; k < members; ++k) {
         walks[k].advance(x, {spikes, columns}, count, nullptr, first + count == g.T, false);
-        for (int64_t t = 0; t < count; ++t) set_bits(spikes + t * columns, codes + t * columns, 1 << k, block.size);
+        for (int64_t t = 0; t < count; ++t) {
+          set_bits(spikes + t * columns, codes.data + t * codes.stride, 1 << k, block.size);
+        }
       }
-      for (int64_t t = 0; t < count; ++t) {
-        Memory<uint8_t, uint8_t>::write(call.codes, block, first + t, codes + t * columns);
-        add_counts(block, codes + t * columns, members, sums);
-      }
+      for (int64_t t = 0; t < count; ++t) add_counts(block, codes.data + t * codes.stride, members, sums);
+      store_rows<uint8_t, uint8_t>(call.codes, block, first, count, codes, code_buffer);
     }
   });
 }
@@ -128,17 +137,29 @@ void decode(const DecodeCall& call, int64_t begin, int64_t end) {
   }
 }
 
-// The sum over a run of what the neuron of a bit fired at, all of it for 0, in a fixed number of partial sums: in float
-// there are at most 32 terms to one.
-template <class real>
-STDANO_LOOP double sum_by_bit(const uint8_t* __restrict codes, int32_t bit, const real* __restrict g, int64_t n) {
-  real lane[kLanes] = {};
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const int count = n - i < kLanes ? static_cast<int>(n - i) : kLanes;
+// Adds the sum over a run of g to `all`, if given, and those of g where `count` neurons fired, the first of them that of
+// `bit`, to sums[0], sums[stride], ...: as many at once as leave the partial sums in registers. These are fixed in number,
+// and in float they have at most 64 terms.
+template <int count, class real>
+STDANO_LOOP void sum_by_bit(const uint8_t* codes, int32_t bit, const real* g, int64_t n, double* all, double* sums,
+                            int64_t stride) {
+  constexpr int lanes = 64 / sizeof(real);
+  int32_t code[kForwardBlock];  // as wide as g, without which g++ takes narrower vectors
+  STDANO_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) code[i] = codes[i];
+  real lane[1 + count][lanes] = {};
+  const auto add = [&](int64_t i, int j) {
+    lane[0][j] += g[i];
+    for (int k = 0; k < count; ++k) lane[1 + k][j] += (code[i] & bit << k) != 0 ? g[i] : real(0);
+  };
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
     STDANO_VECTORIZE
-    for (int j = 0; j < count; ++j) lane[j] += bit == 0 || (codes[i + j] & bit) != 0 ? g[i + j] : real(0);
+    for (int j = 0; j < lanes; ++j) add(i + j, j);
   }
-  return sum_lanes(lane);
+  for (int j = 0; i < n; ++i, ++j) add(i, j);
+  if (all) *all += sum_lanes<lanes>(lane[0]);
+  for (int k = 0; k < count; ++k) sums[k * stride] += sum_lanes<lanes>(lane[1 + k]);
 }
 
 template <class scalar, class real>
@@ -162,8 +183,10 @@ void super_sums(const SuperSumsCall& call, int64_t begin, int64_t end) {
         continue;
       }
       runs(block, [&](int64_t first, int64_t count, int64_t channel) {
-        for (int k = 0; k <= call.members; ++k) {
-          sums[k * channels + channel] += sum_by_bit(codes + first, k == 0 ? 0 : 1 << (k - 1), g + first, count);
+        double* own = sums + channel;
+        if (call.members == 3) return sum_by_bit<3>(codes + first, 1, g + first, count, own, own + channels, channels);
+        for (int k = 0; k < call.members; ++k) {
+          sum_by_bit<1>(codes + first, 1 << k, g + first, count, k == 0 ? own : nullptr, own + (1 + k) * channels, 0);
         }
       });
     }
@@ -178,15 +201,12 @@ inline int64_t super_block(const Geometry& g) {
 
 inline int64_t count_super_blocks(const Geometry& g) { return (g.N + super_block(g) - 1) / super_block(g); }
 
-// The gradient of a neuron's spikes from that of y; table: a row each of a, silent and fired.
-template <class real>
-STDANO_LOOP void spike_gradient(const real* __restrict table, int64_t columns, const uint8_t* __restrict codes, int bit,
-                                const real* __restrict gy, real* __restrict gs, int64_t n) {
+// The gradient of a neuron's spikes from that of y.
+template <class real, class Numbers>
+STDANO_LOOP void spike_gradient(Numbers factor, Numbers silent, Numbers fired, const uint8_t* __restrict codes,
+                                int32_t bit, const real* __restrict gy, real* __restrict gs, int64_t n) {
   STDANO_VECTORIZE
-  for (int64_t i = 0; i < n; ++i) {
-    const bool fired = (codes[i] >> bit & 1) != 0;
-    gs[i] = fma_(table[i], gy[i], fired ? table[2 * columns + i] : table[columns + i]);
-  }
+  for (int64_t i = 0; i < n; ++i) gs[i] = fma_(factor[i], gy[i], (codes[i] & bit) != 0 ? fired[i] : silent[i]);
 }
 
 template <class scalar, class real>
@@ -195,25 +215,32 @@ void super_backward(const SuperBackwardCall<NeuronKernels>& call, int64_t begin,
   const int members = static_cast<int>(call.members.size());
   const int64_t columns = super_block(g), T = g.T;
   Workspace<real> workspace(walk_rows<real>(call.members, T) + 3 * members + 5 * T, columns);
-  Workspace<uint8_t> code_space(1, columns);
+  Workspace<uint8_t> code_space(T, columns);
   Array<Walk<real>> walks = walks_of(call.members, T, columns, workspace);
-  real *table = workspace.take(3 * members), *x_rows = workspace.take(T), *gy_rows = workspace.take(T);
+  Array<ChannelNumbers<real>> numbers(members, [&](int64_t k) {
+    const void* table = static_cast<const real*>(call.table) + ChannelNumbers<real>::rows * k * g.channels;
+    return ChannelNumbers<real>(table, workspace, columns);
+  });
+  real *x_rows = workspace.take(T), *gy_rows = workspace.take(T);
   real *gx_rows = workspace.take(T), *gs_rows = workspace.take(T), *own_rows = workspace.take(T);
-  uint8_t* code_buffer = code_space.take();
+  uint8_t* code_rows = code_space.take(T);
   const real* const nothing[kMostStates] = {};
 
   for (int64_t index = begin; index < end; ++index) {
     const Block block = block_at(g, index, columns);
     const int64_t n = block.size;
-    expand_table(block, call.table, 3 * members, table, columns);
     const auto x = step_rows<scalar, real>(call.x, block, 0, T, x_rows, columns);
     const auto gy = step_rows<scalar, real>(call.grad, block, 0, T, gy_rows, columns);
+    const auto codes = step_rows<uint8_t, uint8_t>(call.codes, block, 0, T, code_rows, columns);
     const auto gx = target_rows<scalar, real>(call.grad_x, block, 0, gx_rows, columns);
     for (int k = 0; k < members; ++k) {
-      for (int64_t t = 0; t < T; ++t) {
-        const uint8_t* codes = load_step<uint8_t, uint8_t>(call.codes, block, t, code_buffer);
-        spike_gradient(table + 3 * k * columns, columns, codes, k, gy.data + t * gy.stride, gs_rows + t * columns, n);
-      }
+      numbers[k].prepare(block);
+      numbers[k].pieces(block, [&](int64_t first, int64_t count, auto factor, auto silent, auto fired, int64_t) {
+        for (int64_t t = 0; t < T; ++t) {
+          spike_gradient(factor, silent, fired, codes.data + t * codes.stride + first, 1 << k,
+                         gy.data + t * gy.stride + first, gs_rows + t * columns + first, count);
+        }
+      });
       const StepRows<real> out = k == 0 ? gx : StepRows<real>{own_rows, columns};
       Walk<real>& walk = walks[k];
       walk.prepare(block);
