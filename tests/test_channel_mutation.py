@@ -17,6 +17,7 @@ def layouts(function, arguments, dtype="float32"):
 
 PAPER = "('lif', 'llif', 'slif')"
 CODES = layouts("test_codes_are_the_neurons_spikes", f"{PAPER}, 5")
+CODES_OF_TWO = layouts("test_codes_are_the_neurons_spikes", "('lif', 'slif'), 5")
 SUMS = layouts("test_sums_and_moments", f"{PAPER}, 'whole and partial block', 'contiguous'")
 SUMS_OF_TWO = layouts("test_sums_and_moments", "('lif', 'slif'), 'whole and partial block', 'contiguous'")
 # Blocks that begin within a channel's run; and at another channel than the first where channels are innermost.
@@ -40,13 +41,19 @@ def decode(count):
 
 # name: (file, text, replacement, the tests that are run); each text stands in its file exactly once.
 OF_CPU = {
-    "encode: a spike erases the other neurons' bits": (SUPER, "(codes[i] | (-static_cast", "((-static_cast", CODES),
+    "encode: a spike erases the other neurons' bits": (
+        SUPER,
+        "(codes[i] | (-static_cast",
+        "((-static_cast",
+        CODES_OF_TWO,
+    ),
     "encode: one bit for all": (
         SUPER,
-        "codes.data + t * codes.stride, 1 << k, block.size",
-        "codes.data + t * codes.stride, 1, block.size",
-        CODES,
+        "to, 1 << k, block.size",
+        "to, 1, block.size",
+        CODES_OF_TWO,
     ),
+    "encode: of three neurons the second has the third's bit": (SUPER, "!= 0 ? 2 : 0", "!= 0 ? 4 : 0", CODES),
     "encode: every four steps are the last": (
         SUPER,
         "nullptr, first + count == g.T, false",
@@ -55,9 +62,9 @@ OF_CPU = {
     ),
     "encode: codes of the steps before stay": (
         SUPER,
-        "std::memset(codes.data + t * codes.stride, 0, block.size);",
+        "std::memset(to, 0, block.size);",
         "",
-        CODES,
+        CODES_OF_TWO,
     ),
     "encode: a block goes on where the one before ended": (
         SUPER,

@@ -31,6 +31,16 @@ STDANO_LOOP void set_bits(const real* __restrict spikes, uint8_t* __restrict cod
   }
 }
 
+// The codes of three neurons, as the paper's search has, whose spikes lie `stride` apart.
+template <class real>
+STDANO_LOOP void set_three(const real* __restrict spikes, int64_t stride, uint8_t* __restrict codes, int64_t n) {
+  STDANO_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) {
+    const int32_t first = spikes[i] != 0 ? 1 : 0, second = spikes[stride + i] != 0 ? 2 : 0;
+    codes[i] = static_cast<uint8_t>(first | second | (spikes[2 * stride + i] != 0 ? 4 : 0));
+  }
+}
+
 // How many of a block's codes have a bit set. A lane of bytes counts no further than to kForwardBlock / kLanes.
 inline STDANO_LOOP int64_t count_bits(const uint8_t* codes, uint8_t bit, int64_t n) {
   uint8_t lane[kLanes] = {};
@@ -64,10 +74,10 @@ void encode(const EncodeCall<NeuronKernels>& call, int64_t begin, int64_t end) {
   const Geometry& g = call.g;
   const int members = static_cast<int>(call.members.size());
   const int64_t columns = kForwardBlock, steps = kUnit;
-  Workspace<real> workspace(walk_rows<real>(call.members, 1) + 2 * steps, columns);
+  Workspace<real> workspace(walk_rows<real>(call.members, 1) + (1 + members) * steps, columns);
   Workspace<uint8_t> code_space(steps, columns);
   Array<Walk<real>> walks = walks_of(call.members, 1, columns, workspace);
-  real *x_buffer = workspace.take(steps), *spikes = workspace.take(steps);
+  real *x_buffer = workspace.take(steps), *spikes = workspace.take(members * steps);
   uint8_t* code_buffer = code_space.take(steps);
 
   blocks_of_slabs(g, begin, end, [&](int64_t slab, const Block& block) {
@@ -80,12 +90,18 @@ void encode(const EncodeCall<NeuronKernels>& call, int64_t begin, int64_t end) {
       const int64_t count = g.T - first < steps ? g.T - first : steps;
       const auto x = step_rows<scalar, real>(call.x, block, first, count, x_buffer, columns);
       const auto codes = target_rows<uint8_t, uint8_t>(call.codes, block, first, code_buffer, columns);
-      for (int64_t t = 0; t < count; ++t) std::memset(codes.data + t * codes.stride, 0, block.size);
       for (int k = 0; k < members; ++k) {
-        walks[k].advance(x, {spikes, columns}, count, nullptr, first + count == g.T, false);
-        for (int64_t t = 0; t < count; ++t) {
-          set_bits(spikes + t * columns, codes.data + t * codes.stride, 1 << k, block.size);
+        walks[k].advance(x, {spikes + k * steps * columns, columns}, count, nullptr, first + count == g.T, false);
+      }
+      for (int64_t t = 0; t < count; ++t) {
+        uint8_t* to = codes.data + t * codes.stride;
+        const real* from = spikes + t * columns;
+        if (members == 3) {
+          set_three(from, steps * columns, to, block.size);
+          continue;
         }
+        std::memset(to, 0, block.size);
+        for (int k = 0; k < members; ++k) set_bits(from + k * steps * columns, to, 1 << k, block.size);
       }
       for (int64_t t = 0; t < count; ++t) add_counts(block, codes.data + t * codes.stride, members, sums);
       store_rows<uint8_t, uint8_t>(call.codes, block, first, count, codes, code_buffer);
