@@ -61,7 +61,7 @@ struct ChannelOperators {
                                numbers(bias, "bias"), numbers(running_mean, "running_mean"),
                                numbers(running_var, "running_var"), affine.mutable_data_ptr(),
                                moments.mutable_data_ptr<double>()};
-    check_statistics(training, x, norm.running_mean, norm.running_var);
+    check_statistics(training, x, running_mean.has_value(), running_var.has_value());
     const auto run = [&](const ForwardCall<Kernels>& call, const Tensor& x) { Device::norm_forward(norm, call, x); };
     auto [spikes, final, values_of_states, checkpoints] =
         Operators<Device>::forward_by(run, x, state, constants, affine, which, values, alpha, kernel, save_checkpoints,
@@ -159,7 +159,7 @@ struct ChannelOperators {
                                      numbers_of(weights, {members}, x, "weights"), numbers(running_mean, "running_mean"),
                                      numbers(running_var, "running_var"), table.mutable_data_ptr(),
                                      moments.mutable_data_ptr<double>()};
-    check_statistics(training, x, mixture.running_mean, mixture.running_var);
+    check_statistics(training, x, running_mean.has_value(), running_var.has_value());
     const DecodeCall decode{call.g, call.dtype, mixture.members, call.codes, table.const_data_ptr(), y.mutable_data_ptr()};
     Device::mixture_forward(mixture, call, decode, x);
     return {y, codes, moments};
@@ -249,9 +249,9 @@ struct ChannelOperators {
     return true;
   }
 
-  static void check_statistics(bool training, const Tensor& x, const void* mean, const void* var) {
+  static void check_statistics(bool training, const Tensor& x, bool mean, bool var) {
     STD_TORCH_CHECK(!training || x.numel() > 0, "stdano: x must have values in training");
-    STD_TORCH_CHECK((mean == nullptr) == (var == nullptr) && (training || mean),
+    STD_TORCH_CHECK(mean == var && (training || mean),
                     "stdano: running_mean and running_var must both be given, or in training both be left out");
   }
 
