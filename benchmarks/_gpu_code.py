@@ -75,7 +75,7 @@ class Code:
         """The kernel as a plain call of four time steps runs it, or of others once through its loop over time. The
         count of spikes empties its bytes every 255 of them alone."""
         ways = Ways(self.code, self.first, self.arguments, shorter=self.kind == "count")
-        return ways.whole() if self.length == "T = 4" else ways.one_pass()
+        return ways.whole() if self.length == "T = 4" else ways.one_pass(last=self.kind == "super backward")
 
     @property
     def _accesses(self) -> list[int]:

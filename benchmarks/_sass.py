@@ -111,13 +111,14 @@ class Ways:
         """From the first instruction to the last, through each loop once."""
         return self._longest(0, {}, None) or []
 
-    def one_pass(self) -> list[Instruction]:
-        """Once through the innermost loop that loads and stores, or only loads where none does both."""
+    def one_pass(self, last: bool = False) -> list[Instruction]:
+        """Once through the innermost loop that loads and stores, or only loads where none does both; or through the
+        last of these loops, where one runs ahead of it."""
         jumps = [(self.index.get(b.target, len(self.code)), i) for i, b in enumerate(self.code)]
         loops = [(i - begin, begin, {c.name[:3] for c in self.code[begin:i]}) for begin, i in jumps if begin < i]
         for wanted in ({"LDG", "STG"}, {"LDG"}):
             if those := [loop for loop in loops if wanted <= loop[2]]:
-                begin = min(those, key=lambda loop: loop[0])[1]
+                begin = (max(those, key=lambda loop: loop[1]) if last else min(those))[1]
                 values: dict[str, Bits] = {}
                 for instruction in self.code[:begin]:  # what stands before the loop holds in it
                     self._execute(instruction, values)
