@@ -76,18 +76,23 @@ struct ChannelOperators {
       double alpha, std::string kernel, std::vector<int64_t> sequences) {
     const typename Device::Guard guard(x);
     const int64_t channels = channels_of(x);
-    const auto row = [&](int64_t rows) { return torch::stable::new_empty(x, {rows, channels}, compute_dtype(x)); };
-    Tensor table = row(3), grad_weight = row(1), grad_bias = row(1);
-    const NormBackwardCall norm{channels, values_per_channel(x), affine.const_data_ptr(), moments_of(moments, {4, channels}, x),
-                                table.mutable_data_ptr(), grad_weight.mutable_data_ptr(), grad_bias.mutable_data_ptr()};
+    Tensor table = torch::stable::new_empty(x, {3, channels}, compute_dtype(x));
+    Tensor grad_weight = torch::stable::new_empty(x, {channels}, compute_dtype(x));
+    Tensor grad_bias = torch::stable::empty_like(grad_weight);
+    const NormBackwardCall norm{channels,
+                                values_per_channel(x),
+                                affine.const_data_ptr(),
+                                moments_of(moments, {4, channels}, x),
+                                table.mutable_data_ptr(),
+                                grad_weight.mutable_data_ptr(),
+                                grad_bias.mutable_data_ptr()};
     const auto run = [&](BackwardCall<Kernels>& call, const Tensor& x, Tensors& grad_constants) {
       Device::norm_backward(norm, call, x, which, grad_constants);
     };
     auto [grad_x, grad_state0, grad_constants] = Operators<Device>::backward_by(
         run, grad_spikes, grad_state, grad_sequences, x, state, checkpoints, constants, affine, which, values, alpha,
         kernel, sequences);
-    return {grad_x, grad_state0, grad_constants, torch::stable::select(grad_weight, 0, 0),
-            torch::stable::select(grad_bias, 0, 0)};
+    return {grad_x, grad_state0, grad_constants, grad_weight, grad_bias};
   }
 
   using Codes = std::tuple<Tensor, Tensor>;
@@ -155,12 +160,20 @@ struct ChannelOperators {
     const auto numbers = [&](const MaybeTensor& t, const char* name) {
       return numbers_of(t, {members, channels}, x, name);
     };
-    const MixtureForwardCall mixture{channels, static_cast<int>(members), values_per_channel(x), eps, momentum, training,
-                                     numbers_of(weights, {members}, x, "weights"), numbers(running_mean, "running_mean"),
-                                     numbers(running_var, "running_var"), table.mutable_data_ptr(),
+    const MixtureForwardCall mixture{channels,
+                                     static_cast<int>(members),
+                                     values_per_channel(x),
+                                     eps,
+                                     momentum,
+                                     training,
+                                     numbers_of(weights, {members}, x, "weights"),
+                                     numbers(running_mean, "running_mean"),
+                                     numbers(running_var, "running_var"),
+                                     table.mutable_data_ptr(),
                                      moments.mutable_data_ptr<double>()};
     check_statistics(training, x, running_mean.has_value(), running_var.has_value());
-    const DecodeCall decode{call.g, call.dtype, mixture.members, call.codes, table.const_data_ptr(), y.mutable_data_ptr()};
+    const DecodeCall decode{call.g,     call.dtype,             mixture.members,
+                            call.codes, table.const_data_ptr(), y.mutable_data_ptr()};
     Device::mixture_forward(mixture, call, decode, x);
     return {y, codes, moments};
   }

@@ -83,14 +83,22 @@ assert_equals_cpu("llif", x, backend="triton", v_threshold=torch.tensor([0.9, 1.
 import test_gpu_super
 test_gpu_super.assert_equals_cpu("triton", make_x((25, 2, 3, 5)), v_reset=0.1)
 """,
+    "norm": """
+import test_gpu_channels
+test_gpu_channels.test_bn_neuron_equals_the_cpu("triton", "lif", True)
+""",
+    "mixture": """
+import test_gpu_super
+test_gpu_super.test_super_neuron_equals_the_cpu("triton", True, torch.float32)
+""",
 }
 # name: (file, text, replacement, check); each text stands in its file exactly once. Those of the CUDA kernels are in
 # test_host_shim.py.
 MUTATIONS = {
-    "the first program adds up for all": (
+    "no program adds up for all": (
         "triton/finish.py",
         'sem="acq_rel") == channels - 1:',
-        'sem="acq_rel") == 0:',
+        'sem="acq_rel") == channels:',
         "mixture",
     ),
     "one factor of the slope": ("triton/finish.py", "* scale * inverse * inverse", "* scale * inverse", "norm"),

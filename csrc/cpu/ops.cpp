@@ -239,7 +239,8 @@ struct Cpu {
       const double* own = sums.data() + which[i] * call.g.channels;
       const bool one = out.numel() == 1;
       for (int64_t c = 0; c < out.numel(); ++c) {
-        write_number(out.mutable_data_ptr(), call.dtype, c, one ? std::accumulate(own, own + call.g.channels, 0.0) : own[c]);
+        const double sum = one ? std::accumulate(own, own + call.g.channels, 0.0) : own[c];
+        write_number(out.mutable_data_ptr(), call.dtype, c, sum);
       }
     }
   }

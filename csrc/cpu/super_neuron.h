@@ -64,7 +64,8 @@ inline void add_counts(const Block& b, const uint8_t* codes, int members, double
   }
   runs(b, [&](int64_t first, int64_t count, int64_t channel) {
     for (int k = 0; k < members; ++k) {
-      sums[k * channels + channel] += static_cast<double>(count_bits(codes + first, static_cast<uint8_t>(1 << k), count));
+      const int64_t own = count_bits(codes + first, static_cast<uint8_t>(1 << k), count);
+      sums[k * channels + channel] += static_cast<double>(own);
     }
   });
 }
