@@ -74,6 +74,13 @@ def total_with_count(sums: Tensor, count: int, process_group: dist.ProcessGroup 
     return packed[:-1].view_as(sums), packed[-1]
 
 
+def moments_of(sums: Tensor, count: int, process_group: dist.ProcessGroup | None) -> Moments:
+    """From the sums of x and of x*x [2, C] in this process, and the number of values behind each, to all processes'."""
+    sums, values = total_with_count(sums, count, process_group)
+    mean, square = sums / values
+    return Moments(mean, (square - mean * mean).clamp_(min=0), values)
+
+
 def values_per_channel(x: Tensor, training: bool, process_group: dist.ProcessGroup | None) -> int:
     """The number of values of each channel of x [T, B, C, ...]; in training one alone has no variance."""
     count = x.numel() // max(x.shape[2], 1)

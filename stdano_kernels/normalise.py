@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import registration
 from .checks import dense
-from .moments import Moments, Statistics, total, total_with_count
+from .moments import Moments, Statistics, moments_of, total
 from .saved import saved_tensors
 from .settings import compute_dtype
 
@@ -147,9 +147,7 @@ class _Normalise(torch.autograd.Function):
         namespace: str,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | int]:
         sums = registration.operator(namespace, "channel_sums")(x)
-        sums, all_values = total_with_count(sums, count, process_group)
-        mean, square = sums / all_values
-        variance = (square - mean * mean).clamp_(min=0)
+        mean, variance, all_values = moments_of(sums, count, process_group)
         inverse = torch.rsqrt(variance + eps)
         scale = inverse if weight is None else weight * inverse
         # What the mean loses as a float goes into the shift: a large mean then costs no accuracy.

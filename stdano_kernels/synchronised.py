@@ -12,7 +12,7 @@ from torch import Tensor
 from . import registration
 from .backends import select
 from .checks import check_input
-from .moments import Moments, check_statistics, total, total_with_count, update_running
+from .moments import Moments, check_statistics, moments_of, total, update_running
 from .settings import compute_dtype
 
 
@@ -70,9 +70,7 @@ class _BatchNorm(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | int]:
         sums = registration.operator(namespace, "channel_sums")(x.unsqueeze(0))
         count = x.numel() // max(x.shape[1], 1)
-        sums, values = total_with_count(sums, count, process_group)
-        mean, square = sums / values
-        variance = (square - mean * mean).clamp_(min=0)
+        mean, variance, values = moments_of(sums, count, process_group)
         dtype = compute_dtype(x)
         arguments = (x, mean.to(dtype), variance.to(dtype), None if weight is None else weight.to(dtype))
         y = F.batch_norm(*arguments, None if bias is None else bias.to(dtype), eps=eps)

@@ -216,7 +216,7 @@ OF_PYTHON = {
         COMPILED_NORM,
     ),
     "BatchNorm: the variance is not centred": (
-        "stdano_kernels/normalise.py",
+        "stdano_kernels/moments.py",
         "(square - mean * mean)",
         "square",
         COMPILED_NORM,

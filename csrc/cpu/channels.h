@@ -258,11 +258,8 @@ STDANO_LOOP void sum_moments(const real* x, int64_t n, double& sum, double& squa
     of_x[j] += value;
     of_squares[j] = fma_(value, value, of_squares[j]);
   }
-  for (int half = lanes / 2; half > 0; half /= 2) {
-    for (int j = 0; j < half; ++j) of_x[j] += of_x[j + half], of_squares[j] += of_squares[j + half];
-  }
-  sum += of_x[0];
-  squares += of_squares[0];
+  sum += sum_lanes<lanes>(of_x);
+  squares += sum_lanes<lanes>(of_squares);
 }
 
 template <class real>

@@ -50,6 +50,14 @@ def store_moments(moments_ptr, at, rows, mean, variance, inverse, scale):
     tl.store(moments_ptr + (3 * rows + at), scale)
 
 
+@triton.jit
+def load_moments(moments_ptr, at, rows):
+    """Those that backward needs."""
+    inverse = tl.load(moments_ptr + (2 * rows + at))
+    scale = tl.load(moments_ptr + (3 * rows + at))
+    return tl.load(moments_ptr + at), inverse, scale
+
+
 @kernel
 def norm_forward(
     parts_ptr,
@@ -106,9 +114,7 @@ def norm_backward(
     values = -count.to(tl.float64)
     of_shift = sum_of(parts_ptr, 0, c, slabs, columns, channels, BLOCK).to(tl.float32).to(tl.float64)
     of_scale = sum_of(parts_ptr, 1, c, slabs, columns, channels, BLOCK).to(tl.float32).to(tl.float64)
-    mean = tl.load(moments_ptr + c)
-    inverse = tl.load(moments_ptr + (2 * channels + c))
-    scale = tl.load(moments_ptr + (3 * channels + c))
+    mean, inverse, scale = load_moments(moments_ptr, c, channels)
     centre = tl.load(affine_ptr + c)
     shifted = centre.to(tl.float64) - mean
     of_scale += shifted * of_shift
@@ -177,14 +183,11 @@ def mixture_backward(
 ):
     c = tl.program_id(0)
     values = -count.to(tl.float64)
-    rows = MEMBERS * channels
     total = sum_of(parts_ptr, 0, c, slabs, columns, channels, BLOCK)
     of_y = total / values
     for k in tl.static_range(MEMBERS):
         at = k * channels + c
-        mean = tl.load(moments_ptr + at)
-        inverse = tl.load(moments_ptr + (2 * rows + at))
-        scale = tl.load(moments_ptr + (3 * rows + at))
+        mean, inverse, scale = load_moments(moments_ptr, at, MEMBERS * channels)
         of_spikes = (sum_of(parts_ptr, 1 + k, c, slabs, columns, channels, BLOCK) - mean * total) * inverse
         tl.store(of_weights_ptr + at, of_spikes)
         silent = tl.full((), 0.0, tl.float64)
