@@ -141,9 +141,9 @@ def test_warps_add_up_what_belongs_to_one_sum(launches):
     threads, warps = 4 * 5 * 7, 5
     for affine, loaded in ((None, 8 * warps), (make_affine(x), 8 * (warps + 2 * threads))):
         options = {} if affine is None else {"affine": affine}
-        _, (_, second) = train_step(launches, "lif", x, "cuda", tau=tau, **options)
-        if second.loaded is not None:
-            assert second.loaded == loaded
+        _, backward = train_step(launches, "lif", x, "cuda", tau=tau, **options)
+        if backward[1].loaded is not None:
+            assert backward[1].loaded == loaded
 
 
 @every_backend
