@@ -76,8 +76,8 @@ class ModelSettings(_Part):
     model: str = "vgg-small"
     """vgg-small, vgg11, vgg13, vgg16 or resnet18"""
     neurons: str = "LLIF"
-    """LIF, LLIF or SLIF for all layers; a digit a layer (0 LIF, 1 LLIF, 2 SLIF); or a method of table 1: LLIF-1,
-    SLIF-4. A search looks for it."""
+    """LIF, LLIF, SLIF, ALIF, "LIF(tau=4)", mypackage.mymodule:MyNeuron and so on for all layers; a digit a layer (0 LIF,
+    1 LLIF, 2 SLIF), or such names between commas; or a method of table 1: LLIF-1, SLIF-4. A search looks for it."""
     T: int = 4
     """time steps"""
     width: float = 1.0
@@ -158,22 +158,31 @@ class SearchOptions(_Part):
     order: int = 1
     """1: alpha's gradient at the current weights; 2: at the weights after one more step (twice the time)"""
     candidates: tuple[str, ...] = ("LIF", "LLIF", "SLIF")
-    """neurons to choose from"""
+    """two to eight neurons to choose from: LIF, ALIF and so on, with settings of their own as in "LIF(tau=4)", or one's
+    own as in mypackage.mymodule:MyNeuron"""
     patience: int = 0
     """stop early when the choice of every layer has been the same for so many epochs; 0: never"""
+    warmup: int = 0
+    """epochs at the start in which alpha does not move"""
+    selection: str = "alpha"
+    """what decides: the largest alpha (alpha), or, layer by layer, the candidate whose removal hurts most
+    (perturbation)"""
+    tune_epochs: int = 1
+    """epochs of fine-tuning between two decisions of the perturbation"""
+    tune_lr: float = 0.01
+    """learning rate of this fine-tuning"""
 
     def check(self) -> None:
         """Raises ValueError where a value is not allowed; names it."""
         _positive(self, ("alpha_lr",))
         _between(self, {"alpha_weight_decay": math.inf})
         _choice(self, "order", (1, 2))
-        _at_least(self, {"patience": 0})
-        from .nodes.neurons import CANDIDATES
+        _at_least(self, {"patience": 0, "warmup": 0, "tune_epochs": 1})
+        _choice(self, "selection", ("alpha", "perturbation"))
+        _positive(self, ("tune_lr",))
+        from .nodes.candidates import check_candidates
 
-        names = self.candidates
-        if not names or any(name not in CANDIDATES for name in names) or len(set(names)) != len(names):
-            allowed = ", ".join(CANDIDATES)
-            raise ValueError(f"candidates must be one to three different ones of {allowed}, got {names!r}")
+        check_candidates("candidates", self.candidates)
 
 
 @dataclass(frozen=True)
@@ -234,6 +243,11 @@ class SearchSettings(TrainSettings):
     """What a search depends on: what a training run does, and how alpha moves."""
 
     search: SearchOptions = field(default_factory=SearchOptions)
+
+    def check(self) -> None:
+        super().check()
+        if self.search.warmup >= self.optimiser.epochs:
+            raise ValueError(f"warmup must be less than the {self.optimiser.epochs} epochs, got {self.search.warmup}")
 
 
 Settings = TypeVar("Settings", bound=TrainSettings)

@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import registration
-from .backends import NAMES, select
+from .backends import NAMES, constant_when_traced, select
 from .checks import check_channels, check_input, check_tensor, dense
+from .define.neuron import Neuron
 from .define.trace import Variant
-from .functional import FUNCTIONS, kernels_for, settle
+from .functional import function, kernels_for, settle
 from .moments import (
     Moments,
     Statistics,
@@ -33,7 +34,7 @@ from .moments import (
 )
 from .neurons import NEURONS
 from .settings import choice, compute_dtype, number
-from .spec import spec_of, traced
+from .spec import OF_THE_PAPER, spec_of, traced
 
 
 def super_neuron(
@@ -42,7 +43,7 @@ def super_neuron(
     running_mean: Tensor | None,
     running_var: Tensor | None,
     *,
-    neurons: Sequence[str] = ("lif", "llif", "slif"),
+    neurons: Sequence[str | type[Neuron] | Neuron] = ("lif", "llif", "slif"),
     training: bool = False,
     momentum: float | Tensor = 0.1,
     eps: float = 1e-5,
@@ -72,14 +73,16 @@ def super_neuron(
         weights: ``[K]``, the softmax of the architecture parameters; may require grad.
         running_mean, running_var: ``[K, C]``, the statistics of each neuron's spikes. Updated in place in training;
             used instead of the batch's otherwise. None (in training alone): nothing is updated.
-        neurons: which ones, and in which order in ``weights``.
+        neurons: one to eight different ones, in their order in ``weights``: names, declarations, or declarations with
+            settings of their own such as ``LIF(tau=4.0)``, which the arguments below do not change. Their spikes must
+            be 0 or 1.
         training: normalise by the batch's own statistics.
         momentum: weight of the batch in the running statistics, from 0 to 1; a number, or a tensor of shape ``[]``,
             whose value is not looked at.
         eps: added to the variance.
         tau, v_threshold: as for :func:`stdano_kernels.lif`, but numbers.
-        v_reset: reset of LIF and LLIF; None: soft.
-        slif_v_reset: reset of SLIF; None: soft.
+        v_reset: reset of LIF, LLIF and others whose default is the hard one; None: soft.
+        slif_v_reset: reset of SLIF and others whose default is the soft one; None: soft.
         gamma: of LLIF, see :func:`stdano_kernels.llif`.
         beta, tau_min: of SLIF, see :func:`stdano_kernels.slif`.
         detach_adapt: the adaptation of LLIF and SLIF counts as a constant in the backward pass.
@@ -97,10 +100,10 @@ def super_neuron(
     """
     check_input(x)
     channels = check_channels(x)
-    names = _check_neurons(neurons)
-    check_tensor("weights", weights, (len(names),), x)
+    members = check_neurons(neurons)
+    check_tensor("weights", weights, (len(members),), x)
     momentum, eps = check_statistics(
-        running_mean, running_var, (len(names), channels), training, momentum, eps, process_group, x
+        running_mean, running_var, (len(members), channels), training, momentum, eps, process_group, x
     )
     given: dict[str, Any] = dict(
         tau=tau,
@@ -122,14 +125,15 @@ def super_neuron(
             raise TypeError(f"{name} must be a number in a super neuron, got a tensor of shape {list(value.shape)}")
     if slif_v_reset is not None:
         number("slif_v_reset", slif_v_reset)
-    own = [_own(name, given, slif_v_reset) for name in names]
-    settled = [settle(spec_of(NEURONS[name]), settings, x) for name, settings in zip(names, own, strict=True)]
-    _check_all(given, x)
+    own = [_settings(type(member), given, slif_v_reset) | member.own for member in members]
+    settled = [settle(spec_of(type(member)), settings, x) for member, settings in zip(members, own, strict=True)]
+    for neuron in OF_THE_PAPER:  # the settings of neurons that are not there as well
+        settle(spec_of(neuron), _settings(neuron, given, None), x)
     choice("backend", backend, ("auto", *NAMES))
     chosen = select(backend, x)
     count = values_per_channel(x, training, process_group)
     if training and count == 0 and process_group is None:
-        training, (running_mean, running_var) = False, statistics_of_nothing((len(names), channels), x)
+        training, (running_mean, running_var) = False, statistics_of_nothing((len(members), channels), x)
 
     kernels: list[str] = []
     missing = None
@@ -138,7 +142,9 @@ def super_neuron(
     if chosen == "reference" or spike == "soft" or missing is not None:
         if process_group is not None:
             raise ValueError('process_group must be None with soft spikes and with backend="reference"')
-        outputs = [FUNCTIONS[name](x, backend=chosen, **settings) for name, settings in zip(names, own, strict=True)]
+        outputs = [
+            function(type(member))(x, backend=chosen, **settings) for member, settings in zip(members, own, strict=True)
+        ]
         return _compose(outputs, weights, running_mean, running_var, training, float(momentum), eps)
 
     registration.refuse_transforms(x, weights)
@@ -158,30 +164,51 @@ def super_neuron(
     return y
 
 
-def _check_neurons(neurons: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(neurons) if isinstance(neurons, Sequence) and not isinstance(neurons, str) else ()
-    if not names or any(name not in _BINARY for name in names) or len(set(names)) != len(names):
-        raise ValueError(f"neurons must be different ones of {', '.join(_BINARY)}, got {neurons!r}")
-    if len(names) > _MOST:
-        raise ValueError(f"neurons must be at most {_MOST}, got {len(names)}")
-    return names
+def check_neurons(neurons: Sequence[str | type[Neuron] | Neuron]) -> list[Neuron]:
+    """The neurons of a super neuron as declarations with settings.
+
+    Raises:
+        ValueError, TypeError: they are none, too many, the same, or not what a super neuron can have.
+    """
+    given = list(neurons) if isinstance(neurons, Sequence) and not isinstance(neurons, str) else []
+    if not 1 <= len(given) <= MOST:
+        raise ValueError(f"neurons must be a sequence of one to {MOST} neurons, got {neurons!r}")
+    members = [_declared(neuron) for neuron in given]
+    if any(member in members[:k] for k, member in enumerate(members)):
+        raise ValueError(f"neurons must be different ones, got {neurons!r}")
+    return members
 
 
-_MOST = 8  # bits of a code
-# Those whose spikes are 0 or 1.
-_BINARY = tuple(name for name, neuron in NEURONS.items() if traced(neuron, Variant()).spike.op == "spike")
+def _declared(neuron: Any) -> Neuron:
+    if isinstance(neuron, str):
+        if neuron not in NEURONS:
+            raise ValueError(f"neurons must be some of {', '.join(NEURONS)}, or declared neurons, got {neuron!r}")
+        neuron = NEURONS[neuron]
+    if isinstance(neuron, type) and issubclass(neuron, Neuron):
+        neuron = neuron()
+    if not isinstance(neuron, Neuron):
+        raise TypeError(f"neurons must be names or declared neurons, got {neuron!r}")
+    check_two_levels(type(neuron))
+    return neuron
 
 
-def _own(name: str, given: dict[str, Any], slif_v_reset: float | None) -> dict[str, Any]:
-    """Those of the settings that a neuron has."""
-    of_neuron = {k: v for k, v in given.items() if k in spec_of(NEURONS[name]).defaults}
-    return of_neuron | ({"v_reset": slif_v_reset} if name == "slif" else {})
+@constant_when_traced
+def check_two_levels(neuron: type[Neuron]) -> None:
+    """Raises ValueError for a neuron whose spikes are not 0 or 1: their statistics are no counts, their codes no bits."""
+    if traced(neuron, Variant()).spike.op != "spike":
+        raise ValueError(f"neurons must have spikes of 0 or 1 in a super neuron; those of {neuron.__name__} have more")
 
 
-def _check_all(given: dict[str, Any], x: Tensor) -> None:
-    """Checks the settings of neurons that are not there as well."""
-    for name in ("llif", "slif"):
-        settle(spec_of(NEURONS[name]), _own(name, given, None), x)
+MOST = 8  # bits of a code
+
+
+def _settings(neuron: type[Neuron], given: dict[str, Any], slif_v_reset: float | None) -> dict[str, Any]:
+    """Those of the settings that a neuron has, and that mean in it what they mean in the paper's neurons."""
+    shared = spec_of(neuron).shared
+    out = {name: value for name, value in given.items() if name in shared}
+    if "v_reset" in out and neuron.constants["v_reset"].default is None:
+        out["v_reset"] = slif_v_reset
+    return out
 
 
 def _compose(

@@ -13,10 +13,12 @@ from .define.neuron import Neuron
 from .define.plan import Plan, plan
 from .define.surrogates import SHAPES
 from .define.trace import Step, Variant, trace
+from .neurons import LIF, LLIF, SLIF
 from .settings import LARGEST, SMALLEST, choice, flag, number, python_value
 
 # Options whose arguments have another name.
 _ARGUMENTS = {"decay_mode": "decay"}
+OF_THE_PAPER = (LIF, LLIF, SLIF)
 _lock = threading.RLock()  # tracing has one graph at a time
 
 # What the names mean by which operators know neurons, of all that were asked for.
@@ -97,7 +99,19 @@ class Spec:
         self.defaults |= {c: neuron.constants[c].default for c in own}
         self.defaults |= {o: neuron.options[o].default for o in self.options if o not in vars(Neuron)}
         self.time_constants = frozenset().union(*[traced(neuron, Variant(reset=r)).times for r in ("hard", "soft")])
+        # Those that mean what they mean in every neuron, or in one of the paper's.
+        self.shared = frozenset(name for name in self.defaults if self._is_shared(name))
         self.known: dict[tuple, Any] = {}  # of calls without tensors among their settings, see functional.py
+
+    def _is_shared(self, name: str) -> bool:
+        """A constant of one's own is shared if it is declared once for both, an option if it has the same choices."""
+        base, constants, options = vars(Neuron), self.neuron.constants, self.neuron.options
+        if name in constants and name not in base:
+            return any(constants[name] is other.constants.get(name) for other in OF_THE_PAPER)
+        if name in options and name not in base:
+            choices = {*options[name].choices}
+            return any(name in other.options and choices == {*other.options[name].choices} for other in OF_THE_PAPER)
+        return True
 
     def _used(self) -> set[str]:
         """What the step asks for in any of its options."""
@@ -183,3 +197,28 @@ def spec_of(neuron: type[Neuron], name: str | None = None) -> Spec:
         if neuron not in _specs:
             _specs[neuron] = Spec(neuron, name or neuron.__name__)
         return _specs[neuron]
+
+
+def own_settings(neuron: type[Neuron], given: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a neuron in a super neuron, checked: plain values, numbers as floats, in the function's order.
+
+    Raises:
+        ValueError, TypeError: one is wrong, or there is none of that name.
+    """
+    spec = spec_of(neuron)
+    allowed = [name for name in spec.defaults if name != "spike"]
+    for name in given:
+        if name not in allowed:
+            raise TypeError(
+                f"{neuron.__name__}() got an unexpected argument {name!r}; allowed are {', '.join(allowed)}"
+            )
+    settings = spec.settings(given)
+    spec.settle(settings)
+    out: dict[str, Any] = {}
+    for name in (name for name in allowed if name in given):
+        value, constant = python_value(given[name]), neuron.constants.get(name)
+        if name == "alpha" or (constant is not None and not (value is None and constant.or_none)):
+            above = 0.0 if constant is None else spec.above(name, settings)
+            value = number(name, value, above=above, or_inf=above is not None and name in spec.time_constants)
+        out[name] = value
+    return out

@@ -11,7 +11,8 @@ from stdano import LIFNode, LLIFNode, SLIFNode, SuperNeuron, convert, fuse, rese
 from stdano.models import MODELS, ablations, create_model, neuron_string, num_spiking_layers
 from stdano.models.blocks import SharedDropout
 from stdano.nodes.neurons import CANDIDATES
-from stdano.rewrite.convert import DIGITS, execution_order, spiking_layers
+from stdano.nodes.candidates import DIGITS
+from stdano.rewrite.convert import execution_order, spiking_layers
 
 LAYERS = {"vgg-small": 4, "vgg11": 8, "vgg13": 10, "vgg16": 13, "resnet18": 17}
 KINDS = {digit: CANDIDATES[name] for digit, name in DIGITS.items()}

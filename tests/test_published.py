@@ -9,7 +9,7 @@ import pytest
 
 from stdano.analysis import published
 from stdano.models import ablations, num_spiking_layers
-from stdano.rewrite.convert import DIGITS
+from stdano.nodes.candidates import DIGITS
 
 TABLES = Path(__file__).parents[2] / "shared" / "paper" / "paper_tables.json"
 NETWORKS = {"resnet18": "ResNet-18", "vgg11": "VGG-11", "vgg13": "VGG-13", "vgg16": "VGG-16"}

@@ -17,14 +17,14 @@ from ..settings import TrainSettings, replace
 from ..terminal import console
 from ..training import Diverged, Result
 from ..training.report import Row
-from .runs import check_one_process, complete
+from .runs import check_one_process, complete, run_name
 
 RUNS, SUMMARY, PICTURE = "runs.csv", "summary.csv", "accuracy.png"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A run of the study: ``method`` as it was named, its digit string, the seed, what came out."""
+    """A run of the study: ``method`` as it was named, its string of a neuron a layer, the seed, what came out."""
 
     method: str
     neurons: str
@@ -69,7 +69,7 @@ def ablate(
     methods: Sequence[str] = ("LIF", "LLIF", "SLIF"),
     seeds: Sequence[int] = (0, 1, 2),
 ) -> Ablation:
-    """Trains with each method and seed, in a folder each: METHOD-seedN. Runs that are there are gone on with, and kept
+    """Trains with each method and seed, in a folder each: METHOD-seedN, with a hash where METHOD is long. Runs that are there are gone on with, and kept
     where they are finished, so that an interrupted study goes on when it is called again; and several processes can
     work in one folder, each on other methods or seeds.
 
@@ -78,7 +78,8 @@ def ablate(
     Args:
         settings: of all runs, but for their neurons and seeds.
         folder: of the study.
-        methods: different ones of :func:`stdano.models.ablations`, or digit strings.
+        methods: different ones of what :func:`stdano.models.neuron_string` takes: methods of the paper's ablation
+            study, strings of a neuron a layer, or the name of a neuron for all layers.
         seeds: different numbers, 0 or more.
 
     Raises:
@@ -99,7 +100,7 @@ def ablate(
     for number, ((method, seed), run) in enumerate(runs.items(), start=1):
         terminal.print(f"run {number}/{len(runs)}: {method} ({strings[method]}), seed {seed}", soft_wrap=True)
         try:
-            result = complete(run, study.folder / f"{method}-seed{seed}")
+            result = complete(run, study.folder / run_name(method, seed))
         except Diverged as error:
             terminal.print(f"left out: {error}", soft_wrap=True)
             diverged.append(error)

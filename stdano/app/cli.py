@@ -20,6 +20,8 @@ USAGE = """usage: stdano COMMAND [options]
   stdano train       train a network, with the neurons of a search, of the paper, or any
   stdano evaluate    test the network of a run; firing rates of its layers
   stdano ablate      compare choices of neurons over several seeds
+  stdano compare-search
+                     ask whether a search helps: against single neurons and random choices
   stdano report      runs on one page: curves, architectures, activity, cost, gradients, dynamics
   stdano presets     named settings, among them every experiment of the paper
   stdano info        versions, devices, and which backends work here and why
@@ -32,6 +34,7 @@ COMMANDS = {
     "train": commands.train,
     "evaluate": commands.evaluate,
     "ablate": commands.ablate,
+    "compare-search": commands.compare_search,
     "report": commands.report,
     "presets": commands.presets,
     "info": commands.info,
@@ -50,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cannot be read or written, and too little memory; 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # neurons of one's own, by their names, from the folder that one is in
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if arguments else 2

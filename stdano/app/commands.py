@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..rewrite.convert import DIGITS
 from ..settings import DataSettings, ModelSettings, SearchSettings, TrainSettings, replace, run_settings
 from ..terminal import console, quoted
 from .processes import is_main_process
@@ -98,6 +97,20 @@ def ablate(arguments: Sequence[str]) -> None:
         run(settings, folder, given.methods, given.seeds)
 
 
+def compare_search(arguments: Sequence[str]) -> None:
+    """``stdano compare-search``."""
+    from . import options
+    from .compare import compare_search as run
+
+    given, searching = options.parse_settings("compare-search", options.CompareSearch, arguments, SearchSettings)
+    _, training = options.parse_settings("compare-search", options.CompareSearch, arguments, TrainSettings)
+    if given.search_epochs:
+        searching = replace(searching, epochs=given.search_epochs)
+    folder = options.run_folder(given.out, _name("compare-search", given.preset))
+    with _told_how_to_go_on(folder):
+        run(searching, replace(training, neurons=""), folder, seeds=given.seeds, random=given.random)
+
+
 def report(arguments: Sequence[str]) -> None:
     """``stdano report``."""
     from . import options
@@ -172,15 +185,15 @@ def _told_how_to_go_on(folder: Path) -> Iterator[None]:
 def _show(result: Evaluation, model: ModelSettings, title: str) -> None:
     from rich.table import Table
 
-    from ..models import neuron_string
+    from ..models import layer_neurons
 
     table = Table("", "", "neuron", "firing rate", title=title)
     table.add_row("test accuracy", f"{result.accuracy:.2%}", "", "")
     table.add_row("test loss", f"{result.loss:.4f}", "", "")
     table.add_row("test samples", str(result.samples), "", "", end_section=True)
     table.add_row("all layers", "", "", f"{result.firing_rate:.4f}")
-    for number, (digit, (name, rate)) in enumerate(
-        zip(neuron_string(model.model, model.neurons), result.layer_rates.items(), strict=True), start=1
+    for number, (neuron, (name, rate)) in enumerate(
+        zip(layer_neurons(model.model, model.neurons), result.layer_rates.items(), strict=True), start=1
     ):
-        table.add_row(f"layer {number}", name, DIGITS[digit], f"{rate:.4f}")
+        table.add_row(f"layer {number}", name, neuron, f"{rate:.4f}")
     console().print(table)

@@ -12,7 +12,7 @@ from ..pictures import curves
 from ..pictures.activity import rates
 from ..pictures.style import save
 from ..presets import get_preset
-from ..rewrite.convert import DIGITS
+from ..nodes.candidates import DIGITS
 from ..search import Architecture
 from ..settings import SearchSettings, TrainSettings, replace
 from ..terminal import console

@@ -55,6 +55,13 @@ class OpenOptimiser(OptimiserSettings):
 
 
 @dataclass(frozen=True)
+class ComparedSearch(SearchOptions):
+    """How the search looks for neurons."""
+
+    selection: tyro.conf.Suppress[str] = "perturbation"
+
+
+@dataclass(frozen=True)
 class Demo:
     """Searches neurons, trains the network that was found, trains one with LIF in all layers, and compares the two.
 
@@ -152,7 +159,8 @@ class Ablate:
     """
 
     methods: tuple[str, ...] = ("LIF", "LLIF", "SLIF")
-    """LIF, LLIF, SLIF; LLIF-1, SLIF-4 and so on, in one block alone (table 1); or digit strings"""
+    """LIF, LLIF, SLIF; LLIF-1, SLIF-4 and so on, in one block alone (table 1); another neuron by its name; or strings
+    of a neuron a layer"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """a run each, for every method"""
     preset: Name = None
@@ -165,6 +173,33 @@ class Ablate:
     model: OpenModel = field(default_factory=OpenModel)
     optimiser: OpenOptimiser = field(default_factory=OpenOptimiser)
     run: RunSettings = field(default_factory=RunSettings)
+
+
+@dataclass(frozen=True)
+class CompareSearch:
+    """Asks whether a search helps: what it finds by alpha and by perturbation, against each candidate in all layers and
+    against strings drawn at random, all trained alike, over several seeds.
+
+    With --out of an interrupted comparison it goes on: runs that are finished are kept.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """a search each, and its trainings"""
+    random: int = 5
+    """strings drawn for each seed"""
+    search_epochs: int = 0
+    """epochs of a search before layers are decided; 0: those of the settings"""
+    preset: Name = None
+    """settings to start from, which the options below override, those of the search and of the trainings alike"""
+    config: File = None
+    """settings to start from: settings.json of a search"""
+    out: Folder = None
+    """folder of the comparison; default: runs/compare-search-PRESET-DATE-TIME"""
+    data: DataSettings = field(default_factory=DataSettings)
+    model: OpenModel = field(default_factory=OpenModel)
+    optimiser: OpenOptimiser = field(default_factory=OpenOptimiser)
+    run: RunSettings = field(default_factory=RunSettings)
+    search: ComparedSearch = field(default_factory=ComparedSearch)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import re
 from pathlib import Path
 
 from ..search import Architecture, search
@@ -37,6 +39,15 @@ def complete_search(settings: SearchSettings, folder: str | Path) -> Architectur
     _check_same(settings, folder, SearchSettings)
     found = folder / ARCHITECTURE
     return Architecture.load(found) if found.exists() else resume_search(folder)
+
+
+def run_name(neurons: str, seed: int) -> str:
+    """Of the folder of a run: the method or string as it is where a folder can be called so, else its beginning and a
+    hash."""
+    if not re.fullmatch(r"[\w.-]{1,60}", neurons):
+        digest = hashlib.sha256(neurons.encode()).hexdigest()[:8]
+        neurons = f"{re.sub(r'[^A-Za-z0-9.=]+', '-', neurons)[:40].strip('-')}-{digest}"
+    return f"{neurons}-seed{seed}"
 
 
 def check_one_process(command: str, settings: TrainSettings) -> None:

@@ -12,20 +12,20 @@ from torch import nn
 from stdano_kernels import Neuron
 
 from ..nodes.base import BaseNode
-from ..nodes.neurons import CANDIDATES, class_of, names_neuron
+from ..nodes.candidates import candidate, names_in, settings_of
+from ..nodes.neurons import CANDIDATES, class_of, meant, names_neuron
 from ..nodes.norms import SynchronisedBatchNorm2d
 from ..nodes.super_neuron import SuperNeuron
-from ..rewrite.convert import DIGITS
 
-Neurons = str | type[Neuron] | type[BaseNode] | Callable[[int], nn.Module]
+Neurons = str | Neuron | type[Neuron] | type[BaseNode] | Callable[[int], nn.Module]
 
 
 class Factory:
     """Makes the norms and the neurons of a network.
 
     Args:
-        neurons: a digit a layer; the name, declaration or class of a neuron for all layers; ``"super"``; or a function
-            from a number of channels to a layer.
+        neurons: a neuron a layer, as :func:`stdano.models.neuron_string` writes it; the declaration or class of a neuron
+            for all layers; ``"super"``; or a function from a number of channels to a layer.
         sync_statistics: whether norms and super neurons have statistics over all processes.
         settings: arguments of the neurons; each kind takes those that it has.
 
@@ -36,11 +36,9 @@ class Factory:
     def __init__(self, neurons: Any, sync_statistics: bool, settings: dict[str, Any]) -> None:
         self.sync = sync_statistics
         self.settings = settings
-        one = [class_of(neurons)] if names_neuron(neurons) else []
-        if one or (isinstance(neurons, str) and neurons != "super"):
-            kinds = one or [CANDIDATES[DIGITS[digit]] for digit in neurons]
-            self._check(set().union(*(_arguments(kind) for kind in (*CANDIDATES.values(), *kinds))))
-            turns = itertools.cycle([self._maker(kind) for kind in kinds])
+        if names_neuron(neurons) or (isinstance(neurons, str) and neurons != "super"):
+            makers = self._makers(neurons)
+            turns = itertools.cycle(makers)
             self.neuron: Callable[[int], nn.Module] = lambda channels: next(turns)()
         elif isinstance(neurons, str):
             self._check(_arguments(SuperNeuron) - {"surrogate_alpha", "sync", "num_channels"} | {"alpha"})
@@ -55,9 +53,22 @@ class Factory:
         if unknown:
             raise TypeError(f"settings must be some of {', '.join(sorted(known))}, got {', '.join(unknown)}")
 
-    def _maker(self, kind: type[nn.Module]) -> Callable[[], nn.Module]:
-        own = {name: value for name, value in self.settings.items() if name in _arguments(kind)}
-        return lambda: kind(**own)
+    def _makers(self, neurons: Any) -> list[Callable[[], nn.Module]]:
+        """What makes the neuron of each layer. A class by itself takes the settings that it has; of names each takes
+        those that are meant for it."""
+        if isinstance(neurons, type):
+            kinds: list[tuple[type[BaseNode], dict[str, Any]]] = [(class_of(neurons), {})]
+        else:
+            members = [candidate(name) for name in (names_in(neurons) if isinstance(neurons, str) else [neurons])]
+            kinds = [(class_of(type(member)), settings_of(member)) for member in members]
+        self._check(set().union(*(_arguments(kind) for kind in (*CANDIDATES.values(), *(kind for kind, _ in kinds)))))
+
+        def maker(kind: type[BaseNode], own: dict[str, Any]) -> Callable[[], nn.Module]:
+            known = _arguments(kind) if isinstance(neurons, type) else {n for n in _arguments(kind) if meant(n, kind)}
+            given = {name: value for name, value in self.settings.items() if name in known}
+            return lambda: kind(**{**given, **own})
+
+        return [maker(*kind) for kind in kinds]
 
     def _super(self, channels: int) -> nn.Module:
         settings = dict(self.settings)

@@ -1,8 +1,9 @@
-"""Which neuron in which layer: digit strings, and the methods of the paper's ablation study by name."""
+"""Which neuron in which layer: strings of digits or of names, and the methods of the paper's ablation study."""
 
 from __future__ import annotations
 
-from ..rewrite.convert import DIGIT_OF, DIGITS
+from ..nodes.candidates import ALLOWED, DIGIT_OF, DIGITS, candidate, joined, name_of, names_in
+from ..nodes.neurons import NEURONS
 from .resnet import BLOCKS, WIDTHS
 from .vgg import VGGS
 
@@ -44,21 +45,32 @@ def ablations(model: str) -> dict[str, str]:
 
 
 def neuron_string(model: str, neurons: str) -> str:
-    """The digit string (0 LIF, 1 LLIF, 2 SLIF, one a layer in order of execution) that a name or string stands for.
+    """The string, of a neuron a layer in order of execution, that a name or string stands for: digits (0 LIF, 1 LLIF, 2
+    SLIF) where all neurons are the paper's, else their names with commas between them.
 
     Args:
         model: a network, see :data:`MODELS`.
-        neurons: a digit string, or a method of :func:`ablations` such as ``"LLIF"`` or ``"SLIF-1"``.
+        neurons: such a string; a method of :func:`ablations` such as ``"LLIF"`` or ``"SLIF-1"``; or the name of a neuron
+            for all layers, ``"ALIF"``, ``"LIF(tau=4.0)"`` or ``"mypackage.mymodule:MyNeuron"``.
 
     Raises:
-        ValueError: there is no such network or method, or the string has the wrong length or other characters.
+        ValueError, TypeError: there is no such network, method or neuron, or the string has the wrong length.
     """
     methods, layers = ablations(model), num_spiking_layers(model)
     if neurons in methods:
         return methods[neurons]
-    allowed = f"{layers} digits for {model} (0 LIF, 1 LLIF, 2 SLIF), or one of {', '.join(methods)}"
-    if not neurons or set(neurons) - set(DIGITS):
-        raise ValueError(f"neurons must be {allowed}; got {neurons!r}")
-    if len(neurons) != layers:
-        raise ValueError(f"neurons must be {allowed}; got {len(neurons)} digits, {neurons!r}")
-    return neurons
+    names = names_in(neurons)
+    counted = "" if len(names) == 1 else f"{len(names)} {'neurons' if ',' in neurons else 'digits'}, "
+    if len(names) == 1 and neurons not in DIGITS:
+        names = names * layers
+    if len(names) != layers or not all(name in NEURONS or set(name) & set("(:") for name in names):
+        raise ValueError(
+            f"neurons must be {layers} digits for {model} (0 LIF, 1 LLIF, 2 SLIF), or one of {', '.join(methods)}; or "
+            f"for all layers, or for each of them between commas, {ALLOWED}; got {counted}{neurons!r}"
+        )
+    return joined(name_of(candidate(name)) for name in names)
+
+
+def layer_neurons(model: str, neurons: str) -> list[str]:
+    """The name of each layer's neuron; arguments and errors as for :func:`neuron_string`."""
+    return names_in(neuron_string(model, neurons))

@@ -187,10 +187,8 @@ def class_of(neuron: Any) -> type[BaseNode]:
 
 
 def names_neuron(value: Any) -> bool:
-    """Whether :func:`class_of` takes a value."""
-    if isinstance(value, str):
-        return value in NEURONS
-    return isinstance(value, type) and issubclass(value, (BaseNode, Neuron))
+    """Whether a value is a declaration, with settings or without, or a class of neurons."""
+    return isinstance(value, Neuron) or (isinstance(value, type) and issubclass(value, (BaseNode, Neuron)))
 
 
 def shared(name: str, one: type[BaseNode], other: type[BaseNode]) -> bool:
@@ -204,6 +202,13 @@ def shared(name: str, one: type[BaseNode], other: type[BaseNode]) -> bool:
     if name in a.constants and name not in vars(Neuron):
         return a.constants[name] is b.constants.get(name)
     return name not in a.options or (name in b.options and {*a.options[name].choices} == {*b.options[name].choices})
+
+
+def meant(name: str, cls: type[BaseNode]) -> bool:
+    """Whether a setting for all neurons of a network is one of a class, in which a constant of the same name as one of
+    LIF, LLIF or SLIF may be something else."""
+    of_the_paper = [c for c in CANDIDATES.values() if name in c._arguments.defaults]
+    return name in cls._arguments.defaults and (not of_the_paper or any(shared(name, c, cls) for c in of_the_paper))
 
 
 def resets_softly(cls: type[BaseNode]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +11,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from stdano_kernels import super_neuron
+from stdano_kernels import Neuron, super_neuron
 from stdano_kernels.backends import NAMES
 from stdano_kernels.settings import choice, flag, number, python_value
 
 from .base import BaseNode
 from .link import statistics, synchronised
-from .neurons import CANDIDATES, class_of, resets_softly, shared
+from .candidates import check_candidates, name_of, settings_of
+from .neurons import CANDIDATES, class_of, meant, resets_softly
 from .recomputation import checkpointed, uncompiled
 from .surrogates import resolve_surrogate
 
@@ -59,20 +61,25 @@ class SuperNeuron(nn.Module):
 
     Args:
         num_channels: C, the channels of the input.
-        neurons: the candidates, in the order of ``alpha``: one to three of ``"LIF"``, ``"LLIF"``, ``"SLIF"``.
+        neurons: the candidates, in the order of ``alpha``: one to eight different neurons with spikes of 0 and 1. Each
+            is a name (``"LIF"``, ``"LIF(tau=4.0)"``, ``"mypackage.mymodule:MyNeuron"``), a declaration
+            (:class:`stdano_kernels.Neuron`) or one with settings of its own (``LIF(tau=4.0)``).
         momentum: weight of the batch in the running statistics; None: all batches weigh the same.
         eps: added to the variance.
         track_running_stats: whether there are running statistics for eval mode.
         sync: in training, statistics over all processes of ``process_group``; default all.
         tau, v_threshold, decay, decay_input, surrogate_function, detach_reset, spike, backend: as for
-            :class:`stdano.BaseNode`; ``tau`` and ``v_threshold`` are numbers.
+            :class:`stdano.BaseNode`; ``tau`` and ``v_threshold`` are numbers. These and the following are for all
+            candidates that have them and no settings of their own for them.
         surrogate_alpha: sharpness of a surrogate given by name; default 1.
-        v_reset: reset of LIF and LLIF; None: soft.
-        slif_v_reset: reset of SLIF; None: soft.
+        v_reset: reset of LIF, LLIF and others whose default is the hard one; None: soft.
+        slif_v_reset: reset of SLIF and others whose default is the soft one; None: soft.
         gamma: adaptation of LLIF, ``beta`` and ``tau_min`` of SLIF.
         detach_adapt: the adaptation counts as a constant in the backward pass.
 
     Attributes:
+        neurons: the names of the candidates.
+        candidates: the candidates as declarations with their own settings.
         alpha: the architecture parameter ``[K]``, to start with 1e-3 times standard normal numbers.
         running_mean, running_var: statistics of each candidate's spikes ``[K, C]``; ``num_batches_tracked`` ``[]``.
         position: number in a model's order of execution, from 0, where :func:`stdano.search.to_super` saw it; or None.
@@ -84,6 +91,7 @@ class SuperNeuron(nn.Module):
     """
 
     alpha: nn.Parameter
+    removed: Tensor | None
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -92,7 +100,7 @@ class SuperNeuron(nn.Module):
     def __init__(
         self,
         num_channels: int,
-        neurons: Sequence[str] = ("LIF", "LLIF", "SLIF"),
+        neurons: Sequence[str | type[Neuron] | Neuron] = ("LIF", "LLIF", "SLIF"),
         *,
         momentum: float | None = 0.1,
         eps: float = 1e-5,
@@ -119,13 +127,12 @@ class SuperNeuron(nn.Module):
         num_channels = python_value(num_channels)
         if not isinstance(num_channels, int) or num_channels < 1:
             raise ValueError(f"num_channels must be 1 or more, got {num_channels!r}")
-        names = () if isinstance(neurons, str) else tuple(neurons)
-        if not names or len(set(names)) != len(names) or not set(names) <= set(CANDIDATES):
-            raise ValueError(f"neurons must be one to three different ones of {', '.join(CANDIDATES)}, got {neurons!r}")
+        candidates = check_candidates("neurons", neurons)
         if process_group is not None and not sync:
             raise ValueError("process_group must be None without sync=True")
         self.num_channels = num_channels
-        self.neurons = names
+        self.candidates = candidates
+        self.neurons = tuple(map(name_of, candidates))
         self.eps = eps
         self.track_running_stats = flag("track_running_stats", track_running_stats)
         self.sync = flag("sync", sync)
@@ -144,8 +151,9 @@ class SuperNeuron(nn.Module):
         self.tau_min = tau_min
         self.spike = spike
         self.backend = backend
-        self.alpha = nn.Parameter(1e-3 * torch.randn(len(names)))
-        shape = (len(names), num_channels)
+        self.alpha = nn.Parameter(1e-3 * torch.randn(len(candidates)))
+        self.register_buffer("removed", None, persistent=False)
+        shape = (len(candidates), num_channels)
         self.register_buffer("running_mean", torch.zeros(shape) if track_running_stats else None)
         self.register_buffer("running_var", torch.ones(shape) if track_running_stats else None)
         self.register_buffer("num_batches_tracked", torch.tensor(0) if track_running_stats else None)
@@ -162,9 +170,9 @@ class SuperNeuron(nn.Module):
         self._statistics.momentum = value
 
     def _check_settings(self) -> None:
-        for cls in CANDIDATES.values():  # every setting, also of neurons that are no candidates
-            settings = self.settings_of(cls)
-            cls(**settings)
+        for neuron in (*CANDIDATES.values(), *self.candidates):  # every setting, also of neurons that are no candidates
+            settings = self.settings_of(neuron)
+            class_of(type(neuron) if isinstance(neuron, Neuron) else neuron)(**settings)
             for name, value in settings.items():
                 if isinstance(value, Tensor):
                     raise TypeError(f"{name} must be a number in a super neuron, got a tensor")
@@ -182,26 +190,37 @@ class SuperNeuron(nn.Module):
         return ("auto", *NAMES)
 
     def weights(self) -> Tensor:
-        """``[K]``: the share of each candidate, the softmax of ``alpha``."""
-        return self.alpha.softmax(0)
+        """``[K]``: the share of each candidate, the softmax of ``alpha`` over those that are not removed."""
+        alpha = self.alpha if self.removed is None else self.alpha.masked_fill(self.removed, -math.inf)
+        return alpha.softmax(0)
+
+    def keep(self, *neurons: str) -> None:
+        """Removes all candidates but these: their share is 0 from now on. Without any, all are there again. What is
+        removed is not part of ``state_dict()``."""
+        unknown = [name for name in neurons if name not in self.neurons]
+        if unknown:
+            raise ValueError(f"neurons must be some of {', '.join(self.neurons)}, got {', '.join(unknown)}")
+        gone = [name not in neurons for name in self.neurons]
+        self.removed = torch.tensor(gone, device=self.alpha.device) if neurons and any(gone) else None
 
     def choice(self) -> str:
-        """The candidate with the largest share: ``"LIF"``, ``"LLIF"`` or ``"SLIF"``."""
-        return self.neurons[int(self.alpha.detach().argmax())]
+        """The name of the candidate with the largest share."""
+        return self.neurons[int(self.weights().detach().argmax())]
 
     def node(self, neuron: str | None = None) -> BaseNode:
         """A candidate as a neuron of its own, with the same settings; by default the one of :meth:`choice`."""
         name = self.choice() if neuron is None else neuron
         if name not in self.neurons:
             raise ValueError(f"neuron must be one of {', '.join(self.neurons)}, got {neuron!r}")
-        return CANDIDATES[name](**self.settings_of(name)).train(self.training)
+        candidate = self.candidates[self.neurons.index(name)]
+        return class_of(type(candidate))(**self.settings_of(candidate)).train(self.training)
 
-    def settings_of(self, neuron: str | type[BaseNode]) -> dict[str, Any]:
+    def settings_of(self, neuron: str | type[BaseNode] | Neuron) -> dict[str, Any]:
         """The arguments with which a neuron is what it is in here, as far as it has them."""
-        cls = class_of(neuron)
-        known = [name for name in cls._arguments.defaults if any(shared(name, c, cls) for c in CANDIDATES.values())]
-        here = {name: name_here(name, cls) for name in known}
-        return {name: getattr(self, own) for name, own in here.items() if hasattr(self, own)}
+        cls = class_of(type(neuron) if isinstance(neuron, Neuron) else neuron)
+        here = {name: name_here(name, cls) for name in cls._arguments.defaults if meant(name, cls)}
+        values = {name: getattr(self, own) for name, own in here.items() if hasattr(self, own)}
+        return values | (settings_of(neuron) if isinstance(neuron, Neuron) else {})
 
     def forward(self, x: Tensor) -> Tensor:
         """``y``, like the input ``[T, B, C, ...]``."""
@@ -220,7 +239,7 @@ class SuperNeuron(nn.Module):
             self.weights(),
             mean,
             variance,
-            neurons=[name.lower() for name in self.neurons],
+            neurons=self.candidates,
             training=training,
             momentum=momentum,
             eps=self.eps,
@@ -241,6 +260,14 @@ class SuperNeuron(nn.Module):
             process_group=synchronised(self.training and self.sync, self),
             backend=self.backend,
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Pickles of whole networks from before there were candidates of one's own have their names alone."""
+        super().__setstate__(state)
+        self._buffers.setdefault("removed", None)
+        self._non_persistent_buffers_set.add("removed")
+        if "candidates" not in vars(self):
+            self.candidates = check_candidates("neurons", self.neurons)
 
     def reset(self) -> None:
         """Does nothing, since no state is carried; :func:`stdano.reset_net` may call it all the same."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..rewrite.convert import DIGITS
-from .style import INK, NEURON_COLOURS, WIDTH, below, drawn, new_figure
+from ..nodes.candidates import names_in
+from ..nodes.neurons import CANDIDATES
+from .style import COLOURS, INK, NEURON_COLOURS, WIDTH, below, drawn, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, FigureBase
 
-Entry = Mapping[str, Any]  # of a search's history: epoch, alphas (a list a layer), neurons (digits)
+Entry = Mapping[str, Any]  # of a search's history: epoch, alphas (a list a layer), neurons (a string of one a layer)
 CELL = 0.47  # inches: room for a number
 
 
@@ -32,7 +34,7 @@ def heatmap(
     Args:
         alphas: a list a layer, in the order of ``candidates``; NaN where a value is missing.
         candidates: names of the neurons.
-        neurons: the choice, a digit a layer.
+        neurons: the choice, a string of a neuron a layer (:func:`stdano.models.neuron_string`).
         title: above it.
         uncertain: layer, from 0, and candidate of values that may have been misread, which get a question mark.
     """
@@ -49,10 +51,15 @@ def search(entries: Sequence[Entry], candidates: Sequence[str]) -> Figure:
     figure = new_figure(height + below_it, width)
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[height, below_it])[:, 0]
     _draw_heat(
-        top, last["alphas"], candidates, last["neurons"], f"alpha after epoch {last['epoch']}: {last['neurons']}"
+        top, last["alphas"], candidates, last["neurons"], f"alpha after epoch {last['epoch']}{named(last['neurons'])}"
     )
     _draw_history(bottom, entries, candidates)
     return figure
+
+
+def named(neurons: str) -> str:
+    """Digits have room in a title, names stand at the axis."""
+    return f": {neurons}" if neurons.isdigit() else ""
 
 
 def _heat_size(layers: int, candidates: int) -> tuple[float, float]:
@@ -77,8 +84,8 @@ def _draw_heat(
     axis = figure.subplots()
     image = axis.pcolormesh(values, cmap="RdBu_r", vmin=-bound, vmax=bound, edgecolors="none")
     for row, name in enumerate(rows):
-        for column, digit in enumerate(neurons):
-            value, taken = values[row][column], DIGITS.get(digit) == name
+        for column, choice in enumerate(names_in(neurons)):
+            value, taken = values[row][column], choice == name
             missing = math.isnan(value)
             text = "?" if missing else f"{value:.{digits}f}" + "?" * ((column, name) in uncertain)
             colour = INK if missing else "white" if abs(value) > 0.6 * bound else "black"
@@ -150,9 +157,9 @@ def agreement(strings: Sequence[str]) -> Figure:
     """How many of several searches chose which neuron in each layer.
 
     Args:
-        strings: the digit string of each, of the same network.
+        strings: what each chose (:func:`stdano.models.neuron_string`), of the same network.
     """
-    figure = new_figure(2.9, max(WIDTH, 0.3 * len(strings[0])))
+    figure = new_figure(2.9, max(WIDTH, 0.3 * len(names_in(strings[0]))))
     axis = figure.subplots()
     _counts(axis, strings)
     below(figure, axis, columns=3)
@@ -162,14 +169,13 @@ def agreement(strings: Sequence[str]) -> Figure:
 def _counts(axis: Axes, strings: Sequence[str]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    layers = range(1, len(strings[0]) + 1)
-    bottoms = [0] * len(strings[0])
-    for (digit, name), hatch in zip(DIGITS.items(), ("", "//", ".."), strict=True):
-        counts = [sum(string[k] == digit for string in strings) for k in range(len(strings[0]))]
-        if any(counts):
-            axis.bar(
-                layers, counts, 0.8, bottoms, label=name, color=NEURON_COLOURS[name], hatch=hatch, edgecolor="white"
-            )
+    columns = list(zip(*map(names_in, strings), strict=True))
+    layers, bottoms = range(1, len(columns) + 1), [0] * len(columns)
+    found = sorted({name for column in columns for name in column}, key=lambda name: (name not in CANDIDATES, name))
+    for name, hatch, other in zip(found, cycle(("", "//", "..")), cycle(COLOURS), strict=False):
+        counts = [column.count(name) for column in columns]
+        colour = NEURON_COLOURS.get(name, other)
+        axis.bar(layers, counts, 0.8, bottoms, label=name, color=colour, hatch=hatch, edgecolor="white")
         bottoms = [a + b for a, b in zip(bottoms, counts, strict=True)]
     axis.set_xticks(layers)
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models import ablations, neuron_string
+from ..nodes.candidates import candidate, name_of
 from ..search import Architecture
 from ..search.loop import ALPHAS, ARCHITECTURE
 from ..search.report import read_alphas
@@ -46,6 +47,20 @@ class Run:
         return isinstance(self.settings, SearchSettings)
 
     @property
+    def candidates(self) -> list[str]:
+        """Of a search."""
+        assert isinstance(self.settings, SearchSettings)
+        return [name_of(candidate(name)) for name in self.settings.search.candidates]
+
+    @property
+    def most_epochs(self) -> int:
+        """How many there are, unless a search is over earlier."""
+        own = self.settings.optimiser.epochs
+        if not isinstance(self.settings, SearchSettings) or self.settings.search.selection == "alpha":
+            return own
+        return own + (len(self.history[-1]["alphas"]) - 1) * self.settings.search.tune_epochs
+
+    @property
     def network(self) -> str:
         return self.given or self.settings.model.model
 
@@ -57,8 +72,8 @@ class Run:
         return "" if self.given else self.settings.model.neurons
 
     @property
-    def digits(self) -> str:
-        """The neurons as a digit a layer."""
+    def string(self) -> str:
+        """The neurons as a string of one a layer."""
         return self.neurons and neuron_string(self.settings.model.model, self.neurons)
 
     @property
@@ -116,4 +131,4 @@ def _method(run: Run) -> str:
     if run.given:
         return run.name
     named = {string: name for name, string in reversed(ablations(run.settings.model.model).items())}
-    return named.get(run.digits, run.digits)
+    return named.get(run.string, run.neurons if "," in run.string else run.string)

@@ -13,6 +13,7 @@ from ..settings import SearchSettings
 from ..terminal import quoted
 from ..training.report import best_row
 from .content import Code, Picture, Section, Table, per_cent, value
+from ..nodes.candidates import names_in
 from .runs import Run
 
 Methods = Mapping[str, Sequence[Run]]
@@ -24,7 +25,7 @@ def results(runs: Sequence[Run], methods: Methods) -> Section:
     rows = []
     for run in runs:
         last, best = run.rows[-1], best_row(run.rows)
-        settings, epochs = run.settings, f"{last['epoch']:.0f} of {run.settings.optimiser.epochs}"
+        settings, epochs = run.settings, f"{last['epoch']:.0f} of {run.most_epochs}"
         rate, seconds = value(last["firing_rate"], 3), value(sum(row["seconds"] for row in run.rows), 3)
         accuracies = per_cent(last["test_accuracy"]), per_cent(best["test_accuracy"]), int(best["epoch"])
         what = "search" if run.is_search else "training"
@@ -44,9 +45,9 @@ def results(runs: Sequence[Run], methods: Methods) -> Section:
         accuracy = interval([run.rows[-1]["test_accuracy"] for run in same])
         mean_rate = statistics.mean(run.rows[-1]["firing_rate"] for run in same)
         half = "" if len(same) == 1 else per_cent(accuracy.half)
-        strings = ", ".join(dict.fromkeys(run.digits for run in same))
+        strings = "; ".join(dict.fromkeys(run.string for run in same))
         means.append([name, strings, len(same), per_cent(accuracy.mean), half, value(mean_rate, 3)])
-    columns = ["method", "neurons, a digit a layer", "seeds", "mean last accuracy", "95 % interval, ±", "firing rate"]
+    columns = ["method", "neurons, one a layer", "seeds", "mean last accuracy", "95 % interval, ±", "firing rate"]
     text.append(
         "Intervals are those of the mean over seeds, by Student's t. A single seed has none, and then says little of a "
         "difference. Digits: 0 LIF, 1 LLIF, 2 SLIF."
@@ -76,8 +77,8 @@ def architecture(searches: Sequence[Run]) -> Section | None:
     items: list[Picture | Table] = []
     for number, run in enumerate(searches, start=1):
         assert isinstance(run.settings, SearchSettings)
-        last, candidates = run.history[-1], list(run.settings.search.candidates)
-        title = f"{run.name}: {last['neurons']}"
+        last, candidates = run.history[-1], run.candidates
+        title = run.name + heatmap.named(last["neurons"])
         figure = heatmap.heatmap(last["alphas"], candidates, last["neurons"], title)
         alt = f"Alpha of each layer and candidate after epoch {last['epoch']}; the choice is {last['neurons']}"
         items.append(Picture(f"alpha-{number}", f"Alpha after epoch {last['epoch']}, the choice outlined", alt, figure))
@@ -87,13 +88,18 @@ def architecture(searches: Sequence[Run]) -> Section | None:
         theirs = published_alphas(run)
         if theirs is not None:
             items.append(published_picture(theirs, f"alpha-paper-{number}"))
-    text = ["The candidate with the largest alpha is chosen. Digits: 0 LIF, 1 LLIF, 2 SLIF, in order of execution."]
+    text = [
+        "The candidate with the largest alpha is chosen; with the selection by perturbation the one whose removal hurts "
+        "most. Digits: 0 LIF, 1 LLIF, 2 SLIF, in order of execution."
+    ]
     strings = [run.neurons for run in searches]
-    if len(searches) > 1 and len(set(map(len, strings))) == 1:
-        shares = [sum(map(str.__eq__, a, b)) / len(a) for a, b in itertools.combinations(strings, 2)]
+    choices = [names_in(string) for string in strings]
+    if len(searches) > 1 and len(set(map(len, choices))) == 1:
+        shares = [sum(map(str.__eq__, a, b)) / len(a) for a, b in itertools.combinations(choices, 2)]
+        counts = {len(run.candidates) for run in searches}
         text.append(
             f"Two of these {len(searches)} searches agree in {100 * statistics.mean(shares):.0f} % of the layers on "
-            "average; by chance it would be a third."
+            "average" + (f"; by chance it would be one in {counts.pop()}." if len(counts) == 1 else ".")
         )
         alt = "For each layer, how many searches chose which neuron: " + ", ".join(strings)
         items.append(Picture("agreement", "Choices of all searches", alt, heatmap.agreement(strings)))
@@ -192,4 +198,4 @@ def commands(runs: Sequence[Run]) -> Section:
 
 def unfinished(runs: Sequence[Run]) -> list[str]:
     """Names of runs that have epochs to go."""
-    return [run.name for run in runs if len(run.rows) < run.settings.optimiser.epochs and not run.architecture]
+    return [run.name for run in runs if len(run.rows) < run.most_epochs and not run.architecture]

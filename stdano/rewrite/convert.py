@@ -13,16 +13,14 @@ from stdano_kernels import Neuron
 
 from ..nodes.base import BaseNode
 from ..nodes.link import is_patched
-from ..nodes.neurons import CANDIDATES, NEURONS, class_of, is_own, names_neuron, reset_net
+from ..nodes.candidates import ALLOWED, DIGITS, candidate, names_in, settings_of
+from ..nodes.neurons import class_of, is_own, names_neuron, reset_net
 from ..nodes.normalised import hand_on
 from .containers import held_aside
 from .dataflow import first_argument, graph_of
 from .inherit import called, check_known, is_spiking, kind_of, move_hooks, require_layers, spiking_layers, successor
 
-DIGITS = {str(digit): name for digit, name in enumerate(CANDIDATES)}  # the paper's configuration strings
-DIGIT_OF = {name: digit for digit, name in DIGITS.items()}
-
-Replacement = str | type[Neuron] | type[BaseNode] | Callable[[nn.Module], nn.Module]
+Replacement = str | Neuron | type[Neuron] | type[BaseNode] | Callable[[nn.Module], nn.Module]
 
 
 def convert(
@@ -39,13 +37,15 @@ def convert(
             (``neuron.BaseNode``).
         neurons: what to put in:
             ``"LIF"``, ``"LLIF"``, ``"SLIF"``, ``"IF"``, ``"ALIF"`` and so on, a declared neuron
-            (:class:`stdano_kernels.Neuron`) or a class of neurons (``LLIFNode``): that neuron everywhere;
-            a string of digits such as ``"20002000"``: one a layer, in order of execution (0 LIF, 1 LLIF, 2 SLIF);
+            (:class:`stdano_kernels.Neuron`), also by its name (``"mypackage.mymodule:MyNeuron"``), each also with
+            settings of its own (``"LIF(tau=4.0)"``), or a class of neurons (``LLIFNode``): that neuron everywhere;
+            a string of digits such as ``"20002000"``: one a layer, in order of execution (0 LIF, 1 LLIF, 2 SLIF); or
+            such names between commas, ``"LIF, LIF(tau=4.0), LLIF"``;
             a function of the old layer that returns the new one;
             a mapping from the kind of the old layer (``"LIF"``, or its class name such as ``"IFNode"``) to one of
             the former; kinds that it does not name stay as they are.
         example_input: an input for one forward call (without gradients) that tells the order of execution. Needed
-            for a string of digits alone, and there only if ``torch.fx`` cannot trace the model.
+            for a string with a neuron a layer alone, and there only if ``torch.fx`` cannot trace the model.
         settings: arguments for the new layers (``tau=1.1, decay="exp"``), which override what they inherit.
 
     New layers inherit the settings of the old ones, SpikingJelly's linear decay included. An IFNode becomes a neuron
@@ -72,10 +72,15 @@ def convert(
     """
     layers = spiking_layers(model)
     require_layers(model, layers)
-    if isinstance(neurons, str) and neurons not in NEURONS:
+    names = names_in(neurons) if isinstance(neurons, str) else []
+    if len(names) > 1 or (names and neurons in DIGITS):
         order = execution_order(model, example_input)
-        _check_digits(neurons, order)
-        chosen: dict[nn.Module, Replacement] = {layer: DIGITS[d] for (_, layer), d in zip(order, neurons, strict=True)}
+        if len(names) != len(order):
+            raise ValueError(
+                f"neurons must have one for each of {len(order)} spiking layers, {', '.join(name for name, _ in order)}; "
+                f"got {len(names)}, {neurons!r}"
+            )
+        chosen: dict[nn.Module, Replacement] = {layer: n for (_, layer), n in zip(order, names, strict=True)}
     elif isinstance(neurons, Mapping):
         _check_mapping(neurons, layers)
         chosen = {}
@@ -85,11 +90,12 @@ def convert(
                     chosen[layer] = neurons[kind]
     else:
         chosen = dict.fromkeys(layers.values(), neurons)
-    names = {layer: name for name, layer in layers.items()}
-    by_name = {names[layer]: layer for layer, how in chosen.items() if isinstance(how, str) or names_neuron(how)}
+    chosen = {layer: candidate(how) if isinstance(how, str) else how for layer, how in chosen.items()}
+    called_by = {layer: name for name, layer in layers.items()}
+    by_name = {called_by[layer]: layer for layer, how in chosen.items() if names_neuron(how)}
     check_known(by_name, explicitly=isinstance(neurons, Mapping))
     _require_reachable(model, layers, chosen)
-    new = {id(old): _replace(names[old], old, how, settings) for old, how in chosen.items()}
+    new = {id(old): _replace(called_by[old], old, how, settings) for old, how in chosen.items()}
     _hand_links_on([(old, new[id(old)]) for old in chosen])
     for old in chosen:
         move_hooks(old, new[id(old)])
@@ -160,15 +166,6 @@ def run_layers(
         reset_net(model)
 
 
-def _check_digits(neurons: str, order: list[tuple[str, nn.Module]]) -> None:
-    allowed = f"one of {', '.join(NEURONS)}, or {len(order)} digits (0 LIF, 1 LLIF, 2 SLIF), one a spiking layer"
-    if not neurons or set(neurons) - set(DIGITS):
-        raise ValueError(f"neurons must be {allowed}; got {neurons!r}")
-    if len(neurons) != len(order):
-        layers = ", ".join(name for name, _ in order)
-        raise ValueError(f"neurons must be {allowed}; got {len(neurons)} digits, {neurons!r}, for layers {layers}")
-
-
 def _check_mapping(neurons: Mapping[str, Replacement], layers: dict[str, nn.Module]) -> None:
     known = {kind_of(layer) for layer in layers.values()} | {type(layer).__name__ for layer in layers.values()}
     unknown = [key for key in neurons if key not in known]
@@ -177,11 +174,12 @@ def _check_mapping(neurons: Mapping[str, Replacement], layers: dict[str, nn.Modu
 
 
 def _replace(name: str, old: nn.Module, how: Any, settings: dict[str, Any]) -> nn.Module:
+    if isinstance(how, Neuron):
+        return successor(name, old, class_of(type(how)), {**settings, **settings_of(how)})
     if names_neuron(how):
         return successor(name, old, class_of(how), settings)
-    if isinstance(how, str) or not callable(how):
-        allowed = f"one of {', '.join(NEURONS)}, a declared neuron, a class of neurons or a function of a layer"
-        raise ValueError(f"neurons must be {allowed}, got {how!r}")
+    if not callable(how):
+        raise ValueError(f"neurons must be {ALLOWED}, a declared neuron, a class of neurons or a function, got {how!r}")
     return how(old)
 
 

@@ -111,7 +111,7 @@ def second_order(
         with torch.random.fork_rng(devices):
             return _differentiate(loss, of, others, scale)
 
-    with _kept(weights) as before:
+    with kept(weights) as before:
         _, gradients = differentiate(train_loss, weights, alphas)
         average(gradients)
         for step, gradient in zip(steps, gradients, strict=True):
@@ -184,7 +184,7 @@ class Architect:
         """
         if self.order == 2 and (train_loss is None or optimiser is None):
             raise ValueError("train_loss and optimiser must be given for order 2")
-        with _kept(list(self.model.buffers())):
+        with kept(list(self.model.buffers())):
             if self.order == 1 or train_loss is None or optimiser is None:
                 loss, gradients = first_order(val_loss, self.alphas, weights(self.model), scale=scale)
                 (reduce or _keep)(gradients)
@@ -264,7 +264,7 @@ def _differentiate(
 
 
 @contextmanager
-def _kept(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
+def kept(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
     """Copies of tensors, whose bits they have again at the end."""
     before = [tensor.detach().clone() for tensor in tensors]
     try:

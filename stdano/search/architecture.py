@@ -7,14 +7,14 @@ import json
 import math
 import reprlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..files import write_atomically
-from ..rewrite.convert import DIGIT_OF
+from ..nodes.candidates import check_fingerprints, fingerprints, joined, names_in
 from ..settings import SearchSettings, to_json
 from .architect import alphas, super_neurons
 
@@ -37,8 +37,9 @@ def entropies(model: nn.Module) -> list[float]:
 
 
 def chosen(model: nn.Module) -> str:
-    """The digits (0 LIF, 1 LLIF, 2 SLIF) of the largest alpha of each super neuron, in order of execution."""
-    return "".join(DIGIT_OF[neuron.choice()] for neuron in super_neurons(model).values())
+    """The candidate with the largest share in each super neuron, in order of execution: digits (0 LIF, 1 LLIF, 2 SLIF)
+    where all are the paper's, else names between commas."""
+    return joined(neuron.choice() for neuron in super_neurons(model).values())
 
 
 def _is_number(value: object) -> bool:
@@ -53,6 +54,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "list[list[float]]": lambda value: (
         isinstance(value, list) and all(isinstance(row, list) and all(map(_is_number, row)) for row in value)
     ),
+    "dict[str, str]": lambda value: isinstance(value, dict) and all(isinstance(text, str) for text in value.values()),
     "dict[str, Any]": lambda value: isinstance(value, dict),
 }
 
@@ -62,7 +64,8 @@ class Architecture:
     """What a search has found. Layers are in order of execution.
 
     Attributes:
-        neurons: a digit a layer: 0 LIF, 1 LLIF, 2 SLIF; the candidate with the largest alpha.
+        neurons: a neuron a layer: digits (0 LIF, 1 LLIF, 2 SLIF) where all are the paper's, else the names of
+            candidates, with commas between them.
         layers: names of the super neurons in the model.
         candidates: names of the neurons in the order of each alpha.
         alphas: the architecture parameters, a list a layer.
@@ -73,9 +76,13 @@ class Architecture:
         epochs: how many there were.
         test_accuracy: of the network of super neurons after the last one, from 0 to 1.
         settings: all settings of the search, as in settings.json.
+        selection: how it was decided: ``"alpha"``, the candidate with the largest one; or ``"perturbation"``, the one
+            whose removal hurts most.
+        losses: with ``"perturbation"`` for each layer the loss without each candidate; else empty.
+        fingerprints: of the candidates' declarations that do not come with stdano, by name.
 
     Raises:
-        ValueError: digits, layers, alphas and candidates contradict each other.
+        ValueError: neurons, layers, alphas, losses and candidates contradict each other.
     """
 
     neurons: str
@@ -90,31 +97,43 @@ class Architecture:
     epochs: int
     test_accuracy: float
     settings: dict[str, Any]
+    selection: str = "alpha"
+    losses: list[list[float]] = field(default_factory=list)
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = self.candidates
-        if not names or len(set(names)) != len(names) or not set(names) <= set(DIGIT_OF):
-            raise ValueError(f"candidates must be one to three different ones of {', '.join(DIGIT_OF)}, got {names}")
+        names, chosen = self.candidates, names_in(self.neurons) if self.neurons else []
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"candidates must be one or more different neurons, got {names}")
+        if self.selection not in ("alpha", "perturbation"):
+            raise ValueError(f"selection must be alpha or perturbation, got {self.selection!r}")
+        scores, what = (self.losses, "losses") if self.selection == "perturbation" else (self.alphas, "alphas")
         count = len(self.layers)
-        if len(self.neurons) != count or len(self.alphas) != count:
+        if not len(chosen) == len(self.alphas) == len(scores) == count:
             raise ValueError(
-                f"neurons and alphas must have one entry for each of {count} layers, got {len(self.neurons)} digits "
-                f"and {len(self.alphas)} alphas"
+                f"neurons, alphas and losses must have one entry for each of {count} layers, got {len(chosen)} neurons, "
+                f"{len(self.alphas)} alphas and {len(self.losses)} losses"
             )
-        for layer, digit, alpha in zip(self.layers, self.neurons, self.alphas, strict=True):
-            if len(alpha) != len(names) or not all(map(math.isfinite, alpha)):
-                raise ValueError(f"alphas must be {len(names)} finite numbers a layer, got {alpha} for {layer}")
-            largest = names[alpha.index(max(alpha))]
-            if digit != DIGIT_OF[largest]:
+        for rows, kind in ((self.alphas, "alphas"), (self.losses, "losses")):
+            for layer, row in zip(self.layers, rows, strict=False):
+                if len(row) != len(names) or not all(map(math.isfinite, row)):
+                    raise ValueError(f"{kind} must be {len(names)} finite numbers a layer, got {row} for {layer}")
+        for layer, name, row in zip(self.layers, chosen, scores, strict=True):
+            largest = names[row.index(max(row))]
+            if name != largest:
                 raise ValueError(
-                    f"neurons must have the digit of the largest alpha, {DIGIT_OF[largest]} ({largest}) for {layer}, "
-                    f"got {digit!r}"
+                    f"neurons must have the candidate with the largest of {what}, {largest} for {layer}, got {name}"
                 )
 
     @property
     def weights(self) -> list[list[float]]:
         """The share of each candidate, a list a layer: the softmax of alpha."""
         return [softmax(alpha) for alpha in self.alphas]
+
+    @property
+    def by_alpha(self) -> str:
+        """The neurons that the largest alphas choose, whatever decided."""
+        return joined(self.candidates[alpha.index(max(alpha))] for alpha in self.alphas)
 
     @property
     def entropies(self) -> list[float]:
@@ -132,8 +151,11 @@ class Architecture:
         epochs: int,
         test_accuracy: float,
         name: str | None = None,
+        alphas: list[list[float]] | None = None,
+        losses: list[list[float]] | None = None,
     ) -> Architecture:
-        """Reads it from a network of super neurons. ``name`` is the network's, by default that of the settings.
+        """Reads it from a network of super neurons. ``name`` is the network's, by default that of the settings;
+        ``alphas``, of each layer, by default the network's; ``losses`` as above.
 
         Raises:
             ValueError: the network has none, or their candidates differ.
@@ -146,7 +168,7 @@ class Architecture:
             neurons=chosen(model),
             layers=list(neurons),
             candidates=list(kinds.pop()),
-            alphas=[neuron.alpha.tolist() for neuron in neurons.values()],
+            alphas=alphas or [neuron.alpha.tolist() for neuron in neurons.values()],
             model=settings.model.model if name is None else name,
             T=settings.model.T,
             dataset=settings.data.data,
@@ -155,6 +177,9 @@ class Architecture:
             epochs=epochs,
             test_accuracy=test_accuracy,
             settings=json.loads(to_json(settings)),
+            selection="perturbation" if losses else "alpha",
+            losses=losses or [],
+            fingerprints=fingerprints(type(neuron) for layer in neurons.values() for neuron in layer.candidates),
         )
 
     def save(self, path: Path) -> None:
@@ -167,13 +192,17 @@ class Architecture:
         """Reads what :meth:`save` wrote.
 
         Raises:
-            ValueError: the file is not there, or holds something else.
+            ValueError: the file is not there, or holds something else; or the declaration of one of its neurons cannot
+                be imported, or has changed since.
         """
         try:
             values = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} must hold the result of a search, as JSON: {error}") from error
         names = [field.name for field in dataclasses.fields(cls)]
+        if isinstance(values, dict):  # older files have none of these
+            for name, empty in (("selection", "alpha"), ("losses", []), ("fingerprints", {})):
+                values.setdefault(name, empty)
         if not isinstance(values, dict) or set(values) != set(names):
             given = ", ".join(values) if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"{path} must hold the result of a search, an object with {', '.join(names)}; got {given}")
@@ -181,6 +210,8 @@ class Architecture:
             if not _KINDS[str(field.type)](values[field.name]):
                 raise ValueError(f"{path}: {field.name} must be {field.type}, got {reprlib.repr(values[field.name])}")
         try:
-            return cls(**values)
+            found = cls(**values)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+        check_fingerprints(found.fingerprints, path)
+        return found

@@ -1,11 +1,13 @@
 """Layer-wise neuron search (section 4.3 of the paper): weights on one half of the training samples, alpha on the other.
 
-As in DARTS, each step moves alpha first, by the loss on a batch of the other half, and then the weights.
+As in DARTS, each step moves alpha first, by the loss on a batch of the other half, and then the weights. In the epochs of
+a warm-up, and between the decisions of :mod:`stdano.search.selection`, only weights move.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +25,11 @@ from ..training.folder import last_state
 from ..training.guard import Interrupt
 from ..training.loss import predict
 from ..training.report import Row
-from .architect import Architect, alphas, weights
+from ..training.setup import mixed
+from .architect import Architect, alphas, kept, super_neurons, weights
 from .architecture import Architecture, chosen, entropies
 from .report import write_alphas
+from .selection import Perturbation
 from .supernet import to_super
 
 if TYPE_CHECKING:
@@ -59,6 +63,9 @@ class SearchRun(Run):
         self.count = len(for_weights)  # those for alpha are as many, or one more
         self.alpha_batches = self.batches("train", for_alpha, stream=1)
         self.history: list[dict[str, Any]] = []
+        self.perturbation = (
+            Perturbation(self.plain, self.settings.optimiser.seed) if options.selection == "perturbation" else None
+        )
 
     def halves(self) -> tuple[np.ndarray, np.ndarray]:
         """The training samples for the weights, and the others, one more where their number is odd, for alpha."""
@@ -68,12 +75,20 @@ class SearchRun(Run):
         order = np.random.default_rng(self.settings.optimiser.seed).permutation(count)
         return np.sort(order[: count // 2]), np.sort(order[count // 2 :])
 
+    @property
+    def tuning(self) -> bool:
+        """Whether layers are being decided."""
+        return self.perturbation is not None and self.perturbation.began is not None
+
     def stream(self, epoch: int, start: int) -> Iterator[tuple[Batch, ...]]:
+        if epoch < self.settings.search.warmup or self.tuning:
+            return super().stream(epoch, start)
         return zip(self.train_batches.epoch(epoch, start), self.alpha_batches.epoch(epoch, start), strict=False)
 
     def step(self, batches: tuple[Batch, ...], interrupt: Interrupt) -> bool:
-        batch, alpha_batch = batches
-        self.alpha_step(batch, alpha_batch)
+        batch, *others = batches
+        for alpha_batch in others:
+            self.alpha_step(batch, alpha_batch)
         return self.weight_step(batch, interrupt)
 
     def alpha_step(self, batch: Batch, alpha_batch: Batch) -> None:
@@ -109,20 +124,65 @@ class SearchRun(Run):
 
     def columns(self) -> Row:
         sums = self.progress.sums
+        seen = sums.get("alpha_seen", math.nan)  # none in an epoch of weights alone
         return {
-            "alpha_loss": sums["alpha_loss"] / sums["alpha_seen"],
-            "alpha_accuracy": sums["alpha_correct"] / sums["alpha_seen"],
+            "alpha_loss": sums.get("alpha_loss", 0.0) / seen,
+            "alpha_accuracy": sums.get("alpha_correct", 0.0) / seen,
             "entropy": float(np.mean(entropies(self.plain))),
         }
 
     def epoch_done(self, result: Evaluation) -> None:
         values = [alpha.tolist() for alpha in alphas(self.plain).values()]
         self.history.append({"epoch": self.progress.epoch, "alphas": values, "neurons": chosen(self.plain)})
+        deciding = self.perturbation
+        if deciding is None or not self.searched():
+            return
+        if deciding.began is None:
+            deciding.began = self.progress.epoch
+        if (self.progress.epoch - deciding.began) % self.settings.search.tune_epochs == 0:
+            deciding.decide(self.losses)
+            self.history[-1]["neurons"] = chosen(self.plain)
 
-    def settled(self) -> bool:
+    def searched(self) -> bool:
+        """Whether alpha has moved for the last time."""
         patience = self.settings.search.patience
-        last = [entry["neurons"] for entry in self.history[-patience - 1 :]]
-        return 0 < patience < len(last) and len(set(last)) == 1
+        last = [entry["neurons"] for entry in self.history[self.settings.search.warmup :]][-patience - 1 :]
+        settled = 0 < patience < len(last) and len(set(last)) == 1
+        return self.tuning or settled or super().is_over()
+
+    def is_over(self) -> bool:
+        return self.searched() if self.perturbation is None else self.perturbation.done
+
+    def most_epochs(self) -> int:
+        between = len(self.perturbation.order) - 1 if self.perturbation else 0
+        return super().most_epochs() + between * self.settings.search.tune_epochs
+
+    def next_rate(self) -> None:
+        if not self.tuning:
+            return super().next_rate()
+        for group in self.sgd.param_groups:
+            group["lr"] = self.settings.search.tune_lr
+
+    def losses(self, changes: Sequence[Callable[[], None]]) -> list[float]:
+        """The loss on the half for alpha after each of some changes of the network, all with the same random numbers and
+        the statistics of each batch."""
+        sums = torch.zeros(len(changes), dtype=torch.float64, device=self.fabric.device)
+        epoch, seen = self.progress.epoch, 0
+        self.model.train()
+        with kept(list(self.plain.buffers())), torch.no_grad(), self.fabric.autocast():
+            for step, batch in enumerate(self.alpha_batches.epoch(epoch, 0)):
+                if step == self.steps:
+                    break
+                for number, change in enumerate(changes):
+                    change()
+                    torch.manual_seed(mixed(self.settings.optimiser.seed, epoch, step, self.fabric.global_rank))
+                    sums[number] += self.loss(self.plain, batch)[0].double() * batch.total
+                seen += batch.total
+        self.average([sums])
+        values = [float(value) / seen for value in sums]
+        for value in values:
+            self.check_finite("the loss without a candidate", value, batch)
+        return values
 
     def remark(self) -> str:
         return f"  entropy {self.progress.rows[-1]['entropy']:.3f}  {self.history[-1]['neurons']}"
@@ -131,20 +191,26 @@ class SearchRun(Run):
         return "search"
 
     def extra_state(self) -> dict[str, Any]:
-        return {"architect": self.architect.state_dict(), "history": self.history}
+        deciding = {"perturbation": self.perturbation.state_dict()} if self.perturbation else {}
+        return {"architect": self.architect.state_dict(), "history": self.history, **deciding}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         self.architect.load_state_dict(state["architect"])
         self.history = state["history"]
+        if self.perturbation is not None:
+            self.perturbation.load_state_dict(state["perturbation"])
 
     def report(self) -> None:
         super().report()
         if self.fabric.is_global_zero:
-            layers, candidates = list(alphas(self.plain)), self.settings.search.candidates
-            write_alphas(self.folder / ALPHAS, layers, candidates, self.history)
+            write_alphas(self.folder / ALPHAS, list(alphas(self.plain)), self.names(), self.history)
+
+    def names(self) -> tuple[str, ...]:
+        """Of the candidates, in the order of alpha."""
+        return next(iter(super_neurons(self.plain).values())).neurons
 
     def pictures(self) -> dict[str, Figure]:
-        return {HEATMAP: heatmap.search(self.history, self.settings.search.candidates), **super().pictures()}
+        return {HEATMAP: heatmap.search(self.history, self.names()), **super().pictures()}
 
     def architecture(self) -> Architecture:
         """What was found so far."""
@@ -157,6 +223,7 @@ class SearchRun(Run):
             epochs=progress.epoch,
             test_accuracy=progress.rows[-1]["test_accuracy"],
             name=self.given or None,
+            losses=self.perturbation.by_layer() if self.perturbation else None,
         )
 
     def finish(self) -> Architecture:

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nodes.neurons import CANDIDATES
+from stdano_kernels import Neuron
+
+from ..nodes.candidates import check_candidates
+from ..nodes.neurons import CANDIDATES, class_of
 from ..nodes.super_neuron import SuperNeuron, name_here
 from ..rewrite.convert import convert, run_layers
 from ..rewrite.inherit import (
@@ -23,9 +26,11 @@ from ..rewrite.inherit import (
     step_mode_of,
 )
 
+Candidates = Sequence[str | type[Neuron] | Neuron]
+
 
 def to_super(
-    model: nn.Module, example_input: Tensor, candidates: Sequence[str] = ("LIF", "LLIF", "SLIF"), **settings: Any
+    model: nn.Module, example_input: Tensor, candidates: Candidates = ("LIF", "LLIF", "SLIF"), **settings: Any
 ) -> nn.Module:
     """Replaces the spiking layers of a model by super neurons, in place; super neurons that it has stay.
 
@@ -36,7 +41,7 @@ def to_super(
             runs once, with an input ``[T, B, C, ...]``.
         example_input: an input for one forward call (without gradients, in eval mode), which tells the number of
             channels of each layer, its device and the order of execution.
-        candidates: one to three different ones of ``"LIF"``, ``"LLIF"``, ``"SLIF"``.
+        candidates: as for :class:`stdano.SuperNeuron`; what they have settings of their own for is not inherited.
         settings: arguments of :class:`stdano.SuperNeuron`, which override what is inherited.
 
     Settings are inherited as by :func:`stdano.convert`, hooks too. A reset of an LIF or LLIF becomes that of both, one
@@ -78,7 +83,7 @@ def to_super(
     return convert(model, lambda old: new[names[id(old)]])
 
 
-def _check(name: str, layer: nn.Module, candidates: Sequence[str], settings: dict[str, Any]) -> None:
+def _check(name: str, layer: nn.Module, candidates: Candidates, settings: dict[str, Any]) -> None:
     if isinstance(layer, SuperNeuron):
         return
     reason = lost(layer)
@@ -96,14 +101,13 @@ def _check(name: str, layer: nn.Module, candidates: Sequence[str], settings: dic
         return
     if learns_tau(layer):
         raise ValueError(f"tau must be given: {called(name, layer)} learns its own, which a super neuron does not")
-    for kind in candidates:
-        if kind in CANDIDATES:  # others are the super neuron's to refuse
-            require_tau(name, layer, CANDIDATES[kind], inherited(layer, CANDIDATES[kind]))
+    for one in check_candidates("candidates", candidates):
+        cls = class_of(type(one))
+        if "tau" not in one.own and "tau" in cls._arguments.defaults:
+            require_tau(name, layer, cls, inherited(layer, cls))
 
 
-def _super_neuron(
-    name: str, old: nn.Module, x: Tensor, candidates: Sequence[str], settings: dict[str, Any]
-) -> nn.Module:
+def _super_neuron(name: str, old: nn.Module, x: Tensor, candidates: Candidates, settings: dict[str, Any]) -> nn.Module:
     if isinstance(old, SuperNeuron):
         return old
     if x.dim() < 3:

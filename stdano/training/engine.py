@@ -22,6 +22,7 @@ from torch import nn
 
 from ..data import Batch
 from ..files import write_atomically
+from ..nodes.candidates import fingerprints
 from ..pictures import curves
 from ..pictures.style import save
 from ..settings import SETTINGS, TrainSettings, to_json
@@ -33,7 +34,7 @@ from .folder import BEST, LAST
 from .guard import Diverged, Interrupt, Interrupted, check_disk, check_new
 from .loss import predict
 from .report import METRICS, Display, Row, TensorBoard, best_row, write_metrics
-from .setup import Setup, mixed
+from .setup import Setup, declarations, mixed
 from .steps import split, steps_and_least
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class Run(Setup):
             "fingerprint": self.fingerprint,
             "encoding": dataclasses.asdict(self.source.encoding),
             "given": self.given,
+            "neurons": fingerprints(declarations(self.plain)),
             **self.extra_state(),
         }
         if self.fabric.is_global_zero:
@@ -165,14 +167,13 @@ class Run(Setup):
 
     def train(self, after_step: Callable[[Progress], None] | None = None) -> None:
         """All epochs that are left."""
-        progress, epochs = self.progress, self.settings.optimiser.epochs
-        steps, main = self.steps, self.fabric.is_global_zero
-        display = Display(epochs, steps, main)
+        progress, steps, main = self.progress, self.steps, self.fabric.is_global_zero
+        display = Display(self.most_epochs(), steps, main)
         if steps < len(self.train_batches):
             display.note("the last step of an epoch has one sample, too few for BatchNorm with T = 1, and is left out")
         board = TensorBoard(self.folder, progress.epoch + 1) if self.settings.run.tensorboard and main else None
         with display, Interrupt() as interrupt, self._drawn_at_the_end():
-            while progress.epoch < epochs and not self.settled():
+            while not self.is_over():
                 stream = self.stream(progress.epoch, progress.step)
                 rate = 0.0
                 while progress.step < steps:
@@ -215,9 +216,16 @@ class Run(Setup):
         finally:
             self.draw()
 
-    def settled(self) -> bool:
-        """Whether the run is over before its last epoch."""
-        return False
+    def is_over(self) -> bool:
+        return self.progress.epoch >= self.settings.optimiser.epochs
+
+    def most_epochs(self) -> int:
+        """How many there are unless the run is over earlier."""
+        return self.settings.optimiser.epochs
+
+    def next_rate(self) -> None:
+        """Sets the learning rate of the epoch after this one."""
+        self.schedule.step()
 
     def remark(self) -> str:
         """What the line of an epoch says besides."""
@@ -272,7 +280,6 @@ class Run(Setup):
         """Tests, records and saves; afterwards the progress stands at the beginning of the next epoch."""
         progress, sums = self.progress, self.progress.sums
         lr = self.optimiser.param_groups[0]["lr"]
-        self.schedule.step()
         began = time.perf_counter()
         result = self.test()
         progress.total_seconds += progress.seconds + time.perf_counter() - began
@@ -293,6 +300,7 @@ class Run(Setup):
         progress.epoch += 1
         progress.step, progress.sums, progress.seconds, progress.waited = 0, {}, 0.0, 0.0
         self.epoch_done(result)
+        self.next_rate()
         if self.fabric.is_global_zero and best_row(progress.rows) is row:
             best = {
                 "model": self.plain.state_dict(),
@@ -300,6 +308,7 @@ class Run(Setup):
                 "settings": to_json(self.settings),
                 "encoding": dataclasses.asdict(self.source.encoding),
                 "given": self.given,
+                "neurons": fingerprints(declarations(self.plain)),
             }
             save_checkpoint(self.folder / BEST, best)
         self.save()

@@ -12,11 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stdano_kernels import Neuron
+
 from ..data import Augmentation, Batch, Batches, Encoding, load_data
 from ..memory import keep_freed_memory
 from ..models import create_model
 from ..models.blocks import FEW_CHANNELS
+from ..nodes.base import BaseNode
+from ..nodes.candidates import check_unchanged, fingerprints
 from ..nodes.neurons import stateless
+from ..nodes.super_neuron import SuperNeuron
 from ..rewrite.fusion import fuse
 from ..settings import TrainSettings, replace
 from .devices import check_backend, make_fabric
@@ -69,8 +74,9 @@ class Setup:
         """The weights of a checkpoint; ``data``: with other data than the run's.
 
         Raises:
-            ValueError: they are those of another network.
+            ValueError: they are those of another network, or of neurons that were declared otherwise.
         """
+        check_unchanged(state.get("neurons", {}), fingerprints(declarations(self.plain)), path)
         try:
             self.plain.load_state_dict(state["model"])
         except (RuntimeError, TypeError) as error:
@@ -175,6 +181,13 @@ def channels_last_is_right(model: nn.Module, device: torch.device) -> bool:
         and layer.in_channels < FEW_CHANNELS
         for layer in model.modules()
     )
+
+
+def declarations(model: nn.Module) -> list[type[Neuron]]:
+    """What the neurons of a network are declared by."""
+    nodes = [type(module).neuron for module in model.modules() if isinstance(module, BaseNode)]
+    supers = [module.candidates for module in model.modules() if isinstance(module, SuperNeuron)]
+    return [*nodes, *(type(neuron) for candidates in supers for neuron in candidates)]
 
 
 def neuron_settings(settings: TrainSettings) -> dict[str, Any]:

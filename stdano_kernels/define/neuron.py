@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from .graph import DeclarationError, Node, fail, make
@@ -111,9 +110,46 @@ class Neuron:
                         del table[name]
         _check(cls)
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, **settings: Any) -> None:
+        """A neuron with settings of its own, ``LIF(tau=4.0)``: one of those that a super neuron chooses from.
+
+        Args:
+            settings: numbers and options of the neuron's function. What is not given is as the super neuron has it for
+                all of its neurons, and by default the declaration's.
+
+        Raises:
+            ValueError, TypeError: one is wrong, or there is none of that name.
+        """
+        from ..spec import own_settings  # it needs torch, without which declarations are printed
+
+        self._begin({name: c.default for name, c in (type(self).constants | type(self).options).items()})
+        self._settings = own_settings(type(self), settings)
+        self._values |= self._settings
+
+    @classmethod
+    def symbolic(cls, values: dict[str, Any]) -> Neuron:
+        """The ``n`` of a step, with constants and options of these values."""
+        n = cls.__new__(cls)
+        n._begin(values)
+        return n
+
+    def _begin(self, values: dict[str, Any]) -> None:
         self._values, self._used = values, set[str]()
         self._decayed: list[Node] = []  # what decay() was asked for
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The settings that were given, in the order of the function's arguments."""
+        return dict(self._settings)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._settings == self._settings  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), tuple(self._settings.items())))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in self._settings.items())})"
 
     def __getattr__(self, name: str) -> Any:
         cls = type(self)

@@ -128,7 +128,7 @@ def trace(neuron: type[Neuron], variant: Variant) -> Step:
             constants[name] = node("limit", constants[name])
     states = {name: symbol(name) for name in neuron.states}
     x = symbol("x")
-    n = neuron(constants | options)
+    n = neuron.symbolic(constants | options)
     tracer = _Tracer(neuron, n, variant, symbol("alpha"))
     _stack.append(tracer)
     try:
