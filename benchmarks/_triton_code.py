@@ -117,13 +117,13 @@ def recorded_channel_calls(
     x = _input(dtype, steps, offset)
     variants = [usual(neuron, **settings) for neuron in neurons]
     kernels = [kernel_for(NEURONS[n], v.plain, "triton", False)[0] for n, v in zip(neurons, variants, strict=True)]
-    values = [1.0 for n, v in zip(neurons, variants, strict=True) for _ in traced(NEURONS[n], v).constants]
+    values = [1.0 for n, v in zip(neurons, variants, strict=True) for _ in (*traced(NEURONS[n], v).constants, "alpha")]
     members = len(kernels)
     with _recorded(warp) as calls:
-        codes, _ = channel_ops.super_neuron_encode(x, kernels, values, 1.0)
+        codes, _ = channel_ops.super_neuron_encode(x, kernels, values)
         channel_ops.super_neuron_decode(codes, torch.ones(1 + members, 4), x)
         channel_ops.super_neuron_sums(codes, x, members)
-        channel_ops.super_neuron_backward(x, x, codes, torch.ones(3 * members, 4), kernels, values, 1.0)
+        channel_ops.super_neuron_backward(x, x, codes, torch.ones(3 * members, 4), kernels, values)
         channel_ops.channel_sums(x)
         channel_ops.channel_affine(x, x, torch.ones(3, 4))
     return [call for call in calls if call[0].__name__ in CHANNEL_KERNELS]

@@ -97,11 +97,11 @@ struct ChannelOperators {
 
   using Codes = std::tuple<Tensor, Tensor>;
 
-  static Codes encode(Tensor x, std::vector<std::string> kernels, std::vector<double> values, double alpha) {
+  static Codes encode(Tensor x, std::vector<std::string> kernels, std::vector<double> values) {
     const typename Device::Guard guard(x);
     x = dense(x);
     Tensor codes = empty_like(x, ScalarType::Byte);
-    EncodeCall<Kernels> call = encode_call(x, codes, kernels, values, alpha);
+    EncodeCall<Kernels> call = encode_call(x, codes, kernels, values);
     Tensor counts = torch::stable::new_empty(x, {static_cast<int64_t>(call.members.size()), channels_of(x)},
                                              ScalarType::Double);
     Device::encode(call, counts);
@@ -135,13 +135,13 @@ struct ChannelOperators {
   }
 
   static Tensor super_backward(Tensor grad, Tensor x, Tensor codes, Tensor table, std::vector<std::string> kernels,
-                               std::vector<double> values, double alpha) {
+                               std::vector<double> values) {
     const typename Device::Guard guard(x);
     x = dense(x);
     grad = with_layout_of(grad, x, "grad");
     check_table(table, 3 * static_cast<int64_t>(kernels.size()), x, "table");
     Tensor grad_x = torch::stable::empty_like(x);
-    Device::super_backward(backward_call(grad, x, codes, table, grad_x, kernels, values, alpha), x);
+    Device::super_backward(backward_call(grad, x, codes, table, grad_x, kernels, values), x);
     return grad_x;
   }
 
@@ -149,14 +149,14 @@ struct ChannelOperators {
   static std::tuple<Tensor, Tensor, Tensor> mixture_forward(Tensor x, Tensor weights, MaybeTensor running_mean,
                                                             MaybeTensor running_var, bool training, double momentum,
                                                             double eps, std::vector<std::string> kernels,
-                                                            std::vector<double> values, double alpha) {
+                                                            std::vector<double> values) {
     const typename Device::Guard guard(x);
     x = dense(x);
     const int64_t members = static_cast<int64_t>(kernels.size()), channels = channels_of(x);
     Tensor codes = empty_like(x, ScalarType::Byte), y = torch::stable::empty_like(x);
     Tensor table = torch::stable::new_empty(x, {1 + members, channels}, compute_dtype(x));
     Tensor moments = torch::stable::new_empty(x, {4, members, channels}, ScalarType::Double);
-    EncodeCall<Kernels> call = encode_call(x, codes, kernels, values, alpha);
+    EncodeCall<Kernels> call = encode_call(x, codes, kernels, values);
     const auto numbers = [&](const MaybeTensor& t, const char* name) {
       return numbers_of(t, {members, channels}, x, name);
     };
@@ -179,7 +179,7 @@ struct ChannelOperators {
   }
 
   static Codes mixture_backward(Tensor grad, Tensor x, Tensor codes, Tensor moments, bool training,
-                                std::vector<std::string> kernels, std::vector<double> values, double alpha) {
+                                std::vector<std::string> kernels, std::vector<double> values) {
     const typename Device::Guard guard(x);
     x = dense(x);
     grad = with_layout_of(grad, x, "grad");
@@ -188,7 +188,7 @@ struct ChannelOperators {
     Tensor grad_weights = torch::stable::new_empty(x, {members}, compute_dtype(x));
     Tensor of_weights = torch::stable::new_empty(x, {members, channels}, ScalarType::Double);
     Tensor table = torch::stable::new_empty(x, {3 * members, channels}, compute_dtype(x));
-    const SuperBackwardCall<Kernels> call = backward_call(grad, x, codes, table, grad_x, kernels, values, alpha);
+    const SuperBackwardCall<Kernels> call = backward_call(grad, x, codes, table, grad_x, kernels, values);
     if (x.numel() == 0) {
       torch::stable::zero_(grad_weights);
       return {grad_x, grad_weights};
@@ -204,11 +204,11 @@ struct ChannelOperators {
  private:
   // x is dense.
   static EncodeCall<Kernels> encode_call(const Tensor& x, Tensor& codes, const std::vector<std::string>& kernels,
-                                         const std::vector<double>& values, double alpha) {
+                                         const std::vector<double>& values) {
     EncodeCall<Kernels> call{};
     call.g = make_geometry(x, channels_of(x));
     call.dtype = kernel_dtype(x);
-    call.members = make_members(kernels, values, alpha, x);
+    call.members = make_members(kernels, values, x);
     call.x = x.const_data_ptr();
     call.codes = static_cast<uint8_t*>(codes.mutable_data_ptr());
     return call;
@@ -217,14 +217,14 @@ struct ChannelOperators {
   static SuperBackwardCall<Kernels> backward_call(const Tensor& grad, const Tensor& x, const Tensor& codes,
                                                   const Tensor& table, Tensor& grad_x,
                                                   const std::vector<std::string>& kernels,
-                                                  const std::vector<double>& values, double alpha) {
+                                                  const std::vector<double>& values) {
     STD_TORCH_CHECK(codes.scalar_type() == ScalarType::Byte && codes.dim() == x.dim() && codes.numel() == x.numel() &&
                         codes.get_device_index() == x.get_device_index() && same_layout(codes, x),
                     "stdano: codes must be those that the forward operator returned for x");
     SuperBackwardCall<Kernels> call{};
     call.g = make_geometry(x, channels_of(x));
     call.dtype = kernel_dtype(x);
-    call.members = make_members(kernels, values, alpha, x);
+    call.members = make_members(kernels, values, x);
     call.x = x.const_data_ptr();
     call.grad = grad.const_data_ptr();
     call.table = table.const_data_ptr();
@@ -273,19 +273,20 @@ struct ChannelOperators {
                     " neurons, got ", members);
   }
 
-  // `values`: the constants of all neurons, one after the other.
-  static Members<Kernels> make_members(const std::vector<std::string>& kernels,
-                                                        const std::vector<double>& values, double alpha,
-                                                        const Tensor& x) {
+  // `values`: the constants of each neuron and behind them its alpha, one neuron after the other.
+  static Members<Kernels> make_members(const std::vector<std::string>& kernels, const std::vector<double>& values,
+                                       const Tensor& x) {
     check_members(static_cast<int64_t>(kernels.size()));
     Members<Kernels> members;
     size_t next = 0;
+    const auto take = [&] {
+      STD_TORCH_CHECK(next < values.size(), "stdano: too few constants for ", kernels.size(), " neurons");
+      return values[next++];
+    };
     for (const std::string& name : kernels) {
-      Member<Kernels> member{Device::find(name, x), {}, alpha};
-      for (int j = 0; j < member.kernels->constants; ++j) {
-        STD_TORCH_CHECK(next < values.size(), "stdano: too few constants for ", kernels.size(), " neurons");
-        member.constants.push_back({values[next++], nullptr, false});
-      }
+      Member<Kernels> member{Device::find(name, x)};
+      for (int j = 0; j < member.kernels->constants; ++j) member.constants.push_back({take()});
+      member.alpha = take();
       members.push_back(std::move(member));
     }
     STD_TORCH_CHECK(next == values.size(), "stdano: too many constants for ", kernels.size(), " neurons");

@@ -149,8 +149,8 @@ def super_neuron(
 
     registration.refuse_transforms(x, weights)
     registration.refuse_vmap(x, weights)
-    values = [float(value) for _, constants in settled for value in constants]
-    call = _Call(kernels, values, settled[0][0].alpha, count, eps, process_group, registration.NAMESPACES[chosen])
+    values = [float(value) for member, constants in settled for value in (*constants, member.alpha)]
+    call = _Call(kernels, values, count, eps, process_group, registration.NAMESPACES[chosen])
     if not torch.compiler.is_compiling() and (process_group is None or not training):
         statistics = Statistics(running_mean, running_var, training, momentum, eps)
         y, moments = _Joint.apply(x, weights, statistics, call)
@@ -233,8 +233,7 @@ class _Call(NamedTuple):
     """What a call is told besides tensors."""
 
     kernels: list[str]
-    constants: list[float]  # of all neurons, one after the other
-    alpha: float
+    constants: list[float]  # of each neuron and behind them its alpha, one neuron after the other
     values: int  # of each channel, in this process
     eps: float
     process_group: dist.ProcessGroup | None
@@ -251,7 +250,7 @@ class _Joint(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weights: Tensor, statistics: Statistics, call: _Call) -> tuple[Tensor, Tensor]:
         x, dtype = dense(x), compute_dtype(x)
         given = (weights.to(dtype).contiguous(), *statistics.as_given(dtype))
-        y, codes, moments = call.operator("super_neuron_forward")(x, *given, *call[:3])
+        y, codes, moments = call.operator("super_neuron_forward")(x, *given, *call[:2])
         ctx.call, ctx.training = call, statistics.training
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, codes, moments)
@@ -264,7 +263,7 @@ class _Joint(torch.autograd.Function):
         call: _Call = ctx.call
         x, codes, moments = ctx.saved_tensors
         grad = torch.zeros_like(x) if grad is None else grad
-        of_x, of_weights = call.operator("super_neuron_gradients")(grad, x, codes, moments, ctx.training, *call[:3])
+        of_x, of_weights = call.operator("super_neuron_gradients")(grad, x, codes, moments, ctx.training, *call[:2])
         return of_x, of_weights, None, None
 
 
@@ -276,7 +275,7 @@ class _Apart(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weights: Tensor, running_mean: Tensor | None, running_var: Tensor | None, call: _Call
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | int]:
-        codes, counts = call.operator("super_neuron_encode")(x, *call[:3])
+        codes, counts = call.operator("super_neuron_encode")(x, *call[:2])
         all_values: Tensor | int = call.values
         if running_mean is None or running_var is None:
             counts, all_values = total_with_count(counts, call.values, call.process_group)
@@ -316,5 +315,5 @@ class _Apart(torch.autograd.Function):
             else:
                 silent = fired = torch.zeros_like(scale)
             table = torch.stack((scale, silent, fired), 1).flatten(0, 1)
-            grad_x = call.operator("super_neuron_backward")(grad, x, codes, table.to(compute_dtype(x)), *call[:3])
+            grad_x = call.operator("super_neuron_backward")(grad, x, codes, table.to(compute_dtype(x)), *call[:2])
         return grad_x, grad_weights, None, None, None

@@ -9,7 +9,8 @@ from kernels_common import PAPER as NEURONS
 from tolerances import REDUCTION, SPIKE_BAND
 from torch import nn
 
-from stdano_kernels import bn_neuron, super_neuron
+from stdano_kernels import Constant, Neuron, State, bn_neuron, function, super_neuron
+from stdano_kernels.define import spike
 from stdano_kernels.functional import kernel_for, settle
 from stdano_kernels.spec import spec_of
 
@@ -25,21 +26,54 @@ RESETS = ({"v_reset": None, "slif_v_reset": None}, {"v_reset": -0.1, "slif_v_res
 SOME_OPTIONS = [{**o, "slif_v_reset": o["v_reset"] and 0.05} for o in (OPTIONS[1], OPTIONS[3], OPTIONS[4])]
 
 
+class Tired(Neuron):
+    """A neuron that the library has not."""
+
+    v = State()
+    b = State("floor")
+    kappa = Constant(0.2)
+    floor = Constant(0.25)
+
+    def step(n, x, v, b):
+        h = n.charge(x, v) - n.kappa * b
+        s = spike(h - n.v_threshold)
+        return s, n.reset(h, s, n.v_threshold), n.floor + 0.75 * (b - n.floor) + s
+
+
+# Declarations with settings of their own: one neuron again and again, surrogates, alphas, resets, one from here.
+ANY = (
+    (DECLARED["lif"], dict(tau=1.4, alpha=0.75)),
+    (DECLARED["lif"], dict(tau=4.0, alpha=2.0, surrogate="sigmoid")),
+    (Tired, dict(tau=1.7)),
+    (DECLARED["slif"], dict(v_reset=None, beta=0.2, alpha=1.25)),
+    (Tired, dict(kappa=0.4, floor=-0.1, v_reset=None, surrogate="sigmoid", alpha=1.5)),
+    (DECLARED["llif"], dict(gamma=0.3, v_threshold=0.8)),
+    (DECLARED["lif"], dict(v_reset=None)),
+    (DECLARED["lif"], dict(tau=1.4, alpha=0.5)),
+)
+
+
 def own_settings(neuron, v_reset=0.0, slif_v_reset=None, **settings):
     """The super neuron's settings as the function of one neuron takes them."""
     return options_of(neuron, {**settings, "v_reset": slif_v_reset if neuron == "slif" else v_reset})
 
 
+def declared(member, **settings):
+    """A neuron's declaration and settings: its own, or those of a name."""
+    return member if isinstance(member, tuple) else (DECLARED[member], own_settings(member, **settings))
+
+
 def members(neurons, x, **settings):
-    """Several neurons as the super neuron's operators take them: kernels, the constants of all, alpha."""
+    """Several neurons as the super neuron's operators take them: kernels, and the constants and alpha of each."""
     kernels, values = [], []
-    for name in neurons:
-        settled, constants = settle(spec_of(DECLARED[name]), own_settings(name, **settings), x)
+    for member in neurons:
+        neuron, own = declared(member, **settings)
+        settled, constants = settle(spec_of(neuron), own, x)
         kernel, missing = kernel_for(settled.neuron, settled.variant.plain, "cpu", x.dtype == torch.float64)
         assert missing is None, missing
         kernels.append(kernel)
-        values += constants
-    return kernels, values, float(settings.get("alpha", 1.0))
+        values += [*constants, settled.alpha]
+    return kernels, values
 
 
 def bits_of_codes(codes, count):
@@ -62,8 +96,9 @@ def compose_super(
     x, weights, mean, var, neurons=NEURONS, training=False, momentum=0.1, eps=1e-5, backend="reference", **settings
 ):
     y = torch.zeros_like(x)
-    for k, name in enumerate(neurons):
-        spikes = FUNCTIONS[name](x, backend=backend, **own_settings(name, **settings))
+    for k, member in enumerate(neurons):
+        neuron, own = declared(member, **settings)
+        spikes = function(neuron)(x, backend=backend, **own)
         of_one = (None, None) if mean is None else (mean[k], var[k])
         y = y + weights[k] * batch_norm(spikes, *of_one, training, momentum, eps)
     return y

@@ -92,12 +92,14 @@ class ChannelRun : Arrays {
 
   void run_super_neuron() {
     const bool is_double = real_ == Dtype::float64;
-    const double alpha = random_.coin() ? 2 : 0.75;
+    const bool one_alpha = random_.coin();
+    double alpha = 0.75;
     EncodeCall<NeuronInfo> encode{g_, c_.dtype, {}, x_, nullptr, nullptr};
     EncodeCall<NeuronKernels> cpu_encode{g_, c_.dtype, {}, x_, nullptr, nullptr};
     for (const TestNeuron* member : c_.members) {
       std::vector<ConstantValue> constants;
       for (const Range& range : member->ranges) constants.push_back({random_.uniform(range.low, range.high)});
+      if (!one_alpha) alpha = random_.uniform(0.5, 2);
       encode.members.push_back({device.find(member->cpu->name, is_double), constants, alpha});
       cpu_encode.members.push_back({member->cpu, constants, alpha});
     }

@@ -84,6 +84,7 @@ MUTATIONS = {
         "false && (of_constant",
         OUTSIDE,
     ),
+    "backward: the first neuron's alpha for all": (LAUNCH, "back && member.alpha != all.alpha", "false", BITS),
     "backward: stride in time": (BACK, "static_cast<Index>(k) * static_cast<Index>(a.g.inner)", "k * a.g.N", OUTSIDE),
     "backward: first step of a chunk": (BACK, "static_cast<Index>(first) *", "static_cast<Index>(first / 2) *", BITS),
     "backward: first chunk": (BACK, "(a.steps - 1) / K * K;", "a.steps / K * K;", ANYTHING),

@@ -162,12 +162,14 @@ const DeviceNeuron* find_together(const Members<NeuronInfo>& members) {
   return nullptr;
 }
 
-// The neurons of a super neuron as they run, back or forward: all as one, or else each by itself.
+// The neurons of a super neuron as they run, back or forward: all as one, or else each by itself. Kernels read one alpha,
+// which backward alone needs: spikes are hard.
 Members<NeuronInfo> gather(const Members<NeuronInfo>& members, const Geometry& g, Dtype dtype, bool back) {
   const DeviceNeuron* k = may_be_fast(g, dtype) ? find_together(members) : nullptr;
   Neuron all{k, {}, members[0].alpha};
   if (!k || (back && !kernel_for_steps(fast_kernels(all, dtype), g.T))) return members;
   for (const Neuron& member : members) {
+    if (back && member.alpha != all.alpha) return members;
     all.constants.insert(all.constants.end(), member.constants.begin(), member.constants.end());
   }
   return {all};

@@ -4,7 +4,7 @@ csrc/channel_operators.h."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -21,17 +21,15 @@ from .printed import Neuron, neuron_of, together
 _MOST_MEMBERS = 8  # a code is a byte
 
 
-def _members(kernels: list[str], values: list[float], alpha: float) -> tuple[Neuron, tuple[tuple[float, ...], ...]]:
-    """The neurons together, and the constants of each; ``values``: those of one after the other."""
+def _members(kernels: list[str], values: list[float]) -> tuple[Neuron, tuple[tuple[float, ...], ...]]:
+    """The neurons together, and the constants and alpha of each; ``values``: those of one after the other."""
     if not 1 <= len(kernels) <= _MOST_MEMBERS:
         raise ValueError(f"stdano: a super neuron has 1 to {_MOST_MEMBERS} neurons, got {len(kernels)}")
     neurons = [neuron_of(name) for name in kernels]
-    ends = list(accumulate(neuron.constants for neuron in neurons))
+    ends = list(accumulate((neuron.constants + 1 for neuron in neurons), initial=0))
     if ends[-1] != len(values):
         raise ValueError(f"stdano: {len(kernels)} neurons have {ends[-1]} constants, got {len(values)}")
-    return together(neurons), tuple(
-        (*values[end - n.constants : end], alpha) for n, end in zip(neurons, ends, strict=True)
-    )
+    return together(neurons), tuple(tuple(values[begin:end]) for begin, end in pairwise(ends))
 
 
 def _input(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...] = FLOATS) -> tuple[Tensor, Geometry]:
@@ -72,11 +70,11 @@ def channel_affine_(grad: Tensor, x: Tensor, table: Tensor) -> None:
     channel_affine(grad, x, table, out=grad)
 
 
-def super_neuron_encode(x: Tensor, kernels: list[str], values: list[float], alpha: float) -> tuple[Tensor, Tensor]:
+def super_neuron_encode(x: Tensor, kernels: list[str], values: list[float]) -> tuple[Tensor, Tensor]:
     """Codes like x [T, B, C, ...], uint8; counts, float64 [neurons, C]."""
     x, g = _input("x", x)
     codes = torch.empty_like(x, dtype=torch.uint8)
-    neurons, constants = _members(kernels, values, alpha)
+    neurons, constants = _members(kernels, values)
     return codes, _sums(channels.super_neuron_encode, g, len(kernels), (x, codes, constants), NEURONS=neurons)
 
 
@@ -99,7 +97,7 @@ def super_neuron_sums(codes: Tensor, grad: Tensor, members: int) -> Tensor:
 
 
 def super_neuron_backward(
-    grad: Tensor, x: Tensor, codes: Tensor, table: Tensor, kernels: list[str], values: list[float], alpha: float
+    grad: Tensor, x: Tensor, codes: Tensor, table: Tensor, kernels: list[str], values: list[float]
 ) -> Tensor:
     """The gradient of x [T, B, C, ...]; grad and codes like it, table: float32 [3*neurons, C]."""
     x, g = _input("x", x)
@@ -108,7 +106,7 @@ def super_neuron_backward(
     if codes.dtype != torch.uint8 or codes.shape != x.shape or not same_layout(codes, x) or codes.device != x.device:
         raise ValueError("stdano: codes must be those that the forward operator returned for x")
     grad_x = torch.empty_like(x)
-    neurons, constants = _members(kernels, values, alpha)
+    neurons, constants = _members(kernels, values)
     later = max((g.T - 1) // CHECKPOINT_STEPS - 1, 0)  # parts whose states are neither at rest nor computed last
     checkpoints = [x.new_empty(later, states, g.N, dtype=torch.float32) for states in neurons.states]
     pointers = (grad, x, codes, table, grad_x, tuple(checkpoints), constants)
@@ -126,7 +124,6 @@ def super_neuron_forward(
     eps: float,
     kernels: list[str],
     values: list[float],
-    alpha: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y and codes like x [T, B, C, ...]; moments, float64 [4, neurons, C]."""
     x, g = _input("x", x)
@@ -136,7 +133,7 @@ def super_neuron_forward(
     moments = x.new_empty(4, members, g.channels, dtype=torch.float64)
     own = dict(weights_ptr=weights, mean_ptr=mean, var_ptr=var, momentum=momentum, table_ptr=table, moments_ptr=moments)
     settings = dict(MEMBERS=members, TRAINING=training, EPS=eps)
-    neurons, constants = _members(kernels, values, alpha)
+    neurons, constants = _members(kernels, values)
     finish = Finish(mixture_forward, members, own | settings)
     launch(channels.super_neuron_encode, g, (x, codes, constants), finish=finish, NEURONS=neurons)
     launch(channels.super_neuron_decode, g, (codes, table, y), MEMBERS=members)
@@ -151,7 +148,6 @@ def super_neuron_gradients(
     training: bool,
     kernels: list[str],
     values: list[float],
-    alpha: float,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of x [T, B, C, ...] and of the weights."""
     x, g = _input("x", x)
@@ -171,7 +167,7 @@ def super_neuron_gradients(
     )
     finish = Finish(mixture_backward, 1 + members, own | dict(MEMBERS=members, TRAINING=training))
     launch(channels.super_neuron_sums, g, (codes, grad, ticket), finish=finish, MEMBERS=members)
-    return super_neuron_backward(grad, x, codes, table, kernels, values, alpha), grad_weights
+    return super_neuron_backward(grad, x, codes, table, kernels, values), grad_weights
 
 
 _OF_CHANNELS = (channel_sums, channel_affine, channel_affine_)

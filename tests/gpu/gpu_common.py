@@ -63,7 +63,7 @@ def assert_equals_cpu(neuron, x, *, backend, **options):
 
 def operator_arguments(neuron, x, *, state=(), constants=None, affine=None, save=False, outputs=False, **settings):
     """The arguments of scan_forward on the device. ``constants``: a tensor that each of them is, or numbers."""
-    ((kernel,), values, alpha) = members((neuron,), x, tau=1.7, v_threshold=0.9, **settings)
+    (kernel,), (*values, alpha) = members((neuron,), x, tau=1.7, v_threshold=0.9, **settings)
     which = [] if constants is None else list(range(len(values)))
     tensors = [constants * value for value in values] if which else []
     arguments = (x, list(state), tensors, affine, which, values, alpha, kernel, save, outputs, [0] if outputs else [])
@@ -79,5 +79,5 @@ def backward_arguments(forward, results):
 
 
 def super_arguments(x, neurons=PAPER, **settings):
-    """Kernels, constants and alpha of a super neuron's operators."""
+    """Kernels of a super neuron's operators, and the constants and alpha of each."""
     return members(neurons, x, **{"tau": 1.7, "v_threshold": 0.9, "gamma": 0.15, "beta": 0.2, **settings})

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from channels_common import EIGHT
+from channels_common import ANY, EIGHT, declared
 from gpu_common import every_backend, operators, super_arguments
 from kernels_common import (
     DENSE_LAYOUTS,
@@ -36,7 +36,7 @@ def make_grad(x):
 
 
 def run(ops, x, grad, own, place=lambda t: t):
-    """All of a super neuron's passes, with tables that are the same everywhere; ``own``: kernels, constants, alpha."""
+    """All of a super neuron's passes, with tables that are the same everywhere; ``own``: kernels, constants."""
     x, grad, count = place(x), place(grad), len(own[0])
     codes, counts = ops.super_neuron_encode(x, *own)
     return {
@@ -99,6 +99,22 @@ def test_settings(backend, index):
     settings = {**SETTINGS[index % 3 + index // 6], "surrogate": surrogate, "alpha": 1.3}
     actual = assert_equals_cpu(backend, x, neurons=SETS[index], **settings)
     assert actual["counts"].sum() > 0 and actual["grad x"].abs().sum() > 0
+
+
+@pytest.mark.parametrize("count, steps", ((4, 9), (8, 4)))
+def test_any_neurons(count, steps):
+    actual = assert_equals_cpu("triton", make_x((steps, 2, 3, 4)), neurons=ANY[-count:])
+    assert actual["counts"].sum(1).all() and actual["grad x"].abs().sum() > 0
+
+
+@every_backend
+@pytest.mark.parametrize("neurons", (PAPER, EIGHT), ids=len)
+@pytest.mark.parametrize("steps", (4, 8))
+def test_each_neuron_has_its_own_alpha(backend, neurons, steps):
+    """In CUDA the paper's neurons then run one after the other, by kernels that have the CPU's bits."""
+    own = [declared(name, tau=1.7, v_threshold=0.9) for name in neurons]
+    own = tuple((neuron, {**settings, "alpha": 0.5 + 0.25 * k}) for k, (neuron, settings) in enumerate(own))
+    assert_equals_cpu(backend, make_x((steps, 2, 3, 4)), neurons=own)
 
 
 @every_backend
@@ -279,7 +295,7 @@ def test_opcheck(backend):
 def test_wrong_tensors_are_refused(backend):
     """Who calls an operator directly gets an error, not a wild read."""
     ops, x = operators(backend), make_x((3, 2, 4, 8)).cuda()
-    settings = kernels, values, alpha = super_arguments(x)
+    settings = kernels, values = super_arguments(x)
     codes, _ = ops.super_neuron_encode(x, *settings)
     table = make_table(9, x).cuda()
     errors = (RuntimeError, ValueError, TypeError)
@@ -293,10 +309,10 @@ def test_wrong_tensors_are_refused(backend):
             ops.super_neuron_backward(x, x, wrong, table, *settings)
     for wrong in ([], kernels * 3):
         with pytest.raises(errors, match="a super neuron has 1 to 8 neurons"):
-            ops.super_neuron_encode(x, wrong, values, alpha)
+            ops.super_neuron_encode(x, wrong, values)
     for wrong in (values[1:], values + values):
         with pytest.raises(errors, match="constants"):
-            ops.super_neuron_encode(x, kernels, wrong, alpha)
+            ops.super_neuron_encode(x, kernels, wrong)
     with pytest.raises(errors, match="channels"):
         ops.super_neuron_encode(x[0, 0], *settings)
 
