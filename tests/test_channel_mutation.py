@@ -3,6 +3,7 @@ test_mutation.py."""
 
 import mutations
 import pytest
+from channels_common import EIGHT
 from selection import sample
 
 pytestmark = mutations.marks
@@ -18,8 +19,9 @@ def layouts(function, arguments, dtype="float32"):
 PAPER = "('lif', 'llif', 'slif')"
 CODES = layouts("test_codes_are_the_neurons_spikes", f"{PAPER}, 5")
 CODES_OF_TWO = layouts("test_codes_are_the_neurons_spikes", "('lif', 'slif'), 5")
+CODES_OF_EIGHT = layouts("test_codes_are_the_neurons_spikes", f"{EIGHT}, 5")
 SUMS = layouts("test_sums_and_moments", f"{PAPER}, 'whole and partial block', 'contiguous'")
-SUMS_OF_TWO = layouts("test_sums_and_moments", "('lif', 'slif'), 'whole and partial block', 'contiguous'")
+SUMS_OF_EIGHT = layouts("test_sums_and_moments", f"{EIGHT}, 'whole and partial block', 'contiguous'")
 # Blocks that begin within a channel's run; and at another channel than the first where channels are innermost.
 SUMS_WITHIN = layouts("test_sums_and_moments", f"{PAPER}, 'large images', 'contiguous'")
 SUMS_INNERMOST = layouts("test_sums_and_moments", f"{PAPER}, 'many channels', 'contiguous'")
@@ -41,19 +43,21 @@ def decode(count):
 
 # name: (file, text, replacement, the tests that are run); each text stands in its file exactly once.
 OF_CPU = {
-    "encode: a spike erases the other neurons' bits": (
+    "encode: a spike erases the other neurons' bits": (SUPER, "code |= spikes", "code = spikes", CODES_OF_TWO),
+    "encode: one bit for all": (SUPER, "? bit << k : 0;", "? bit : 0;", CODES_OF_TWO),
+    "encode: the fifth neuron erases the bits of those before": (
         SUPER,
-        "(codes[i] | (-static_cast",
-        "((-static_cast",
-        CODES_OF_TWO,
+        "int32_t code = codes[i];\n    for",
+        "int32_t code = 0;\n    for",
+        CODES_OF_EIGHT,
     ),
-    "encode: one bit for all": (
+    "encode: the fifth neuron has the first's bit": (
         SUPER,
-        "to, 1 << k, block.size",
-        "to, 1, block.size",
-        CODES_OF_TWO,
+        "1 << k, to, block.size",
+        "1, to, block.size",
+        CODES_OF_EIGHT,
     ),
-    "encode: of three neurons the second has the third's bit": (SUPER, "!= 0 ? 2 : 0", "!= 0 ? 4 : 0", CODES),
+    "of eight neurons the first four are left out": (SUPER, "count >= 4", "count == 4", CODES_OF_EIGHT),
     "encode: every four steps are the last": (
         SUPER,
         "nullptr, first + count == g.T, false",
@@ -86,16 +90,22 @@ OF_CPU = {
     ),
     "decode: another order of sums": (
         SUPER,
-        "((table[i] + first) + second) + third",
-        "(table[i] + (first + second)) + third",
+        "for (int k = 0; k < count; ++k) sum +=",
+        "for (int k = count; k-- > 0;) sum +=",
         decode(3),
     ),
-    "decode: the third bit": (SUPER, "(code & 4)", "(code & 2)", decode(3)),
-    "decode: of one neuron after the other the last is left out": (
+    "decode: the first neuron's bit for all": (
         SUPER,
-        "for (int k = 0; k < call.members; ++k) {\n          decode_one",
-        "for (int k = 0; k + 1 < call.members; ++k) {\n          decode_one",
-        decode(4),
+        "(code & bit << k) != 0 ? table",
+        "(code & bit) != 0 ? table",
+        decode(3),
+    ),
+    "decode: the fifth neuron begins anew": (SUPER, "k == 0 ? table : y", "table", decode(8)),
+    "decode: the fifth neuron's spikes are the first's": (
+        SUPER,
+        "decode_bits<neurons>(codes, 1 << k",
+        "decode_bits<neurons>(codes, 1",
+        decode(8),
     ),
     "sums: what is left of a run after whole lanes": (
         SUPER,
@@ -103,17 +113,17 @@ OF_CPU = {
         "",
         SUMS,
     ),
-    "sums: three neurons from the second on": (
+    "sums: the fifth neuron adds to the sum of all": (
         SUPER,
-        "codes + first, 1, g + first",
-        "codes + first, 2, g + first",
-        SUMS,
+        "double *all = k == 0 ? own : nullptr",
+        "double *all = own",
+        SUMS_OF_EIGHT,
     ),
-    "sums: of one neuron after the other, the first for all": (
+    "sums: the fifth neuron's spikes are the first's": (
         SUPER,
         "codes + first, 1 << k, g + first",
         "codes + first, 1, g + first",
-        SUMS_OF_TWO,
+        SUMS_OF_EIGHT,
     ),
     "backward: no gradient where a neuron was silent": (
         SUPER,

@@ -2,6 +2,8 @@
 // pass for the gradient of x. One neuron after the other runs over a block while its rows are in the first-level cache.
 #pragma once
 
+#include <type_traits>
+
 #include "scan.h"
 
 namespace stdano {
@@ -23,21 +25,28 @@ int64_t walk_rows(const Members<NeuronKernels>& members, int64_t steps) {
   return rows;
 }
 
-template <class real>
-STDANO_LOOP void set_bits(const real* __restrict spikes, uint8_t* __restrict codes, int32_t bit, int64_t n) {
-  STDANO_VECTORIZE
-  for (int64_t i = 0; i < n; ++i) {
-    codes[i] = static_cast<uint8_t>(codes[i] | (-static_cast<int32_t>(spikes[i] != 0) & bit));
+// Calls a function for as many neurons at once as registers have room for, with the number of the first and how many
+// there are, which it is compiled for.
+template <class Function>
+void in_parts(int members, Function function) {
+  for (int first = 0; first < members; first += 4) {
+    const int count = members - first;
+    if (count == 1) function(first, std::integral_constant<int, 1>{});
+    if (count == 2) function(first, std::integral_constant<int, 2>{});
+    if (count == 3) function(first, std::integral_constant<int, 3>{});
+    if (count >= 4) function(first, std::integral_constant<int, 4>{});
   }
 }
 
-// The codes of three neurons, as the paper's search has, whose spikes lie `stride` apart.
-template <class real>
-STDANO_LOOP void set_three(const real* __restrict spikes, int64_t stride, uint8_t* __restrict codes, int64_t n) {
+// Adds to the codes the bits of `count` neurons, the first of them `bit`, whose spikes lie `stride` apart.
+template <int count, class real>
+STDANO_LOOP void set_bits(const real* __restrict spikes, int64_t stride, int32_t bit, uint8_t* __restrict codes,
+                          int64_t n) {
   STDANO_VECTORIZE
   for (int64_t i = 0; i < n; ++i) {
-    const int32_t first = spikes[i] != 0 ? 1 : 0, second = spikes[stride + i] != 0 ? 2 : 0;
-    codes[i] = static_cast<uint8_t>(first | second | (spikes[2 * stride + i] != 0 ? 4 : 0));
+    int32_t code = codes[i];
+    for (int k = 0; k < count; ++k) code |= spikes[k * stride + i] != 0 ? bit << k : 0;
+    codes[i] = static_cast<uint8_t>(code);
   }
 }
 
@@ -97,12 +106,10 @@ void encode(const EncodeCall<NeuronKernels>& call, int64_t begin, int64_t end) {
       for (int64_t t = 0; t < count; ++t) {
         uint8_t* to = codes.data + t * codes.stride;
         const real* from = spikes + t * columns;
-        if (members == 3) {
-          set_three(from, steps * columns, to, block.size);
-          continue;
-        }
         std::memset(to, 0, block.size);
-        for (int k = 0; k < members; ++k) set_bits(from + k * steps * columns, to, 1 << k, block.size);
+        in_parts(members, [&](int k, auto count) {
+          set_bits<count>(from + k * steps * columns, steps * columns, 1 << k, to, block.size);
+        });
       }
       for (int64_t t = 0; t < count; ++t) add_counts(block, codes.data + t * codes.stride, members, sums);
       store_rows<uint8_t, uint8_t>(call.codes, block, first, count, codes, code_buffer);
@@ -110,24 +117,17 @@ void encode(const EncodeCall<NeuronKernels>& call, int64_t begin, int64_t end) {
   });
 }
 
-// Three neurons, as the paper's search has, are added in one loop; others one after the other, which gives the same.
-template <class real>
-STDANO_LOOP void decode_three(const uint8_t* __restrict codes, const real* __restrict table, int64_t columns,
-                              real* __restrict y, int64_t n) {
+// Adds to `before`, which may be y, the rows of `count` neurons, one after the other, where they fired.
+template <int count, class real>
+STDANO_LOOP void decode_bits(const uint8_t* codes, int32_t bit, const real* table, int64_t columns, const real* before,
+                             real* y, int64_t n) {
   STDANO_VECTORIZE
   for (int64_t i = 0; i < n; ++i) {
     const int32_t code = codes[i];
-    const real first = (code & 1) != 0 ? table[columns + i] : real(0);
-    const real second = (code & 2) != 0 ? table[2 * columns + i] : real(0);
-    const real third = (code & 4) != 0 ? table[3 * columns + i] : real(0);
-    y[i] = ((table[i] + first) + second) + third;
+    real sum = before[i];
+    for (int k = 0; k < count; ++k) sum += (code & bit << k) != 0 ? table[k * columns + i] : real(0);
+    y[i] = sum;
   }
-}
-template <class real>
-STDANO_LOOP void decode_one(const uint8_t* __restrict codes, int32_t bit, const real* __restrict table,
-                            real* __restrict y, int64_t n) {
-  STDANO_VECTORIZE
-  for (int64_t i = 0; i < n; ++i) y[i] += (codes[i] & bit) != 0 ? table[i] : real(0);
 }
 
 template <class scalar, class real>
@@ -143,11 +143,10 @@ void decode(const DecodeCall& call, int64_t begin, int64_t end) {
       real* y = to.data;
       block.pieces(t, [&](int64_t offset, int64_t first, int64_t count) {
         const uint8_t* codes = call.codes + offset;
-        if (call.members == 3) return decode_three(codes, table + first, columns, y + first, count);
-        std::memcpy(y + first, table + first, count * sizeof(real));
-        for (int k = 0; k < call.members; ++k) {
-          decode_one(codes, 1 << k, table + (1 + k) * columns + first, y + first, count);
-        }
+        in_parts(call.members, [&](int k, auto neurons) {
+          const real *before = k == 0 ? table : y, *rows = table + (1 + k) * columns;
+          decode_bits<neurons>(codes, 1 << k, rows + first, columns, before + first, y + first, count);
+        });
       });
       store_rows<scalar, real>(call.y, block, t, 1, to, buffer);
     }
@@ -155,8 +154,7 @@ void decode(const DecodeCall& call, int64_t begin, int64_t end) {
 }
 
 // Adds the sum over a run of g to `all`, if given, and those of g where `count` neurons fired, the first of them that of
-// `bit`, to sums[0], sums[stride], ...: as many at once as leave the partial sums in registers. These are fixed in number,
-// and in float they have at most 64 terms.
+// `bit`, to sums[0], sums[stride], ... Partial sums are fixed in number, and in float they have at most 64 terms.
 template <int count, class real>
 STDANO_LOOP void sum_by_bit(const uint8_t* codes, int32_t bit, const real* g, int64_t n, double* all, double* sums,
                             int64_t stride) {
@@ -201,10 +199,10 @@ void super_sums(const SuperSumsCall& call, int64_t begin, int64_t end) {
       }
       runs(block, [&](int64_t first, int64_t count, int64_t channel) {
         double* own = sums + channel;
-        if (call.members == 3) return sum_by_bit<3>(codes + first, 1, g + first, count, own, own + channels, channels);
-        for (int k = 0; k < call.members; ++k) {
-          sum_by_bit<1>(codes + first, 1 << k, g + first, count, k == 0 ? own : nullptr, own + (1 + k) * channels, 0);
-        }
+        in_parts(call.members, [&](int k, auto neurons) {
+          double *all = k == 0 ? own : nullptr, *of_bits = own + (1 + k) * channels;
+          sum_by_bit<neurons>(codes + first, 1 << k, g + first, count, all, of_bits, channels);
+        });
       });
     }
   });
