@@ -153,8 +153,8 @@ void decode(const DecodeCall& call, int64_t begin, int64_t end) {
   }
 }
 
-// Adds the sum over a run of g to `all`, if given, and those of g where `count` neurons fired, the first of them that of
-// `bit`, to sums[0], sums[stride], ... Partial sums are fixed in number, and in float they have at most 64 terms.
+// Adds the sum over a run of g to `all`, if given, and those of g where `count` neurons fired, the first of them that
+// of `bit`, to sums[0], sums[stride], ... Partial sums are fixed in number, and in float they have at most 64 terms.
 template <int count, class real>
 STDANO_LOOP void sum_by_bit(const uint8_t* codes, int32_t bit, const real* g, int64_t n, double* all, double* sums,
                             int64_t stride) {

@@ -162,8 +162,8 @@ const DeviceNeuron* find_together(const Members<NeuronInfo>& members) {
   return nullptr;
 }
 
-// The neurons of a super neuron as they run, back or forward: all as one, or else each by itself. Kernels read one alpha,
-// which backward alone needs: spikes are hard.
+// The neurons of a super neuron as they run, back or forward: all as one, or else each by itself. Kernels read one
+// alpha, which backward alone needs.
 Members<NeuronInfo> gather(const Members<NeuronInfo>& members, const Geometry& g, Dtype dtype, bool back) {
   const DeviceNeuron* k = may_be_fast(g, dtype) ? find_together(members) : nullptr;
   Neuron all{k, {}, members[0].alpha};
