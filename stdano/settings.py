@@ -76,8 +76,8 @@ class ModelSettings(_Part):
     model: str = "vgg-small"
     """vgg-small, vgg11, vgg13, vgg16 or resnet18"""
     neurons: str = "LLIF"
-    """LIF, LLIF, SLIF, ALIF, "LIF(tau=4)", mypackage.mymodule:MyNeuron and so on for all layers; a digit a layer (0 LIF,
-    1 LLIF, 2 SLIF), or such names between commas; or a method of table 1: LLIF-1, SLIF-4. A search looks for it."""
+    """LIF, LLIF, SLIF, ALIF, "LIF(tau=4)", mypackage.mymodule:MyNeuron and so on for all layers; a digit a layer (0
+    LIF, 1 LLIF, 2 SLIF), or such names between commas; or a method of table 1: LLIF-1, SLIF-4. A search looks for it"""
     T: int = 4
     """time steps"""
     width: float = 1.0

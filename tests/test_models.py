@@ -10,8 +10,8 @@ import stdano
 from stdano import LIFNode, LLIFNode, SLIFNode, SuperNeuron, convert, fuse, reset_net
 from stdano.models import MODELS, ablations, create_model, neuron_string, num_spiking_layers
 from stdano.models.blocks import SharedDropout
-from stdano.nodes.neurons import CANDIDATES
 from stdano.nodes.candidates import DIGITS
+from stdano.nodes.neurons import CANDIDATES
 from stdano.rewrite.convert import execution_order, spiking_layers
 
 LAYERS = {"vgg-small": 4, "vgg11": 8, "vgg13": 10, "vgg16": 13, "resnet18": 17}

@@ -17,8 +17,8 @@ pytest.importorskip("sklearn", reason="needs the extra [app]")
 
 import stdano
 from stdano import LIFNode, SuperNeuron
-from stdano.nodes.neurons import CANDIDATES
 from stdano.nodes.candidates import DIGITS
+from stdano.nodes.neurons import CANDIDATES
 from stdano.search import Architecture, resume, search
 from stdano.search.loop import SearchRun
 from stdano.settings import SearchSettings, TrainSettings, read_settings, replace

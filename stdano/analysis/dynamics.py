@@ -152,7 +152,7 @@ def _made_on_the_way(
         argument = "decay" if name == "decay_mode" else name
         if argument in given:
             values[name] = per_channel(given[argument], x)
-    n = _observed(neuron)(values)  # type: ignore[arg-type]
+    n = _observed(neuron).symbolic(values)  # type: ignore[arg-type]
     n._noted = {}
     before = []
     for state, sequence in zip(neuron.states.values(), after, strict=True):

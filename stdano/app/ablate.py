@@ -69,9 +69,9 @@ def ablate(
     methods: Sequence[str] = ("LIF", "LLIF", "SLIF"),
     seeds: Sequence[int] = (0, 1, 2),
 ) -> Ablation:
-    """Trains with each method and seed, in a folder each: METHOD-seedN, with a hash where METHOD is long. Runs that are there are gone on with, and kept
-    where they are finished, so that an interrupted study goes on when it is called again; and several processes can
-    work in one folder, each on other methods or seeds.
+    """Trains with each method and seed, in a folder each: METHOD-seedN, with a hash where METHOD is long. Runs that are
+    there are gone on with, and kept where they are finished, so that an interrupted study goes on when it is called
+    again; and several processes can work in one folder, each on other methods or seeds.
 
     The table of means is printed; runs.csv, summary.csv and accuracy.png have what there is after each run.
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.table import Table
 
 from ..models import neuron_string
+from ..nodes.candidates import DIGITS
 from ..pictures import curves
 from ..pictures.activity import rates
 from ..pictures.style import save
 from ..presets import get_preset
-from ..nodes.candidates import DIGITS
 from ..search import Architecture
 from ..settings import SearchSettings, TrainSettings, replace
 from ..terminal import console

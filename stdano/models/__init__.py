@@ -54,7 +54,8 @@ def create_model(
         settings: of the neurons: ``tau``, ``decay``, ``v_threshold``, ``surrogate_function``, ``alpha`` (the
             surrogate's sharpness), ``gamma``, ``beta``, ``tau_min``, ``backend`` and so on; each kind of neuron takes
             those that it has and has no own value for. A neuron that is named takes ``gamma``, ``beta`` and
-            ``tau_min`` only if they are those of LLIF or SLIF. With ``"super"`` also ``candidates``, the neurons to choose from.
+            ``tau_min`` only if they are those of LLIF or SLIF. With ``"super"`` also ``candidates``, the neurons to
+            choose from.
 
     Returns:
         A module from images ``[B, C, H, W]`` or frames ``[T, B, C, H, W]`` to logits ``[T, B, classes]``.

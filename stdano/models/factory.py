@@ -24,8 +24,8 @@ class Factory:
     """Makes the norms and the neurons of a network.
 
     Args:
-        neurons: a neuron a layer, as :func:`stdano.models.neuron_string` writes it; the declaration or class of a neuron
-            for all layers; ``"super"``; or a function from a number of channels to a layer.
+        neurons: a neuron a layer, as :func:`stdano.models.neuron_string` writes it; the declaration or class of a
+            neuron for all layers; ``"super"``; or a function from a number of channels to a layer.
         sync_statistics: whether norms and super neurons have statistics over all processes.
         settings: arguments of the neurons; each kind takes those that it has.
 

@@ -50,8 +50,8 @@ def neuron_string(model: str, neurons: str) -> str:
 
     Args:
         model: a network, see :data:`MODELS`.
-        neurons: such a string; a method of :func:`ablations` such as ``"LLIF"`` or ``"SLIF-1"``; or the name of a neuron
-            for all layers, ``"ALIF"``, ``"LIF(tau=4.0)"`` or ``"mypackage.mymodule:MyNeuron"``.
+        neurons: such a string; a method of :func:`ablations` such as ``"LLIF"`` or ``"SLIF-1"``; or the name of a
+            neuron for all layers, ``"ALIF"``, ``"LIF(tau=4.0)"`` or ``"mypackage.mymodule:MyNeuron"``.
 
     Raises:
         ValueError, TypeError: there is no such network, method or neuron, or the string has the wrong length.

@@ -16,8 +16,8 @@ from stdano_kernels.backends import NAMES
 from stdano_kernels.settings import choice, flag, number, python_value
 
 from .base import BaseNode
-from .link import statistics, synchronised
 from .candidates import check_candidates, name_of, settings_of
+from .link import statistics, synchronised
 from .neurons import CANDIDATES, class_of, meant, resets_softly
 from .recomputation import checkpointed, uncompiled
 from .surrogates import resolve_surrogate
@@ -170,7 +170,8 @@ class SuperNeuron(nn.Module):
         self._statistics.momentum = value
 
     def _check_settings(self) -> None:
-        for neuron in (*CANDIDATES.values(), *self.candidates):  # every setting, also of neurons that are no candidates
+        every: list[type[BaseNode] | Neuron] = [*CANDIDATES.values(), *self.candidates]
+        for neuron in every:  # every setting, also of neurons that are no candidates
             settings = self.settings_of(neuron)
             class_of(type(neuron) if isinstance(neuron, Neuron) else neuron)(**settings)
             for name, value in settings.items():

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from ..analysis import interval, published
 from ..analysis.published import Alphas
+from ..nodes.candidates import names_in
 from ..pictures import curves, heatmap
 from ..settings import SearchSettings
 from ..terminal import quoted
 from ..training.report import best_row
 from .content import Code, Picture, Section, Table, per_cent, value
-from ..nodes.candidates import names_in
 from .runs import Run
 
 Methods = Mapping[str, Sequence[Run]]
@@ -89,8 +89,8 @@ def architecture(searches: Sequence[Run]) -> Section | None:
         if theirs is not None:
             items.append(published_picture(theirs, f"alpha-paper-{number}"))
     text = [
-        "The candidate with the largest alpha is chosen; with the selection by perturbation the one whose removal hurts "
-        "most. Digits: 0 LIF, 1 LLIF, 2 SLIF, in order of execution."
+        "The candidate with the largest alpha is chosen; with the selection by perturbation the one whose removal "
+        "hurts most. Digits: 0 LIF, 1 LLIF, 2 SLIF, in order of execution."
     ]
     strings = [run.neurons for run in searches]
     choices = [names_in(string) for string in strings]

@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 from stdano_kernels import Neuron
 
 from ..nodes.base import BaseNode
-from ..nodes.link import is_patched
 from ..nodes.candidates import ALLOWED, DIGITS, candidate, names_in, settings_of
+from ..nodes.link import is_patched
 from ..nodes.neurons import class_of, is_own, names_neuron, reset_net
 from ..nodes.normalised import hand_on
 from .containers import held_aside
@@ -77,8 +77,8 @@ def convert(
         order = execution_order(model, example_input)
         if len(names) != len(order):
             raise ValueError(
-                f"neurons must have one for each of {len(order)} spiking layers, {', '.join(name for name, _ in order)}; "
-                f"got {len(names)}, {neurons!r}"
+                f"neurons must have one for each of {len(order)} spiking layers, "
+                f"{', '.join(name for name, _ in order)}; got {len(names)}, {neurons!r}"
             )
         chosen: dict[nn.Module, Replacement] = {layer: n for (_, layer), n in zip(order, names, strict=True)}
     elif isinstance(neurons, Mapping):

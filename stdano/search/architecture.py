@@ -111,8 +111,8 @@ class Architecture:
         count = len(self.layers)
         if not len(chosen) == len(self.alphas) == len(scores) == count:
             raise ValueError(
-                f"neurons, alphas and losses must have one entry for each of {count} layers, got {len(chosen)} neurons, "
-                f"{len(self.alphas)} alphas and {len(self.losses)} losses"
+                f"neurons, alphas and losses must have one entry for each of {count} layers, got {len(chosen)} "
+                f"neurons, {len(self.alphas)} alphas and {len(self.losses)} losses"
             )
         for rows, kind in ((self.alphas, "alphas"), (self.losses, "losses")):
             for layer, row in zip(self.layers, rows, strict=False):
@@ -199,16 +199,16 @@ class Architecture:
             values = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} must hold the result of a search, as JSON: {error}") from error
-        names = [field.name for field in dataclasses.fields(cls)]
+        names = [one.name for one in dataclasses.fields(cls)]
         if isinstance(values, dict):  # older files have none of these
             for name, empty in (("selection", "alpha"), ("losses", []), ("fingerprints", {})):
                 values.setdefault(name, empty)
         if not isinstance(values, dict) or set(values) != set(names):
             given = ", ".join(values) if isinstance(values, dict) else type(values).__name__
             raise ValueError(f"{path} must hold the result of a search, an object with {', '.join(names)}; got {given}")
-        for field in dataclasses.fields(cls):
-            if not _KINDS[str(field.type)](values[field.name]):
-                raise ValueError(f"{path}: {field.name} must be {field.type}, got {reprlib.repr(values[field.name])}")
+        for one in dataclasses.fields(cls):
+            if not _KINDS[str(one.type)](values[one.name]):
+                raise ValueError(f"{path}: {one.name} must be {one.type}, got {reprlib.repr(values[one.name])}")
         try:
             found = cls(**values)
         except ValueError as error:

@@ -1,7 +1,7 @@
 """Layer-wise neuron search (section 4.3 of the paper): weights on one half of the training samples, alpha on the other.
 
-As in DARTS, each step moves alpha first, by the loss on a batch of the other half, and then the weights. In the epochs of
-a warm-up, and between the decisions of :mod:`stdano.search.selection`, only weights move.
+As in DARTS, each step moves alpha first, by the loss on a batch of the other half, and then the weights. In a warm-up,
+and between the decisions of :mod:`stdano.search.selection`, weights alone move.
 """
 
 from __future__ import annotations
@@ -164,8 +164,8 @@ class SearchRun(Run):
             group["lr"] = self.settings.search.tune_lr
 
     def losses(self, changes: Sequence[Callable[[], None]]) -> list[float]:
-        """The loss on the half for alpha after each of some changes of the network, all with the same random numbers and
-        the statistics of each batch."""
+        """The loss on the half for alpha after each of some changes of the network, all with the same random numbers
+        and the statistics of each batch."""
         sums = torch.zeros(len(changes), dtype=torch.float64, device=self.fabric.device)
         epoch, seen = self.progress.epoch, 0
         self.model.train()

@@ -2,7 +2,7 @@
 differentiable NAS"), instead of by the largest alpha.
 
 When the search is over, layers are decided one after the other, in an order that the seed gives. A layer gets the
-candidate without which the loss on the half for alpha is highest; the others are removed, and the weights are fine-tuned
+candidate without which the loss on the half for alpha is highest; the others are removed, and the weights are tuned
 before the next layer's turn.
 """
 

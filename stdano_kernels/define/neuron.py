@@ -143,7 +143,7 @@ class Neuron:
         return dict(self._settings)
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and other._settings == self._settings  # type: ignore[attr-defined]
+        return type(other) is type(self) and other._settings == self._settings
 
     def __hash__(self) -> int:
         return hash((type(self), tuple(self._settings.items())))
