@@ -185,10 +185,10 @@ def _declared(neuron: Any) -> Neuron:
             raise ValueError(f"neurons must be some of {', '.join(NEURONS)}, or declared neurons, got {neuron!r}")
         neuron = NEURONS[neuron]
     if isinstance(neuron, type) and issubclass(neuron, Neuron):
-        neuron = neuron()
+        return _plain(neuron)
     if not isinstance(neuron, Neuron):
         raise TypeError(f"neurons must be names or declared neurons, got {neuron!r}")
-    check_two_levels(type(neuron))
+    _plain(type(neuron))  # checks it
     return neuron
 
 
@@ -199,6 +199,18 @@ def check_two_levels(neuron: type[Neuron]) -> None:
         raise ValueError(f"neurons must have spikes of 0 or 1 in a super neuron; those of {neuron.__name__} have more")
 
 
+def _plain(neuron: type[Neuron]) -> Neuron:
+    """A declaration without settings of its own, checked; the same each time, but in a traced call."""
+    if neuron in _without_settings:
+        return _without_settings[neuron]
+    check_two_levels(neuron)
+    made = neuron()
+    if not torch.compiler.is_compiling():
+        _without_settings[neuron] = made
+    return made
+
+
+_without_settings: dict[type[Neuron], Neuron] = {}
 MOST = 8  # bits of a code
 
 

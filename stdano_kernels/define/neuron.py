@@ -134,7 +134,8 @@ class Neuron:
         return n
 
     def _begin(self, values: dict[str, Any]) -> None:
-        self._values, self._used = values, set[str]()
+        self._values = values
+        self._used: set[str] = set()
         self._decayed: list[Node] = []  # what decay() was asked for
 
     @property
