@@ -4,6 +4,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import stdano
+
 DOCS = Path(__file__).parent.parent / "docs"
 
 
@@ -31,6 +33,14 @@ def run(name, tmp_path, monkeypatch):
 
 def test_every_block_of_the_page_on_own_neurons_runs(tmp_path, monkeypatch):
     assert run("own_neuron", tmp_path, monkeypatch).report
+
+
+def test_every_block_of_the_page_on_searches_runs(tmp_path, monkeypatch):
+    page = run("search", tmp_path, monkeypatch)
+    assert page.mixed.neurons[1:] == ("LIF(tau=4.0)", "LLIF", "search:MyNeuron(kappa=0.2)")
+    assert [type(layer).__name__ for layer in page.net.modules() if isinstance(layer, stdano.BaseNode)] == [
+        "LIFNode"
+    ] * 4
 
 
 def test_every_block_of_the_page_on_analysis_runs(tmp_path, monkeypatch):

@@ -68,11 +68,11 @@ class Demo:
     With --out of an interrupted demo it goes on where that one stood.
     """
 
-    preset: str = "digits"
+    preset: str = "digits-events"
     """what to do it with, see stdano presets"""
     seed: int = 0
     """seed of everything"""
-    epochs: int = 0
+    epochs: int = 8
     """epochs of the search and of each training; 0: the preset's"""
     out: Folder = None
     """folder of the demo; default: runs/demo-DATE-TIME"""
