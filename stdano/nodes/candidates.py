@@ -116,6 +116,12 @@ def name_of(neuron: Neuron) -> str:
     return name + (f"({', '.join(f'{key}={value!r}' for key, value in neuron.own.items())})" if neuron.own else "")
 
 
+def short(name: str) -> str:
+    """A name for pictures: without its module, and its settings on a line of their own."""
+    head, bracket, settings = name.partition("(")
+    return head.rpartition(":")[2] + (f"\n({settings}" if bracket else "")
+
+
 def names_in(neurons: str) -> list[str]:
     """The names in a network's string: of digits, or between commas."""
     if neurons and not set(neurons) - set(DIGITS):

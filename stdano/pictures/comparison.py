@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..nodes.candidates import short
 from .style import COLOURS, INK, WIDTH, drawn, new_figure
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def comparison(points: Mapping[str, Sequence[float]], means: Mapping[str, Interv
         points: of each method that of every run, from 0 to 1.
         means: of each method, drawn with 95 % intervals.
     """
-    figure = new_figure(1.0 + 0.34 * len(points), WIDTH)
+    figure = new_figure(1.0 + 0.4 * len(points), WIDTH)
     axis = figure.subplots()
     for row, (name, values) in enumerate(points.items()):
         axis.plot(
@@ -30,7 +31,7 @@ def comparison(points: Mapping[str, Sequence[float]], means: Mapping[str, Interv
         of = means[name]
         half = 0.0 if of.count == 1 else 100 * of.half
         axis.errorbar(100 * of.mean, row, xerr=half, fmt="|", color=INK, markersize=10, capsize=3)
-    axis.set_yticks(range(len(points)), [name if len(name) < 26 else name[:25] + "…" for name in points])
+    axis.set_yticks(range(len(points)), [short(name) for name in points])
     axis.invert_yaxis()
     axis.set_xlabel("test accuracy after the last epoch (%)")
     return figure

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LONGEST = 50  # letters of a method that a legend has room for
+
 Row = Mapping[str, float]  # of a run's metrics.csv
 Runs = Mapping[str, Sequence[Sequence[Row]]]  # the rows of each run of a method
 
@@ -52,7 +54,7 @@ def test_curves(runs: Runs) -> Figure:
     margin = 0.05 * (max(later) - min(later)) + 0.001
     loss.set_ylim(min(later) - margin, max(later) + margin)
     loss.set_ylabel("test TET loss")
-    below(figure, loss, columns=3)
+    below(figure, loss, columns=3 if max(map(len, runs)) < 14 else 1)
     return figure
 
 
@@ -69,7 +71,8 @@ def _means(axis: Axes, runs: Runs, column: str, factor: float) -> list[float]:
         means = [sum(each) / len(each) for each in columns]
         colour = NEURON_COLOURS.get(label, other)
         epochs = epochs[: len(means)]
-        axis.plot(epochs, means, next(styles), color=colour, label=label)
+        text = label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
+        axis.plot(epochs, means, next(styles), color=colour, label=text, marker="." if len(epochs) == 1 else "")
         if len(several) > 1:
             least, most = [min(each) for each in columns], [max(each) for each in columns]
             axis.fill_between(epochs, least, most, color=colour, alpha=0.18, linewidth=0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..nodes.candidates import names_in
+from ..nodes.candidates import names_in, short
 from ..nodes.neurons import CANDIDATES
 from .style import COLOURS, INK, NEURON_COLOURS, WIDTH, below, drawn, new_figure
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Entry = Mapping[str, Any]  # of a search's history: epoch, alphas (a list a layer), neurons (a string of one a layer)
 CELL = 0.47  # inches: room for a number
+LETTER = 0.085  # of a name
 
 
 @drawn
@@ -38,7 +39,7 @@ def heatmap(
         title: above it.
         uncertain: layer, from 0, and candidate of values that may have been misread, which get a question mark.
     """
-    figure = new_figure(*_heat_size(len(alphas), len(candidates)))
+    figure = new_figure(*_heat_size(len(alphas), candidates))
     _draw_heat(figure, alphas, candidates, neurons, title, uncertain)
     return figure
 
@@ -47,7 +48,7 @@ def heatmap(
 def search(entries: Sequence[Entry], candidates: Sequence[str]) -> Figure:
     """A search's alpha after the last epoch (see :func:`heatmap`), and below it the way there (see :func:`history`)."""
     last = entries[-1]
-    (height, width), below_it = _heat_size(len(last["alphas"]), len(candidates)), _history_height(candidates)
+    (height, width), below_it = _heat_size(len(last["alphas"]), candidates), _history_height(candidates)
     figure = new_figure(height + below_it, width)
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[height, below_it])[:, 0]
     _draw_heat(
@@ -62,8 +63,9 @@ def named(neurons: str) -> str:
     return f": {neurons}" if neurons.isdigit() else ""
 
 
-def _heat_size(layers: int, candidates: int) -> tuple[float, float]:
-    return 1.1 + CELL * candidates, max(WIDTH, 1.5 + CELL * layers)
+def _heat_size(layers: int, candidates: Sequence[str]) -> tuple[float, float]:
+    longest = max(len(line) for name in candidates for line in short(name).split("\n"))
+    return 1.1 + CELL * len(candidates), max(WIDTH, 1.2 + LETTER * longest + CELL * layers)
 
 
 def _draw_heat(
@@ -96,7 +98,7 @@ def _draw_heat(
             if taken:
                 axis.add_patch(Rectangle((column, row), 1, 1, fill=False, edgecolor=INK, linewidth=2, clip_on=False))
     axis.set_xticks([number + 0.5 for number in range(len(alphas))], [str(n + 1) for n in range(len(alphas))])
-    axis.set_yticks([number + 0.5 for number in range(len(rows))], rows)
+    axis.set_yticks([number + 0.5 for number in range(len(rows))], [short(name) for name in rows])
     axis.invert_yaxis()
     axis.set_xlabel("layer")
     axis.tick_params(length=0)
@@ -139,7 +141,7 @@ def _draw_history(figure: FigureBase, entries: Sequence[Entry], candidates: Sequ
     even = 1 / len(names)
     for axis, name in zip(axes, names, strict=False):
         axis.axhline(even, color=INK, linestyle=":", linewidth=1)
-        axis.set_ylabel(f"share of {name}")
+        axis.set_ylabel(f"share of {short(name)}")
     axes[-1].axhline(math.log(len(names)), color=INK, linestyle=":", linewidth=1, label="all the same share")
     axes[-1].set_ylabel("entropy (nats)")
     axes[-1].set_xlabel("epoch")
@@ -175,7 +177,7 @@ def _counts(axis: Axes, strings: Sequence[str]) -> None:
     for name, hatch, other in zip(found, cycle(("", "//", "..")), cycle(COLOURS), strict=False):
         counts = [column.count(name) for column in columns]
         colour = NEURON_COLOURS.get(name, other)
-        axis.bar(layers, counts, 0.8, bottoms, label=name, color=colour, hatch=hatch, edgecolor="white")
+        axis.bar(layers, counts, 0.8, bottoms, label=short(name), color=colour, hatch=hatch, edgecolor="white")
         bottoms = [a + b for a, b in zip(bottoms, counts, strict=True)]
     axis.set_xticks(layers)
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
