@@ -77,13 +77,13 @@ def test_example_input_tells_an_untraceable_order():
     ("neurons", "message"),
     [
         ("01", None),
-        ("012", r"2 digits .*got 3 digits, '012', for layers 1, 2\.1"),
-        ("03", r"neurons must be one of LIF, LLIF, SLIF, .*, or 2 digits.*got '03'"),
+        ("012", r"one for each of 2 spiking layers, 1, 2\.1; got 3, '012'"),
+        ("03", r"neurons must be one of LIF, LLIF, SLIF, .*got '03'"),
         ("", r"got ''"),
         ("lif", r"got 'lif'"),
         ({"IF": "LIF"}, r"kinds that the model has, \['LIF', 'LIFNode', 'LLIF', 'LLIFNode'\]; got \['IF'\]"),
         ({"LIF": "ELIF"}, r"neurons must be one of LIF, LLIF, SLIF, .*, got 'ELIF'"),
-        (7, r"neurons must be one of LIF, LLIF, SLIF, .* or a function of a layer, got 7"),
+        (7, r"neurons must be one of LIF, LLIF, SLIF, .* or a function, got 7"),
     ],
     ids=str,
 )
