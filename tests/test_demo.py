@@ -229,7 +229,7 @@ def test_a_run_that_diverges_is_left_out(tmp_path, monkeypatch, capsys, study):
         ({"methods": ["LIF", "LIF"]}, "methods must be one or more different ones, got LIF, LIF"),
         ({"seeds": [1, 1]}, "seeds must be one or more different ones, got 1, 1"),
         ({"seeds": [-1]}, "seed must be 0 or more, got -1"),
-        ({"methods": ["LIF", "ALIF"]}, "neurons must be 4 digits for vgg-small .*; got 'ALIF'"),
+        ({"methods": ["LIF", "ELIF"]}, "neurons must be 4 digits for vgg-small .*; got 'ELIF'"),
         ({"methods": ["00001"]}, "neurons must be 4 digits for vgg-small .*; got 5 digits, '00001'"),
         ({"settings": replace(TINY, epochs=0)}, "epochs must be 1 or more, got 0"),
     ],
