@@ -11,7 +11,8 @@ from tolerances import TOLERANCES
 from torch import nn
 
 from stdano import LIFNode, SuperNeuron
-from stdano_kernels import super_neuron
+from stdano_kernels import Constant, Neuron, State, super_neuron
+from stdano_kernels.define import spike
 from stdano_kernels.neurons import LIF, SLIF
 
 TIRED = f"{Tired.__module__}:Tired"
@@ -165,3 +166,26 @@ def test_pickles_from_before_there_were_candidates():
     assert torch.equal(old(x), node(x)) and list(old.state_dict()) == list(node.state_dict())
     old.keep("LIF")
     assert list(old.state_dict()) == list(node.state_dict()) and type(old.node()) is LIFNode
+
+
+class Crowded(Neuron):
+    """Its constants have names that a super neuron has for something else; its threshold has a default of its own."""
+
+    v = State()
+    momentum = Constant(0.5)
+    eps = Constant(0.25)
+    v_threshold = Constant(0.6)
+
+    def step(n, x, v):
+        h = n.charge(n.momentum * x + n.eps, v)
+        s = spike(h - n.v_threshold)
+        return s, n.reset(h, s, n.v_threshold)
+
+
+def test_names_that_a_super_neuron_has_for_something_else():
+    ours = SuperNeuron(C, (Crowded, Crowded(eps=0.3)), momentum=0.9, eps=1e-30, v_threshold=0.7).eval().double()
+    plain, other = map(ours.node, ours.neurons)
+    assert (plain.momentum, plain.eps, other.momentum, other.eps) == (0.5, 0.25, 0.5, 0.3)
+    for name, node in zip(ours.neurons, (plain, other), strict=True):
+        ours.keep(name)
+        assert torch.equal(ours(images()), node(images()))

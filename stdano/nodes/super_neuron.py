@@ -18,7 +18,7 @@ from stdano_kernels.settings import choice, flag, number, python_value
 from .base import BaseNode
 from .candidates import check_candidates, name_of, settings_of
 from .link import statistics, synchronised
-from .neurons import CANDIDATES, class_of, meant, resets_softly
+from .neurons import CANDIDATES, class_of, resets_softly, shared
 from .recomputation import checkpointed, uncompiled
 from .surrogates import resolve_surrogate
 
@@ -219,7 +219,8 @@ class SuperNeuron(nn.Module):
     def settings_of(self, neuron: str | type[BaseNode] | Neuron) -> dict[str, Any]:
         """The arguments with which a neuron is what it is in here, as far as it has them."""
         cls = class_of(type(neuron) if isinstance(neuron, Neuron) else neuron)
-        here = {name: name_here(name, cls) for name in cls._arguments.defaults if meant(name, cls)}
+        known = [name for name in cls._arguments.defaults if any(shared(name, c, cls) for c in CANDIDATES.values())]
+        here = {name: name_here(name, cls) for name in known}
         values = {name: getattr(self, own) for name, own in here.items() if hasattr(self, own)}
         return values | (settings_of(neuron) if isinstance(neuron, Neuron) else {})
 
