@@ -148,7 +148,9 @@ def test_every_constant_is_a_number_or_a_tensor(backend):
 
 def test_a_step_runs_on_tensors():
     """Without tracing: for looking inside."""
-    n = Resonator({"v_threshold": 1.0, "v_reset": 0.0, "omega": 0.5, "damping": 10.0, "decay_mode": "exp"} | OFF)
+    n = Resonator.symbolic(
+        {"v_threshold": 1.0, "v_reset": 0.0, "omega": 0.5, "damping": 10.0, "decay_mode": "exp"} | OFF
+    )
     s, v, w = n.step(torch.tensor([0.5, 2.0]), torch.zeros(2), torch.zeros(2))
     assert s.tolist() == [0, 1] and v.tolist() == [0.5, 0.0] and w.tolist() == [0, 0]
 
@@ -327,6 +329,6 @@ def test_the_states_of_a_step_are_those_declared():
 
 
 def test_what_is_no_declaration():
-    for bad in (3, "lif", object, Resonator({})):
+    for bad in (3, "lif", object, Resonator()):
         with pytest.raises(TypeError, match="neuron must be a subclass of stdano_kernels.Neuron"):
             function(bad)
