@@ -14,7 +14,6 @@ from stdano_kernels import bn_neuron, super_neuron
 INF, NAN = float("inf"), float("nan")
 X = torch.zeros(4, 2, 3, 5)
 META = {"device": "meta"}
-BINARY = tuple(name for name in NEURONS if name != "integer_lif")
 both = pytest.mark.parametrize("kind", ("super", "bn"))
 
 
@@ -69,22 +68,15 @@ def test_too_few_values_for_statistics(kind, shape):
 
 
 def test_neurons():
-    for value in (
-        (),
-        [],
-        ("lif", "lif"),
-        ("lif", "plif"),
-        "lif",
-        ("LIF",),
-        ("integer_lif",),  # its spikes are no bits
-        None,
-        7,
-        [["lif"]],
-        {"lif"},
-        iter(("lif",)),
-    ):
-        pattern = f"neurons must be different ones of {', '.join(BINARY)}, got {re.escape(repr(value))}"
+    for value in ((), [], "lif", None, 7, {"lif"}, iter(("lif",)), ("lif",) * 9):
+        pattern = f"neurons must be a sequence of one to 8 neurons, got {re.escape(repr(value))}"
         refused("super", ValueError, pattern, neurons=value)
+    for value in ("plif", "LIF"):
+        pattern = f"neurons must be some of {', '.join(NEURONS)}, or declared neurons, got '{value}'"
+        refused("super", ValueError, pattern, neurons=("lif", value))
+    refused("super", ValueError, "neurons must be different ones, got", neurons=("lif", "lif"))
+    refused("super", ValueError, "neurons must have spikes of 0 or 1", neurons=("integer_lif",))
+    refused("super", TypeError, "neurons must be names or declared neurons, got", neurons=[["lif"]])
     for value in ("plif", "LIF", "", None, 1, ("lif",)):
         pattern = re.escape(f"neuron must be one of {', '.join(map(repr, NEURONS))}, got {value!r}")
         refused("bn", ValueError, pattern, neuron=value)
