@@ -17,6 +17,7 @@ from stdano.models import layer_neurons, neuron_string
 from stdano.search import Architecture
 from stdano.settings import SearchSettings, TrainSettings, from_json, replace, to_json
 from stdano.training import Diverged, Result
+from stdano.training.engine import Run
 
 TINY = replace(
     SearchSettings(), width=0.05, T=1, epochs=1, batch_size=1024, crop=1, threads=1, accelerator="cpu",
@@ -88,6 +89,14 @@ def test_lines_while_random_ones_are_missing():
     assert (alone.rank, alone.over_random) == (None, None) and alone.accuracy.mean == 0.625
     half = study(found=[[0.5], [0.75]], random=[[0.25]]).lines[0]
     assert half.rank == 1 and half.over_random.mean == 0.25 and half.over_random.count == 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_pictures():
+    """Those of the runs; that of the comparison is drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "draw", lambda run: None)
+        yield
 
 
 @pytest.fixture(scope="module")

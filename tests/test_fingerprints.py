@@ -18,6 +18,7 @@ from stdano.search import Architecture, search
 from stdano.search import resume as resume_search
 from stdano.settings import SearchSettings, TrainSettings, read_settings, replace
 from stdano.training import evaluate, resume, train
+from stdano.training.engine import Run
 
 SOURCE = '''
 from stdano_kernels import Constant, Neuron, Option, State
@@ -170,7 +171,8 @@ def test_architectures_of_a_neuron_that_changed(mine, tmp_path):
         Architecture.load(path)
 
 
-def test_runs_of_a_neuron_that_changed(mine, tmp_path):
+def test_runs_of_a_neuron_that_changed(mine, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "draw", lambda run: None)
     run, found = tmp_path / "run", tmp_path / "search"
     search(TINY, found)
     settings = read_settings(found / "settings.json", TrainSettings)

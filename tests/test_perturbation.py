@@ -16,6 +16,8 @@ pytest.importorskip("sklearn", reason="needs the extra [app]")
 
 from stdano import SuperNeuron
 from stdano.models import layer_neurons
+from stdano.pictures import heatmap
+from stdano.pictures.style import save
 from stdano.search import Architecture, resume, search
 from stdano.search.architect import alphas, super_neurons
 from stdano.search.loop import SearchRun
@@ -24,6 +26,7 @@ from stdano.search.selection import Perturbation
 from stdano.settings import SearchSettings, replace
 from stdano.training import Interrupted
 from stdano.training.checkpoint import load_checkpoint
+from stdano.training.engine import Run
 from stdano.training.setup import mixed
 
 CANDIDATES = ("LIF", "LIF(tau=4)", "channels_common:Tired")
@@ -34,6 +37,14 @@ TINY = replace(
     accelerator="cpu", candidates=CANDIDATES, selection="perturbation", tune_lr=0.03, tune_epochs=1, warmup=1,
 )  # fmt: skip
 TUNED = 2 + 3  # epochs: four layers are decided with one between each two
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_pictures():
+    """They take longer than all the rest; test_search.py and test_own_search.py draw them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "draw", lambda run: None)
+        yield
 
 
 def stopping_at(*where):
@@ -264,6 +275,12 @@ def test_architectures_of_before(whole, tmp_path):
     path.write_text(json.dumps(values))
     with pytest.raises(ValueError, match="must have the candidate with the largest of losses"):
         Architecture.load(path)
+
+
+def test_alphas_png(whole, tmp_path):
+    run, _, _ = whole
+    svg = save(heatmap.search(run.history, run.names()), tmp_path / "alphas.svg").decode()
+    assert "Tired" in svg and "LIF(tau=4.0)" in svg
 
 
 def test_alphas_csv(whole, tmp_path):
