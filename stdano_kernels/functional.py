@@ -73,8 +73,8 @@ def function(neuron: type[Neuron], name: str | None = None) -> Callable[..., Any
     Raises:
         DeclarationError: the declaration cannot become a kernel; file, line and what is allowed are named.
     """
-    if not isinstance(neuron, type) or not issubclass(neuron, Neuron):
-        raise TypeError(f"neuron must be a subclass of stdano_kernels.Neuron, got {neuron!r}")
+    if not isinstance(neuron, type) or not issubclass(neuron, Neuron) or neuron.step is Neuron.step:
+        raise TypeError(f"neuron must be a subclass of stdano_kernels.Neuron with a step, got {neuron!r}")
     if neuron in _functions:
         return _functions[neuron]
     spec = spec_of(neuron, name)

@@ -193,10 +193,12 @@ def _declared(neuron: Any) -> Neuron:
 
 
 @constant_when_traced
-def check_two_levels(neuron: type[Neuron]) -> None:
+def check_two_levels(neuron: type[Neuron], argument: str = "neurons") -> None:
     """Raises ValueError for a neuron whose spikes are not 0 or 1: their codes would be no bits."""
     if traced(neuron, Variant()).spike.op != "spike":
-        raise ValueError(f"neurons must have spikes of 0 or 1 in a super neuron; those of {neuron.__name__} have more")
+        raise ValueError(
+            f"{argument} must have spikes of 0 or 1 in a super neuron; those of {neuron.__name__} have more"
+        )
 
 
 def _plain(neuron: type[Neuron]) -> Neuron:

@@ -81,7 +81,9 @@ def test_neurons():
         pattern = re.escape(f"neuron must be one of {', '.join(map(repr, NEURONS))}, got {value!r}")
         refused("bn", ValueError, pattern, neuron=value)
     for value in (int, torch.nn.ReLU):
-        refused("bn", TypeError, "neuron must be a subclass of stdano_kernels.Neuron, got <class", neuron=value)
+        refused(
+            "bn", TypeError, "neuron must be a subclass of stdano_kernels.Neuron with a step, got <class", neuron=value
+        )
 
 
 def test_weights():

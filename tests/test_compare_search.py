@@ -198,3 +198,19 @@ def test_a_diverged_run_says_so(monkeypatch, tmp_path):
         compare_search(
             replace(TINY, lr=1e30, dropout=0.0, batch_size=128), TRAINED, tmp_path / "f", seeds=[0], random=1
         )
+
+
+def test_a_training_that_diverges_is_left_out(monkeypatch, tmp_path):
+    real = compare.complete
+
+    def complete(settings, folder):
+        if settings.model.neurons == "0000":
+            raise Diverged("the training loss", float("nan"), 1, 1, {}, folder)
+        return real(settings, folder)
+
+    monkeypatch.setattr(compare, "complete", complete)
+    monkeypatch.setattr(Run, "draw", lambda run: None)
+    with pytest.raises(Diverged):
+        compare_search(TINY, TRAINED, tmp_path, seeds=[0], random=1)
+    rows = (tmp_path / "runs.csv").read_text().splitlines()
+    assert len(rows) > 3 and not any(row.startswith("LIF,") for row in rows)

@@ -40,6 +40,8 @@ class Mine(Neuron):
             h = h * 2.0
         if n.kind == "c":
             h = h + 0.125
+        if n.twice and n.kind == "b" and n.v_reset is None:
+            h = h - 0.0625
         s = spike(h - n.v_threshold)
         return s, n.reset(h, s, n.v_threshold), 0.75 * b + s
 '''
@@ -69,6 +71,7 @@ OTHER = {
     "choices": ('Option("a", "b", "c"', 'Option("a", "c"'),
     "one option's equation": ("h = h * 2.0", "h = h * 3.0"),
     "last choice's equation": ("h = h + 0.125", "h = h + 0.25"),
+    "of several options together": ("h - 0.0625", "h - 0.5"),
     "rest": ("State(0.25)", "State(0.5)"),
     "default threshold": ("    kappa =", "    v_threshold = Constant(1.5)\n    kappa ="),
     "a surrogate": (

@@ -280,7 +280,7 @@ def test_architectures_of_before(whole, tmp_path):
 def test_alphas_png(whole, tmp_path):
     run, _, _ = whole
     svg = save(heatmap.search(run.history, run.names()), tmp_path / "alphas.svg").decode()
-    assert "Tired" in svg and "LIF(tau=4.0)" in svg
+    assert "Tired" in svg and "(tau=4.0)" in svg and "channels_common" not in svg
 
 
 def test_alphas_csv(whole, tmp_path):

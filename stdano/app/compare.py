@@ -18,7 +18,7 @@ from ..pictures.comparison import comparison
 from ..pictures.style import save
 from ..settings import SearchSettings, TrainSettings, replace
 from ..terminal import console
-from ..training import Result
+from ..training import Diverged, Result
 from .runs import check_one_process, complete, complete_search, run_name
 
 RUNS, SUMMARY, PICTURE = "runs.csv", "summary.csv", "comparison.png"
@@ -120,7 +120,8 @@ def compare_search(
 
     Raises:
         ValueError: an argument is wrong, or a run in the folder has other settings.
-        OSError, Diverged, Interrupted: as :func:`stdano.training.train`.
+        OSError, Interrupted: as :func:`stdano.training.train`.
+        Diverged: the loss of a run was not finite; the first one, after all others are done.
     """
     folder, terminal = Path(folder), console()
     if not seeds or len(set(seeds)) != len(seeds):
@@ -132,20 +133,33 @@ def compare_search(
     training.check()
     check_one_process("compare-search", training)
     names = [name_of(candidate(name)) for name in searching.search.candidates]
-    study = Comparison(folder, [])
+    study, diverged = Comparison(folder, []), []
     for seed in seeds:
         terminal.print(f"search, seed {seed}", soft_wrap=True)
-        found = complete_search(replace(searching, seed=seed), folder / f"search-seed{seed}")
+        try:
+            found = complete_search(replace(searching, seed=seed), folder / f"search-seed{seed}")
+        except Diverged as error:
+            terminal.print(f"seed left out: {error}", soft_wrap=True)
+            diverged.append(error)
+            continue
         runs = [(BY_ALPHA, found.by_alpha), (BY_PERTURBATION, found.neurons)]
         runs += [(name, neuron_string(training.model.model, name)) for name in names]
         runs += [(RANDOM, text) for text in drawn(training.model.model, names, random, seed)]
         for number, (method, neurons) in enumerate(runs, start=1):
             terminal.print(f"seed {seed}, run {number}/{len(runs)}: {method} ({neurons})", soft_wrap=True)
-            result = complete(replace(training, neurons=neurons, seed=seed), folder / run_name(neurons, seed))
+            try:
+                result = complete(replace(training, neurons=neurons, seed=seed), folder / run_name(neurons, seed))
+            except Diverged as error:
+                terminal.print(f"left out: {error}", soft_wrap=True)
+                diverged.append(error)
+                continue
             study.trials.append(Trial(method, neurons, seed, result))
             _write(study)
-    terminal.print(_table(study.lines, str(folder), random))
-    terminal.print(f"numbers: {folder / SUMMARY}, {folder / RUNS}; picture: {folder / PICTURE}", soft_wrap=True)
+    if study.trials:
+        terminal.print(_table(study.lines, str(folder), random))
+        terminal.print(f"numbers: {folder / SUMMARY}, {folder / RUNS}; picture: {folder / PICTURE}", soft_wrap=True)
+    if diverged:
+        raise diverged[0]
     return study
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import itertools
 import math
 import re
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from stdano_kernels.mixture import MOST, check_two_levels
 from stdano_kernels.spec import traced
 
 from .base import BaseNode
-from .neurons import CANDIDATES, NEURONS, class_of, is_own
+from .neurons import CANDIDATES, NEURONS, LearnedTau, class_of, is_own
 
 DIGITS = {str(digit): name for digit, name in enumerate(CANDIDATES)}  # the paper's configuration strings
 DIGIT_OF = {name: digit for digit, name in DIGITS.items()}
@@ -28,21 +29,20 @@ _FORM = re.compile(r"\s*(?:(?P<module>[\w.]+):)?(?P<name>[\w.]+)\s*(?P<settings>
 ALLOWED = f"one of {', '.join(NEURONS)} or PACKAGE.MODULE:CLASS, with settings of its own as in LIF(tau=4.0)"
 
 
-def candidate(neuron: Any) -> Neuron:
+def candidate(neuron: Any, argument: str = "neurons") -> Neuron:
     """A neuron with settings of its own.
 
     Args:
         neuron: a name as above, a declaration (:class:`stdano_kernels.Neuron`), one with settings (``LIF(tau=4.0)``),
             or the class of its modules.
+        argument: its name in errors.
 
     Raises:
         ValueError, TypeError: it is none of these, cannot be imported, or has no such settings.
     """
     if isinstance(neuron, Neuron):
         return neuron
-    if isinstance(neuron, str):
-        return _parsed(neuron)
-    return _declaration(neuron, repr(neuron))()
+    return _parsed(neuron, argument) if isinstance(neuron, str) else _declaration(neuron, repr(neuron), argument)()
 
 
 def check_candidates(argument: str, neurons: Any) -> tuple[Neuron, ...]:
@@ -54,11 +54,11 @@ def check_candidates(argument: str, neurons: Any) -> tuple[Neuron, ...]:
     given = list(neurons) if isinstance(neurons, (list, tuple)) else []
     if not 1 <= len(given) <= MOST:
         raise ValueError(f"{argument} must be a list of one to {MOST} neurons, got {neurons!r}")
-    candidates = tuple(map(candidate, given))
+    candidates = tuple(candidate(neuron, argument) for neuron in given)
     if len(set(candidates)) < len(candidates):
         raise ValueError(f"{argument} must be different ones, got {', '.join(map(name_of, candidates))}")
     for one in candidates:
-        check_two_levels(type(one))
+        check_two_levels(type(one), argument)
     return candidates
 
 
@@ -67,22 +67,22 @@ def settings_of(neuron: Neuron) -> dict[str, Any]:
     return {"surrogate_function" if name == "surrogate" else name: value for name, value in neuron.own.items()}
 
 
-def _declaration(found: Any, text: str) -> type[Neuron]:
-    if isinstance(found, type) and issubclass(found, BaseNode) and is_own(found):
+def _declaration(found: Any, text: str, argument: str) -> type[Neuron]:
+    if isinstance(found, type) and issubclass(found, BaseNode) and is_own(found) and not issubclass(found, LearnedTau):
         return found.neuron
     if isinstance(found, type) and issubclass(found, Neuron):
         return class_of(found).neuron  # checks it
-    raise TypeError(f"neurons must be {ALLOWED}, or a declared neuron; {text} is {found!r}")
+    raise TypeError(f"{argument} must be {ALLOWED}, or a declared neuron; {text} is {found!r}")
 
 
-def _parsed(text: str) -> Neuron:
+def _parsed(text: str, argument: str) -> Neuron:
     form = _FORM.fullmatch(text)
     if form is None:
-        raise ValueError(f"neurons must be {ALLOWED}, got {text!r}")
-    settings = _settings(form["settings"], text)
+        raise ValueError(f"{argument} must be {ALLOWED}, got {text!r}")
+    settings = _settings(form["settings"], text, argument)
     if form["module"] is None:
         if form["name"] not in NEURONS:
-            raise ValueError(f"neurons must be {ALLOWED}, got {text!r}")
+            raise ValueError(f"{argument} must be {ALLOWED}, got {text!r}")
         return NEURONS[form["name"]].neuron(**settings)
     try:
         found: Any = importlib.import_module(form["module"])
@@ -90,23 +90,31 @@ def _parsed(text: str) -> Neuron:
             found = getattr(found, name)
     except Exception as error:  # whatever a module does that is imported
         raise ValueError(f"the neuron {text!r} cannot be imported: {type(error).__name__}: {error}") from error
-    return _declaration(found, text)(**settings)
+    return _declaration(found, text, argument)(**settings)
 
 
-def _settings(text: str | None, whole: str) -> dict[str, Any]:
+def _settings(text: str | None, whole: str, argument: str) -> dict[str, Any]:
     if text is None:
         return {}
     try:
         call = ast.parse(f"f{text}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
+        names = [keyword.arg for keyword in call.keywords] if isinstance(call, ast.Call) else []
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args or None in names:
             raise ValueError("settings are given by their names")
+        if len(set(names)) < len(names):
+            raise ValueError("a setting is given twice")
         return {str(keyword.arg): _value(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError) as error:
-        raise ValueError(f"neurons must be {ALLOWED}, got {whole!r}: {error}") from error
+        raise ValueError(f"{argument} must be {ALLOWED}, got {whole!r}: {error}") from error
 
 
 def _value(tree: ast.expr) -> Any:
-    return math.inf if isinstance(tree, ast.Name) and tree.id == "inf" else ast.literal_eval(tree)
+    if isinstance(tree, ast.Name) and tree.id == "inf":
+        return math.inf
+    try:
+        return ast.literal_eval(tree)
+    except ValueError:
+        raise ValueError(f"{ast.unparse(tree)} is no plain value") from None
 
 
 def name_of(neuron: Neuron) -> str:
@@ -171,9 +179,11 @@ def _fingerprint(neuron: type[Neuron]) -> str:
     constants = [(name, c.default, c.above, c.or_none) for name, c in neuron.constants.items()]
     options = [(name, option.choices) for name, option in neuron.options.items()]
     text = [repr((constants, options, [(name, state.rest) for name, state in neuron.states.items()]))]
-    variants = [Variant(reset) for reset in ("zero", "hard", "soft")]
-    for name, (_, *others) in options:
-        variants += [Variant(options=((name, other),)) for other in others]
+    variants = []
+    for reset, *values in itertools.product(("zero", "hard", "soft"), *(choices for _, choices in options)):
+        given = zip(neuron.options.items(), values, strict=True)
+        own = tuple((name, value) for (name, option), value in given if value != option.default)
+        variants.append(Variant(reset, own))
     text += [_text(traced(neuron, variant)) for variant in variants]
     return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
 
