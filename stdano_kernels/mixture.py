@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import registration
-from .backends import NAMES, constant_when_traced, select
+from .backends import NAMES, select
 from .checks import check_channels, check_input, check_tensor, dense
 from .define.neuron import Neuron
-from .define.trace import Variant
 from .functional import function, kernels_for, settle
+from .members import check_neurons, settings_for
 from .moments import (
     Moments,
     Statistics,
@@ -32,9 +32,8 @@ from .moments import (
     update_running,
     values_per_channel,
 )
-from .neurons import NEURONS
 from .settings import choice, compute_dtype, number
-from .spec import OF_THE_PAPER, spec_of, traced
+from .spec import OF_THE_PAPER, spec_of
 
 
 def super_neuron(
@@ -125,10 +124,10 @@ def super_neuron(
             raise TypeError(f"{name} must be a number in a super neuron, got a tensor of shape {list(value.shape)}")
     if slif_v_reset is not None:
         number("slif_v_reset", slif_v_reset)
-    own = [_settings(type(member), given, slif_v_reset) | member.own for member in members]
+    own = [settings_for(type(member), given, slif_v_reset) | member.own for member in members]
     settled = [settle(spec_of(type(member)), settings, x) for member, settings in zip(members, own, strict=True)]
     for neuron in OF_THE_PAPER:  # the settings of neurons that are not there as well
-        settle(spec_of(neuron), _settings(neuron, given, None), x)
+        settle(spec_of(neuron), settings_for(neuron, given, None), x)
     choice("backend", backend, ("auto", *NAMES))
     chosen = select(backend, x)
     count = values_per_channel(x, training, process_group)
@@ -162,67 +161,6 @@ def super_neuron(
     if training:
         update_running(running_mean, running_var, Moments(mean, variance, all_values), momentum)
     return y
-
-
-def check_neurons(neurons: Sequence[str | type[Neuron] | Neuron]) -> list[Neuron]:
-    """The neurons of a super neuron as declarations with settings.
-
-    Raises:
-        ValueError, TypeError: they are none, too many, the same, or not what a super neuron can have.
-    """
-    given = list(neurons) if isinstance(neurons, Sequence) and not isinstance(neurons, str) else []
-    if not 1 <= len(given) <= MOST:
-        raise ValueError(f"neurons must be a sequence of one to {MOST} neurons, got {neurons!r}")
-    members = [_declared(neuron) for neuron in given]
-    if any(member in members[:k] for k, member in enumerate(members)):
-        raise ValueError(f"neurons must be different ones, got {neurons!r}")
-    return members
-
-
-def _declared(neuron: Any) -> Neuron:
-    if isinstance(neuron, str):
-        if neuron not in NEURONS:
-            raise ValueError(f"neurons must be some of {', '.join(NEURONS)}, or declared neurons, got {neuron!r}")
-        neuron = NEURONS[neuron]
-    if isinstance(neuron, type) and issubclass(neuron, Neuron):
-        return _plain(neuron)
-    if not isinstance(neuron, Neuron):
-        raise TypeError(f"neurons must be names or declared neurons, got {neuron!r}")
-    _plain(type(neuron))  # checks it
-    return neuron
-
-
-@constant_when_traced
-def check_two_levels(neuron: type[Neuron], argument: str = "neurons") -> None:
-    """Raises ValueError for a neuron whose spikes are not 0 or 1: their codes would be no bits."""
-    if traced(neuron, Variant()).spike.op != "spike":
-        raise ValueError(
-            f"{argument} must have spikes of 0 or 1 in a super neuron; those of {neuron.__name__} have more"
-        )
-
-
-def _plain(neuron: type[Neuron]) -> Neuron:
-    """A declaration without settings of its own, checked; the same each time, but in a traced call."""
-    if neuron in _without_settings:
-        return _without_settings[neuron]
-    check_two_levels(neuron)
-    made = neuron()
-    if not torch.compiler.is_compiling():
-        _without_settings[neuron] = made
-    return made
-
-
-_without_settings: dict[type[Neuron], Neuron] = {}
-MOST = 8  # bits of a code
-
-
-def _settings(neuron: type[Neuron], given: dict[str, Any], slif_v_reset: float | None) -> dict[str, Any]:
-    """Those of the settings that a neuron has, and that mean in it what they mean in the paper's neurons."""
-    shared = spec_of(neuron).shared
-    out = {name: value for name, value in given.items() if name in shared}
-    if "v_reset" in out and neuron.constants["v_reset"].default is None:
-        out["v_reset"] = slif_v_reset
-    return out
 
 
 def _compose(

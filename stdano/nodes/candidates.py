@@ -15,7 +15,7 @@ from typing import Any
 from stdano_kernels import Neuron
 from stdano_kernels.define.graph import Node, in_order
 from stdano_kernels.define.trace import Step, Variant
-from stdano_kernels.mixture import MOST, check_two_levels
+from stdano_kernels.members import MOST, check_two_levels
 from stdano_kernels.spec import traced
 
 from .base import BaseNode
