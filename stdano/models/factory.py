@@ -37,8 +37,7 @@ class Factory:
         self.sync = sync_statistics
         self.settings = settings
         if names_neuron(neurons) or (isinstance(neurons, str) and neurons != "super"):
-            makers = self._makers(neurons)
-            turns = itertools.cycle(makers)
+            turns = itertools.cycle(self._makers(neurons))
             self.neuron: Callable[[int], nn.Module] = lambda channels: next(turns)()
         elif isinstance(neurons, str):
             self._check(_arguments(SuperNeuron) - {"surrogate_alpha", "sync", "num_channels"} | {"alpha"})

@@ -151,11 +151,10 @@ class Architecture:
         epochs: int,
         test_accuracy: float,
         name: str | None = None,
-        alphas: list[list[float]] | None = None,
         losses: list[list[float]] | None = None,
     ) -> Architecture:
         """Reads it from a network of super neurons. ``name`` is the network's, by default that of the settings;
-        ``alphas``, of each layer, by default the network's; ``losses`` as above.
+        ``losses`` are those of the selection by perturbation.
 
         Raises:
             ValueError: the network has none, or their candidates differ.
@@ -168,7 +167,7 @@ class Architecture:
             neurons=chosen(model),
             layers=list(neurons),
             candidates=list(kinds.pop()),
-            alphas=alphas or [neuron.alpha.tolist() for neuron in neurons.values()],
+            alphas=[neuron.alpha.tolist() for neuron in neurons.values()],
             model=settings.model.model if name is None else name,
             T=settings.model.T,
             dataset=settings.data.data,
