@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
@@ -282,3 +283,11 @@ class TestOfRuns:
         assert tab.evaluate(cells) == sorted(tab.evaluate(cells))
         heading.get_by_role("button").click()
         assert tab.evaluate(cells) == sorted(tab.evaluate(cells), reverse=True)
+
+
+def test_methods_have_short_names():
+    def of(neurons):
+        return Run("folder", Path("folder"), replace(TrainSettings(), neurons=neurons), [], [], None)
+
+    runs = [of(neurons) for neurons in ("0000", "0120", "LIF(tau=4)", "ALIF, LIF, LIF, LIF(tau=4)")]
+    assert list(by_method(runs)) == ["LIF", "0120", "LIF(tau=4.0)", "folder"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models import ablations, neuron_string
-from ..nodes.candidates import candidate, name_of
+from ..nodes.candidates import candidate, name_of, names_in, short
 from ..search import Architecture
 from ..search.loop import ALPHAS, ARCHITECTURE
 from ..search.report import read_alphas
@@ -127,8 +127,12 @@ def by_method(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def _method(run: Run) -> str:
-    """The name of a string in the ablation study where it has one: LIF for 0000. A given network has its run's."""
+    """The name of a string in the ablation study where it has one: LIF for 0000; digits; or the neuron that all layers
+    have. Other strings are too long, and a given network has none: the run's name."""
     if run.given:
         return run.name
     named = {string: name for name, string in reversed(ablations(run.settings.model.model).items())}
-    return named.get(run.string, run.neurons if "," in run.string else run.string)
+    if run.string in named or run.string.isdigit():
+        return named.get(run.string, run.string)
+    kinds = set(names_in(run.string))
+    return short(kinds.pop()).replace("\n", "") if len(kinds) == 1 else run.name
