@@ -103,8 +103,8 @@ def test_demo(calls, capsys):
     calls.clear()
     assert cli.main(["demo"]) == 0 == cli.main(["demo", "--seed", "3", "--epochs", "2", "--out", "here"])
     assert re.fullmatch(r"runs/demo-\d{8}-\d{6}", str(calls[0][1]))
-    assert calls[0][2] == {"preset": "digits", "seed": 0, "epochs": 0}
-    assert calls[1] == ("demo.demo", Path("here"), {"preset": "digits", "seed": 3, "epochs": 2})
+    assert calls[0][2] == {"preset": "digits-events", "seed": 0, "epochs": 8}
+    assert calls[1] == ("demo.demo", Path("here"), {"preset": "digits-events", "seed": 3, "epochs": 2})
     assert capsys.readouterr().out == "report: report.html\n" * 2
 
 

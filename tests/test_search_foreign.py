@@ -235,7 +235,7 @@ def test_a_fused_layer_and_wrong_candidates():
     x = torch.randn(T * B, 2, 3, 3)
     with pytest.raises(ValueError, match=r"fused with its norm can only become .*call unfuse\(\) first"):
         to_super(net, x)
-    with pytest.raises(ValueError, match="neurons must have spikes of 0 or 1"):
+    with pytest.raises(ValueError, match="candidates must have spikes of 0 or 1"):
         to_super(stdano.unfuse(net), x, ("LIF", "IntegerLIF"))
     assert isinstance(net[3], LIFNode)
     assert to_super(net, x, ("LIF", "ALIF"))[3].neurons == ("LIF", "ALIF")
