@@ -37,7 +37,7 @@ def whole(tmp_path_factory):
     """A demo from beginning to end: its result and what it printed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demonstration, "get_preset", {"tiny": PRESET}.__getitem__)
-        return demo(tmp_path_factory.mktemp("whole") / "demo", preset="tiny", seed=5)
+        return demo(tmp_path_factory.mktemp("whole") / "demo", preset="tiny", epochs=0, seed=5)
 
 
 def is_picture(path):
@@ -66,7 +66,7 @@ def test_what_a_demo_leaves_behind(whole):
 def test_a_finished_demo_is_only_read(whole, tiny_preset, capsys, monkeypatch):
     for name in ("train", "resume", "search", "resume_search"):
         monkeypatch.setattr(runs, name, None)
-    again = demo(whole.folder, preset="tiny", seed=5)
+    again = demo(whole.folder, preset="tiny", epochs=0, seed=5)
     assert again.architecture == whole.architecture
     assert (again.found.rows, again.lif.rows) == (whole.found.rows, whole.lif.rows)
     out = capsys.readouterr().out
@@ -84,10 +84,10 @@ def test_an_interrupted_demo_goes_on(whole, tiny_preset, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(runs, "train", interrupted)
         with pytest.raises(Interrupted):
-            demo(tmp_path / "demo", preset="tiny", seed=5)
+            demo(tmp_path / "demo", preset="tiny", epochs=0, seed=5)
     monkeypatch.setattr(runs, "search", None)
     monkeypatch.setattr(demonstration, "evaluate", lambda folder, checkpoint: whole_evaluation())
-    result = demo(tmp_path / "demo", preset="tiny", seed=5)
+    result = demo(tmp_path / "demo", preset="tiny", epochs=0, seed=5)
     assert result.architecture.alphas == whole.architecture.alphas
     assert no_times(result.found.rows) == no_times(whole.found.rows)
 
@@ -111,7 +111,7 @@ def test_the_search_may_choose_lif_everywhere(whole, tiny_preset, tmp_path, monk
     monkeypatch.setattr(demonstration, "complete_search", lambda settings, folder: chosen)
     monkeypatch.setattr(demonstration, "complete", lambda settings, folder: whole.lif)
     monkeypatch.setattr(demonstration, "evaluate", lambda folder, checkpoint: whole_evaluation())
-    result = demo(tmp_path / "demo", preset="tiny")
+    result = demo(tmp_path / "demo", preset="tiny", epochs=0)
     assert result.lif is result.found
     out = " ".join(capsys.readouterr().out.split())
     assert "3/3: left out" in out and "there is no other network to compare" in out
@@ -122,7 +122,7 @@ def test_a_folder_with_something_else(whole, tiny_preset):
     with pytest.raises(
         ValueError, match=r"out must be a new folder, or one with the same settings; \S+search has seed 5$"
     ):
-        demo(whole.folder, preset="tiny", seed=6)
+        demo(whole.folder, preset="tiny", epochs=0, seed=6)
     with pytest.raises(ValueError, match="the folder must hold a search, .*found holds a training run"):
         complete_search(PRESET.search, whole.folder / "found")
 

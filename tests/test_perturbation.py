@@ -203,12 +203,12 @@ def test_one_candidate_is_decided_without_losses():
 @pytest.mark.parametrize(
     "where",
     [
-        pytest.param((0, 1), marks=pytest.mark.slow),
-        pytest.param((1, 1), marks=pytest.mark.slow),
+        pytest.param((0, 1), marks=pytest.mark.exhaustive),
+        pytest.param((1, 1), marks=pytest.mark.exhaustive),
         (1, 2),
-        pytest.param((2, 1), marks=pytest.mark.slow),
+        pytest.param((2, 1), marks=pytest.mark.exhaustive),
         (3, 2),
-        pytest.param((4, 1), marks=pytest.mark.slow),
+        pytest.param((4, 1), marks=pytest.mark.exhaustive),
     ],
     ids=str,
 )
