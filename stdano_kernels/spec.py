@@ -100,18 +100,10 @@ class Spec:
         self.defaults |= {o: neuron.options[o].default for o in self.options if o not in vars(Neuron)}
         self.time_constants = frozenset().union(*[traced(neuron, Variant(reset=r)).times for r in ("hard", "soft")])
         # Those that mean what they mean in every neuron, or in one of the paper's.
-        self.shared = frozenset(name for name in self.defaults if self._is_shared(name))
+        self.shared = frozenset(
+            name for name in self.defaults if any(means_the_same(name, neuron, other) for other in OF_THE_PAPER)
+        )
         self.known: dict[tuple, Any] = {}  # of calls without tensors among their settings, see functional.py
-
-    def _is_shared(self, name: str) -> bool:
-        """A constant of one's own is shared if it is declared once for both, an option if it has the same choices."""
-        base, constants, options = vars(Neuron), self.neuron.constants, self.neuron.options
-        if name in constants and name not in base:
-            return any(constants[name] is other.constants.get(name) for other in OF_THE_PAPER)
-        if name in options and name not in base:
-            choices = {*options[name].choices}
-            return any(name in other.options and choices == {*other.options[name].choices} for other in OF_THE_PAPER)
-        return True
 
     def _used(self) -> set[str]:
         """What the step asks for in any of its options."""
@@ -184,6 +176,16 @@ class Spec:
         parameters = [inspect.Parameter("x", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
         parameters += [inspect.Parameter(k, keyword, default=v) for k, v in {**self.defaults, **last}.items()]
         return inspect.Signature(parameters)
+
+
+def means_the_same(name: str, one: type[Neuron], other: type[Neuron]) -> bool:
+    """Whether a setting of that name, which a neuron has, means in another one what it means there. A constant of one's
+    own does if it is declared once for both, an option if it has the same choices."""
+    if name in one.constants and name not in vars(Neuron):
+        return one.constants[name] is other.constants.get(name)
+    if name in one.options:
+        return name in other.options and {*one.options[name].choices} == {*other.options[name].choices}
+    return True
 
 
 _specs: dict[type[Neuron], Spec] = {}

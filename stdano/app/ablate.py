@@ -15,21 +15,11 @@ from ..pictures import curves
 from ..pictures.style import save
 from ..settings import TrainSettings, replace
 from ..terminal import console
-from ..training import Diverged, Result
+from ..training import Diverged
 from ..training.report import Row
-from .runs import check_one_process, complete, run_name
+from .runs import RUNS, SUMMARY, Trial, check_one_process, complete, run_name
 
-RUNS, SUMMARY, PICTURE = "runs.csv", "summary.csv", "accuracy.png"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A run of the study: ``method`` as it was named, its string of a neuron a layer, the seed, what came out."""
-
-    method: str
-    neurons: str
-    seed: int
-    result: Result
+PICTURE = "accuracy.png"
 
 
 @dataclass(frozen=True)

@@ -18,26 +18,11 @@ from ..pictures.comparison import comparison
 from ..pictures.style import save
 from ..settings import SearchSettings, TrainSettings, replace
 from ..terminal import console
-from ..training import Diverged, Result
-from .runs import check_one_process, complete, complete_search, run_name
+from ..training import Diverged
+from .runs import RUNS, SUMMARY, Trial, check_one_process, complete, complete_search, run_name
 
-RUNS, SUMMARY, PICTURE = "runs.csv", "summary.csv", "comparison.png"
+PICTURE = "comparison.png"
 BY_ALPHA, BY_PERTURBATION, RANDOM = "search, alpha", "search, perturbation", "random"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A training run: why it was made, its string, the seed, what came out."""
-
-    method: str
-    neurons: str
-    seed: int
-    result: Result
-
-    @property
-    def accuracy(self) -> float:
-        """On the test samples after the last epoch: the best epoch would be chosen by them."""
-        return self.result.last["test_accuracy"]
 
 
 @dataclass(frozen=True)
@@ -173,6 +158,7 @@ def drawn(model: str, names: Sequence[str], count: int, seed: int) -> list[str]:
 
 
 def _write(study: Comparison) -> None:
+    found = study.lines
     runs = [
         {
             "method": trial.method,
@@ -196,12 +182,12 @@ def _write(study: Comparison) -> None:
             "rank": "" if line.rank is None else line.rank,
             "firing_rate": line.firing_rate,
         }
-        for line in study.lines
+        for line in found
     ]
     for name, rows in ((RUNS, runs), (SUMMARY, lines)):
         write_csv(study.folder / name, rows[0], (row.values() for row in rows))
-    points = {line.method: [t.accuracy for t in study.trials if t.method == line.method] for line in study.lines}
-    save(comparison(points, {line.method: line.accuracy for line in study.lines}), study.folder / PICTURE)
+    points = {line.method: [t.accuracy for t in study.trials if t.method == line.method] for line in found}
+    save(comparison(points, {line.method: line.accuracy for line in found}), study.folder / PICTURE)
 
 
 def _table(lines: Sequence[Line], title: str, random: int) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..search import Architecture, search
@@ -14,6 +15,23 @@ from ..settings import SETTINGS, SearchSettings, Settings, TrainSettings, replac
 from ..training import Result, resume, train
 from ..training.report import read_metrics
 from .processes import processes
+
+RUNS, SUMMARY = "runs.csv", "summary.csv"  # of a study: its runs, and its methods
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run of a study: ``method``, why it was made, its string of a neuron a layer, the seed, what came out."""
+
+    method: str
+    neurons: str
+    seed: int
+    result: Result
+
+    @property
+    def accuracy(self) -> float:
+        """On the test samples after the last epoch: the best epoch would be chosen by them."""
+        return self.result.last["test_accuracy"]
 
 
 def complete(settings: TrainSettings, folder: str | Path) -> Result:

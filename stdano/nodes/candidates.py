@@ -10,6 +10,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 from stdano_kernels import Neuron
@@ -152,13 +153,14 @@ def joined(names: Iterable[str]) -> str:
 
 def fingerprints(kinds: Iterable[type[Neuron]]) -> dict[str, str]:
     """By the names of one's own declarations among these, what changes where they compute something else."""
-    return {name_of(kind()): _fingerprint(kind) for kind in dict.fromkeys(kinds) if kind not in _SHIPPED}
+    own = [kind for kind in dict.fromkeys(kinds) if kind not in _SHIPPED]
+    return {name_of(kind()): _fingerprint(kind) for kind in own}  # type: ignore[arg-type]
 
 
 def check_fingerprints(known: dict[str, str], where: object) -> None:
     """Raises ValueError for a declaration that is not what it was when a file was written."""
     try:
-        now = {name: _fingerprint(type(candidate(name))) for name in known}
+        now = {name: _fingerprint(type(candidate(name))) for name in known}  # type: ignore[arg-type]
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from error
     check_unchanged(known, now, where)
@@ -174,6 +176,7 @@ def check_unchanged(before: dict[str, str], now: dict[str, str], where: object) 
             )
 
 
+@cache
 def _fingerprint(neuron: type[Neuron]) -> str:
     """Of what a declaration computes, in each of its options; not of how its source looks."""
     constants = [(name, c.default, c.above, c.or_none) for name, c in neuron.constants.items()]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stdano_kernels import Neuron, function
 from stdano_kernels import neurons as declarations
 from stdano_kernels.settings import number
+from stdano_kernels.spec import means_the_same
 
 from .base import BaseNode
 
@@ -192,16 +193,13 @@ def names_neuron(value: Any) -> bool:
 
 
 def shared(name: str, one: type[BaseNode], other: type[BaseNode]) -> bool:
-    """Whether two classes of neurons have an argument of that name that means the same. A constant of one's own does
-    if it is declared once for both, an option if it has the same choices, the reset if both reset alike by default."""
+    """Whether two classes of neurons have an argument of that name that means the same; the reset does if both reset
+    alike by default."""
     if name not in one._arguments.defaults or name not in other._arguments.defaults:
         return False
     if name == "v_reset":
         return resets_softly(one) == resets_softly(other)
-    a, b = one.neuron, other.neuron
-    if name in a.constants and name not in vars(Neuron):
-        return a.constants[name] is b.constants.get(name)
-    return name not in a.options or (name in b.options and {*a.options[name].choices} == {*b.options[name].choices})
+    return means_the_same(name, one.neuron, other.neuron)
 
 
 def meant(name: str, cls: type[BaseNode]) -> bool:
