@@ -28,6 +28,7 @@ CPU_SOURCES = [
     "csrc/cpu/x86_64_v4.cpp",  # what takes longest comes first
     "csrc/cpu/x86_64_v3.cpp",
     "csrc/cpu/generic.cpp",
+    "csrc/cpu/bits.cpp",
     "csrc/cpu/ops.cpp",
     "csrc/ops.cpp",
 ]

@@ -181,4 +181,16 @@ struct MixtureBackwardCall {
   void* grad_weights;
 };
 
+// Values that are whole numbers from 0 to 2^planes - 1, divided by `scale`, and these numbers as bits: bit i%8 of byte
+// i/8 of plane p is bit p of the i-th number. A plane lies `plane` bytes behind the one before it.
+struct BitsCall {
+  Dtype dtype;
+  int64_t count, scale;
+  int planes;
+  void* values;
+  uint8_t* bits;
+  int64_t plane;
+};
+constexpr int kMostPlanes = 8;
+
 }  // namespace stdano

@@ -2,7 +2,7 @@
 
 import sys
 
-from stdano_kernels import __version__
+from stdano_kernels import __version__, packed_spikes
 
 from .memory import keep_freed_memory
 from .nodes import link, neurons, normalised, norms, recomputation, super_neuron
@@ -22,6 +22,7 @@ from .nodes.neurons import (
 )
 from .nodes.normalised import BatchNormNeuron
 from .nodes.norms import SynchronisedBatchNorm2d
+from .nodes.packing import PackedSpikes, pack_spikes
 from .nodes.super_neuron import SuperNeuron
 from .rewrite.convert import convert
 from .rewrite.folding import fuse_conv_bn
@@ -37,6 +38,7 @@ __all__ = [
     "IntegerLIFNode",
     "LIFNode",
     "LLIFNode",
+    "PackedSpikes",
     "ParametricLIFNode",
     "SLIFNode",
     "SuperNeuron",
@@ -47,6 +49,8 @@ __all__ = [
     "fuse_conv_bn",
     "keep_freed_memory",
     "node",
+    "pack_spikes",
+    "packed_spikes",
     "reset_net",
     "stateless",
     "unfuse",

@@ -207,6 +207,8 @@ class RunSettings(_Part):
     """CPU threads; 0 for PyTorch's choice, which the run's settings then record"""
     fuse: bool = True
     """BatchNorm and neuron in one kernel"""
+    pack_spikes: bool = True
+    """spikes that are kept for the backward pass take one bit each; see stdano.packed_spikes"""
     channels_last: bool = True
     """channels innermost in memory, which convolutions prefer"""
     keep_memory: bool = True

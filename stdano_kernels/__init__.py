@@ -8,6 +8,7 @@ from .checking import CheckReport, check
 from .define import Constant, DeclarationError, Neuron, Option, State
 from .functional import LIFState, LLIFState, SLIFState, function, lif, llif, slif
 from .mixture import super_neuron
+from .packed import packed_spikes
 from .surrogate import SURROGATES
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "function",
     "lif",
     "llif",
+    "packed_spikes",
     "slif",
     "super_neuron",
 ]

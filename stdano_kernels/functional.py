@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import compiler, normalise, reference, registration
+from . import compiler, normalise, packed, reference, registration
 from .backends import NAMES, constant_when_traced, select, serves
 from .checks import check_affine, check_constant, check_input, check_state
 from .define.neuron import Neuron
@@ -136,6 +136,8 @@ def _run(
     spikes, final, values = run_settled(
         settled, select(backend, x), x, states, constants, affine, return_state, wanted, backend != "auto"
     )
+    if not torch.compiler.is_compiling():
+        packed.mark(spikes, settled.neuron, settled.variant)
     if not (return_state or wanted):
         return spikes
     out: list = [spikes]

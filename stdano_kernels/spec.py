@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from .define.graph import in_order
 from .define.neuron import Neuron
 from .define.plan import Plan, plan
 from .define.surrogates import SHAPES
@@ -49,6 +50,15 @@ def traced(neuron: type[Neuron], variant: Variant) -> Step:
     """The graph of a declaration's step, made once."""
     with _lock:
         return _traced(neuron, variant)  # type: ignore[arg-type]
+
+
+@cache
+def most_spikes(neuron: type[Neuron], variant: Variant) -> int | None:
+    """How many spikes a step may give at once; None where spikes are soft, or no whole numbers."""
+    spike = traced(neuron, variant).spike
+    if spike.op not in ("spike", "levels"):
+        return None
+    return sum(a.op == "spike" for a in in_order([spike]))
 
 
 @cache

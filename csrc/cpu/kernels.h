@@ -41,6 +41,13 @@ struct CpuKernels {
   int neuron_count;
 };
 
+// Spikes as bits (bits.cpp). pack() stops at a value that no bits stand for, and is then false.
+namespace packing {
+int64_t count_parts(const BitsCall&);
+bool pack(const BitsCall&, int64_t begin, int64_t end);
+void unpack(const BitsCall&, int64_t begin, int64_t end);
+}  // namespace packing
+
 namespace generic {
 extern const CpuKernels kernels;
 }

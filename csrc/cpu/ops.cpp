@@ -1,9 +1,11 @@
 // The operators on CPU tensors: parallel_for around the kernels of this processor's instruction set.
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <numeric>
 #include <string>
 
+#include "../bits.h"
 #include "../channel_operators.h"
 #include "../norm.h"
 #include "kernels.h"
@@ -186,7 +188,25 @@ struct Cpu {
     in_parallel(call.g, call, current_level().kernels->blocks(call.g), &CpuKernels::channel_affine);
   }
 
+  static bool pack(const BitsCall& call, const Tensor&) {
+    if (!packing::pack(call, 0, 1)) return false;  // most tensors that are no spikes; not worth waking other threads
+    std::atomic<bool> exact{true};
+    parts_in_parallel(call, 1, [&](int64_t begin, int64_t end) {
+      if (exact && !packing::pack(call, begin, end)) exact = false;
+    });
+    return exact;
+  }
+
+  static void unpack(const BitsCall& call, const Tensor&) {
+    parts_in_parallel(call, 0, [&](int64_t begin, int64_t end) { packing::unpack(call, begin, end); });
+  }
+
  private:
+  template <class F>
+  static void parts_in_parallel(const BitsCall& call, int64_t first, F f) {
+    torch::stable::parallel_for(first, packing::count_parts(call), 32, f);
+  }
+
   template <class Call>
   using Pass = void (*CpuKernels::*)(const Call&, int64_t begin, int64_t end);
 
@@ -273,6 +293,7 @@ struct Cpu {
 STABLE_TORCH_LIBRARY_IMPL(stdano, CPU, m) {
   STDANO_IMPLEMENT(m, stdano::Cpu);
   STDANO_IMPLEMENT_CHANNELS(m, stdano::Cpu);
+  STDANO_IMPLEMENT_BITS(m, stdano::Cpu);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(stdano, CompositeExplicitAutograd, m) {

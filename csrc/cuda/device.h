@@ -34,6 +34,9 @@ void launch(const SuperBackwardCall<NeuronInfo>&, void* scratch, cudaStream_t);
 void launch(const ChannelSumsCall&, cudaStream_t);
 void launch(const ChannelAffineCall&, cudaStream_t);
 
+void launch_pack(const BitsCall&, cudaStream_t);
+void launch_unpack(const BitsCall&, cudaStream_t);
+
 // Where one of the sums goes: `channels` numbers of double or float, or one, over all channels.
 struct Sum {
   void* out;

@@ -2,6 +2,7 @@
 #define STDANO_ISA cuda
 #include "launch.h"
 
+#include "bits.h"
 #include "channels.h"
 #include "sums.h"
 

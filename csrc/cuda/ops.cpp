@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <string>
 
+#include "../bits.h"
 #include "../channel_operators.h"
 #include "device.h"
 
@@ -117,6 +118,16 @@ struct Cuda {
   static void channel_sums(ChannelSumsCall& call, Tensor& sums) { with_sums(call, sums); }
   static void channel_affine(const ChannelAffineCall& call, const Tensor& x) { without_sums(call, x); }
 
+  static bool pack(const BitsCall& call, const Tensor& x) {
+    cuda::launch_pack(call, current_stream(x));
+    check_launch();
+    return true;
+  }
+  static void unpack(const BitsCall& call, const Tensor& like) {
+    cuda::launch_unpack(call, current_stream(like));
+    check_launch();
+  }
+
  private:
   static cuda::Sum row_of(Tensor& sums, int64_t row) {
     return {sums.mutable_data_ptr<double>() + row * sums.size(1), true, false};
@@ -208,6 +219,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(stdano, m) {
 STABLE_TORCH_LIBRARY_IMPL(stdano, CUDA, m) {
   STDANO_IMPLEMENT(m, stdano::Cuda);
   STDANO_IMPLEMENT_CHANNELS(m, stdano::Cuda);
+  STDANO_IMPLEMENT_BITS(m, stdano::Cuda);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(stdano, CompositeExplicitAutograd, m) {

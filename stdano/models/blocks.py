@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from stdano_kernels import packed
 
 
 def merged(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -51,6 +54,30 @@ class InputConv2d(nn.Conv2d):
                 return repeated.permute(0, 1, 4, 2, 3)
             return once.expand(x.shape[0], -1, -1, -1, -1)
         return merged(super().forward, x)
+
+
+class _AveragePool(torch.autograd.Function):
+    """Average pooling without overlap. torch's keeps its whole input for backward, of which that needs the shape."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, size: int) -> Tensor:
+        ctx.size, ctx.shape = size, images.shape
+        return nn.functional.avg_pool2d(images, size)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        size, (height, width) = ctx.size, ctx.shape[-2:]
+        of_images = nn.functional.interpolate(grad / size**2, scale_factor=size, mode="nearest")
+        rest = width % size, height % size  # what no window has seen
+        return nn.functional.pad(of_images, (0, rest[0], 0, rest[1])) if any(rest) else of_images, None
+
+
+def average_pool(images: Tensor, size: int) -> Tensor:
+    """Average pooling of windows ``size`` x ``size`` of ``[N, C, H, W]``, as ``torch.nn.functional.avg_pool2d``; keeps
+    nothing for backward."""
+    out = _AveragePool.apply(images, size)
+    packed.mark_pooled(out, images, size**2)
+    return out
 
 
 class SharedDropout(nn.Module):

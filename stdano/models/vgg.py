@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .blocks import InputConv2d, NormNeuron, SharedDropout, TimeFirst, initialise, merged
+from .blocks import InputConv2d, NormNeuron, SharedDropout, TimeFirst, average_pool, initialise, merged
 from .factory import Factory
 
 
@@ -100,4 +100,4 @@ class _Halve(nn.Module):
     """Average pooling 2 x 2 of maps that have more than one pixel a side."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return merged(lambda images: nn.functional.avg_pool2d(images, 2), x) if min(x.shape[3:]) > 1 else x
+        return merged(lambda images: average_pool(images, 2), x) if min(x.shape[3:]) > 1 else x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stdano_kernels import Neuron
+from stdano_kernels import Neuron, packed_spikes
 
 from ..data import Augmentation, Batch, Batches, Encoding, load_data
 from ..memory import keep_freed_memory
@@ -142,7 +143,8 @@ class Setup:
 
     def forward(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         values = self.steps_first(batch.values.to(self.fabric.device, non_blocking=True))
-        with stateless(self.plain):
+        packed = packed_spikes() if self.settings.run.pack_spikes and torch.is_grad_enabled() else nullcontext()
+        with packed, stateless(self.plain):
             return model(values), batch.labels.to(self.fabric.device, non_blocking=True)
 
     def sample(self) -> Tensor:

@@ -44,9 +44,14 @@ def warp_size(device: torch.device) -> int:
         return int(driver.active.get_current_target().warp_size)
 
 
-def _compiler(threads: int, device: torch.device) -> dict[str, Any]:
+def compiler_options(threads: int, device: torch.device) -> dict[str, Any]:
     """Of more threads than a program has elements, some would compute what others do."""
     return dict(num_warps=threads // warp_size(device), num_stages=1, enable_fp_fusion=False)
+
+
+def on_device(device: torch.device) -> Any:
+    """Makes a device the current one, if it is one of CUDA's."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def run(kernel: Any, grid: tuple[int, ...], arguments: dict[str, Any]) -> None:
@@ -62,7 +67,7 @@ class Finish(NamedTuple):
 
     def run(self, g: Geometry, parts: Tensor | None, columns: int, slabs: int, device: torch.device) -> None:
         given = dict(parts_ptr=parts, slabs=slabs, columns=columns, channels=g.channels, BLOCK=_SUM_BLOCK)
-        given |= dict(count=g.T * g.N // g.channels, **self.arguments, **_compiler(_SUM_THREADS, device))
+        given |= dict(count=g.T * g.N // g.channels, **self.arguments, **compiler_options(_SUM_THREADS, device))
         run(self.kernel, (g.channels,), given)
 
 
@@ -114,14 +119,14 @@ def launch(
     every = dict(g._asdict(), parts_ptr=partials, columns=columns, rows=rows, slabs=slabs)
     own = {name: value for name, value in every.items() if name in kernel.arg_names}
     arguments = dict(zip(kernel.arg_names, given, strict=False), **own, **settings, HOW=how)
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        run(kernel, (-(-slabs * columns // how.block),), arguments | _compiler(_THREADS, device))
+    with on_device(device):
+        run(kernel, (-(-slabs * columns // how.block),), arguments | compiler_options(_THREADS, device))
         if sums:
             # A small launch. An entry belongs to a channel by its column, so the sum depends on the shape and on a
             # warp's size alone.
             second: dict[str, Any] = dict(every, target_ptrs=tuple(sums), ONES=tuple(t.numel() == 1 for t in sums))
             second = {name: value for name, value in second.items() if name in sum_partials.arg_names}
-            second |= dict(BLOCK=_SUM_BLOCK, **_compiler(_SUM_THREADS, device))
+            second |= dict(BLOCK=_SUM_BLOCK, **compiler_options(_SUM_THREADS, device))
             run(sum_partials, (g.channels, len(sums)), second)
         if finish:
             finish.run(g, None if partials is None else partials[len(sums) :], columns, slabs, device)

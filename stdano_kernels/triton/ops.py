@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import registration
 from ..checks import dense
 from . import finish as finishing
+from .bits import OPERATORS as BITS_OPERATORS
 from .channel_ops import OPERATORS as CHANNEL_OPERATORS
 from .channel_ops import channel_affine
 from .channels import channel_sums
@@ -200,6 +201,6 @@ def _define(operators: dict[str, Any]) -> torch.library.Library:
 
 
 # The operators exist as long as this does.
-_OPERATORS = {"scan_forward": forward, "scan_backward": backward, **CHANNEL_OPERATORS}
+_OPERATORS = {"scan_forward": forward, "scan_backward": backward, **CHANNEL_OPERATORS, **BITS_OPERATORS}
 _LIBRARY = _define({**_OPERATORS, "norm_scan_forward": norm_scan_forward, "norm_scan_backward": norm_scan_backward})
 registration.register(_NAMESPACE)  # here, where the lock of the import sees to it that it happens once

@@ -1,0 +1,87 @@
+// CUDA kernels that turn spikes into bits and back. A part of launch.cu, free of torch.
+#pragma once
+
+#include "layout.h"
+
+namespace stdano {
+namespace STDANO_ISA {
+
+constexpr int kBitsThreads = 256;
+
+// What a thread handles: a byte of each plane.
+template <class scalar>
+struct alignas(16) Eight {
+  scalar items[8];
+};
+
+STDANO_INLINE int64_t this_byte() { return static_cast<int64_t>(blockIdx.x) * kBitsThreads + threadIdx.x; }
+
+template <class scalar, class real>
+__global__ void __launch_bounds__(kBitsThreads) pack_kernel(const __grid_constant__ BitsCall call, bool aligned) {
+  const int64_t byte = this_byte(), first = 8 * byte;
+  if (first >= call.count) return;
+  const scalar* values = static_cast<const scalar*>(call.values) + first;
+  Eight<scalar> eight{};
+  if (aligned && first + 8 <= call.count) {
+    eight = *reinterpret_cast<const Eight<scalar>*>(values);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      if (first + i < call.count) eight.items[i] = values[i];
+    }
+  }
+  int numbers[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    numbers[i] = static_cast<int>(convert(eight.items[i], real()) * real(call.scale) + real(0.5));
+  }
+  for (int p = 0; p < call.planes; ++p) {
+    int bits = 0;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) bits |= (numbers[i] >> p & 1) << i;
+    call.bits[p * call.plane + byte] = static_cast<uint8_t>(bits);
+  }
+}
+
+template <class scalar, class real>
+__global__ void __launch_bounds__(kBitsThreads) unpack_kernel(const __grid_constant__ BitsCall call) {
+  const int64_t byte = this_byte();
+  if (8 * byte >= call.count) return;
+  int numbers[8] = {};
+  for (int p = 0; p < call.planes; ++p) {
+    const int bits = call.bits[p * call.plane + byte];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) numbers[i] |= (bits >> i & 1) << p;
+  }
+  Eight<scalar> eight;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) eight.items[i] = convert(real(numbers[i]) / real(call.scale), scalar());
+  reinterpret_cast<Eight<scalar>*>(call.values)[byte] = eight;
+}
+
+// Calls f with a number in memory, and one of its arithmetic.
+template <class F>
+void for_dtype(Dtype dtype, F f) {
+  switch (dtype) {
+    case Dtype::float32: return f(float(), float());
+    case Dtype::float64: return f(double(), double());
+    case Dtype::bfloat16: return f(bfloat16(), float());
+    case Dtype::float16: return f(float16(), float());
+  }
+}
+
+void launch_pack(const BitsCall& call, cudaStream_t stream) {
+  for_dtype(call.dtype, [&](auto scalar, auto real) {
+    start(pack_kernel<decltype(scalar), decltype(real)>, (call.count + 7) / 8, kBitsThreads, stream, call,
+          is_aligned(16, call.values));
+  });
+}
+
+void launch_unpack(const BitsCall& call, cudaStream_t stream) {
+  for_dtype(call.dtype, [&](auto scalar, auto real) {
+    start(unpack_kernel<decltype(scalar), decltype(real)>, call.count / 8, kBitsThreads, stream, call);
+  });
+}
+
+}  // namespace STDANO_ISA
+}  // namespace stdano
