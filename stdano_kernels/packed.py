@@ -41,7 +41,7 @@ class Levels(NamedTuple):
 
 SPIKES = Levels()
 _contexts = 0  # of packed_spikes() that are open, in all threads
-_sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # from what neurons returned to its _Source
+_sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # from a tensor to its _Source or _Product
 _MARK = "stdano.levels"  # in the metadata of the autograd node of a neuron: the levels of its first output
 
 
@@ -83,8 +83,14 @@ def mark_pooled(out: Tensor, images: Tensor, count: int) -> None:
     """Makes known that a tensor holds averages of so many values each of another one."""
     if _contexts > 0 and not torch.compiler.is_compiling() and images._version == 0:
         source = _sources.get(images if images._base is None else images._base)
-        levels = source.levels if source is not None else _levels_of(images.grad_fn, images.output_nr)
+        levels = getattr(source, "levels", None) or _levels_of(images.grad_fn, images.output_nr)
         _mark(out, _pooled(levels, count))
+
+
+def mark_product(out: Tensor, spikes: Tensor, mask: Tensor) -> None:
+    """Makes known that a tensor is ``spikes * mask``, of which the mask is kept anyway."""
+    if _contexts > 0 and not torch.compiler.is_compiling() and (bits := _bits_of(spikes)) is not None:
+        _sources[out] = _Product(out, bits, spikes, mask)
 
 
 def _mark(tensor: Tensor, levels: Levels | None) -> None:
@@ -125,12 +131,25 @@ class _Bits:
         return flat.as_strided(size, stride, offset - first)
 
 
+class _Product:
+    """The same of the product of spikes and a mask, which is computed again."""
+
+    def __init__(self, out: Tensor, bits: _Bits | _Product, spikes: Tensor, mask: Tensor) -> None:
+        self.spikes, self.mask = bits, mask.detach()
+        self.view = spikes.shape, spikes.stride(), spikes.storage_offset()
+        self.like = without_memory(out)
+        self.version = out._version
+
+    def unpack(self, size: torch.Size, stride: tuple[int, ...], offset: int) -> Tensor:
+        return (self.spikes.unpack(*self.view) * self.mask).as_strided(size, stride, offset)
+
+
 class _Kept(NamedTuple):
     """A saved tensor; ``bits`` with its shape, or without them the tensor itself."""
 
     tensor: Tensor  # without memory where there are bits
     version: int
-    bits: _Bits | None = None
+    bits: _Bits | _Product | None = None
     size: torch.Size = torch.Size()
     stride: tuple[int, ...] = ()
     offset: int = 0
@@ -163,7 +182,7 @@ def without_memory(tensor: Tensor) -> Tensor:
     return alias
 
 
-def _bits_of(tensor: Tensor) -> _Bits | None:
+def _bits_of(tensor: Tensor) -> _Bits | _Product | None:
     """The bits of all that a tensor is a view of; None where it is no spikes."""
     if type(tensor) is not Tensor or tensor.dtype not in DTYPES or tensor.layout != torch.strided:
         return None
@@ -171,6 +190,8 @@ def _bits_of(tensor: Tensor) -> _Bits | None:
     if base.numel() < SMALLEST or (base.is_leaf and base.requires_grad):
         return None
     source = _sources.get(base)
+    if isinstance(source, _Product):
+        return source if source.version == base._version else None
     bits = source.bits() if source is not None and source.bits is not None else None
     if bits is not None and bits.version == base._version:
         return bits

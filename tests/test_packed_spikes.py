@@ -28,7 +28,8 @@ class Counted:
 
         def counting(tensor):
             kept = pack(tensor)
-            of = kept.tensor if kept.bits is None else kept.bits.bits
+            source = getattr(kept.bits, "spikes", kept.bits)  # of a product
+            of = kept.tensor if source is None else source.bits
             self.storages[of.untyped_storage().data_ptr()] = of.untyped_storage().nbytes()
             (self.plain if kept.bits is None else self.packed).append(tuple(tensor.shape))
             return kept
@@ -221,6 +222,10 @@ def test_memory():
     # Of 2 x 2 averages three bits each.
     counted = kept_by(lambda x: a(stdano.models.blocks.average_pool(lif(x).flatten(0, 1), 2)), x.requires_grad_())
     assert x.numel() // 4 // 8 * 3 in counted.storages.values()
+    # Of what dropout leaves the spikes' bits, and the mask, which its own backward keeps.
+    counted = kept_by(lambda x: a(stdano.models.blocks.SharedDropout(0.3)(lif(x)).flatten(0, 1)), x)
+    floats = [n for n in counted.storages.values() if n > x.numel() // 8]
+    assert sorted(floats) == [x.numel(), 4 * x.numel()]  # the mask, of one step, and the neuron's input
 
 
 def test_pooling_of_the_models_keeps_nothing():
@@ -426,7 +431,7 @@ def test_pack_spikes_makes_a_model_do_it_by_itself():
 
 def test_compiled():
     torch.manual_seed(0)
-    net = nn.Sequential(conv(3, C), stdano.LIFNode(step_mode="s"), conv(C, 4))
+    net = nn.Sequential(conv(3, C), stdano.LIFNode(step_mode="s"), conv(C, 4), nn.Flatten(0), nn.Linear(4608, 1))
     compiled = torch.compile(net, backend="aot_eager")
     expected = gradients(compiled, images(), nullcontext())
     with Counted() as counted:

@@ -94,7 +94,10 @@ class SharedDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        return x * nn.functional.dropout(torch.ones_like(x[0]), self.p)
+        mask = nn.functional.dropout(torch.ones_like(x[0]), self.p)
+        out = x * mask
+        packed.mark_product(out, x, mask)
+        return out
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
