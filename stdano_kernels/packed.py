@@ -4,7 +4,8 @@ Convolutions, linear layers and products keep their inputs for backward, and beh
 32 bits for what is 0 or 1. torch asks, by its hooks for saved tensors, what to keep instead. A tensor whose values are
 known to be spikes is kept as bits, once, whoever keeps it and in whatever view. It is known by where it comes from: a
 neuron, or an operation behind one that leaves such values as they are (a cast, a copy, max pooling) or makes whole
-multiples of them (average pooling, a sum). On the CPU, where nobody has to wait for it, other tensors are looked at too.
+multiples of them (average pooling, a sum). On the CPU, where nobody has to wait for it, other tensors are looked at
+too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from . import registration
-from .backends import select, serves
+from .backends import serves
 from .checks import DTYPES, is_dense
 from .define.neuron import Neuron
 from .define.trace import Variant
@@ -97,7 +98,7 @@ def _mark(tensor: Tensor, levels: Levels | None) -> None:
     if levels is None:
         return
     if tensor.grad_fn is not None:
-        tensor.grad_fn.metadata[_MARK] = levels
+        tensor.grad_fn.metadata[_MARK] = levels  # type: ignore[index]
     else:
         _sources[tensor] = _Source(levels, tensor._version)
 
@@ -136,7 +137,7 @@ class _Product:
 
     def __init__(self, out: Tensor, bits: _Bits | _Product, spikes: Tensor, mask: Tensor) -> None:
         self.spikes, self.mask = bits, mask.detach()
-        self.view = spikes.shape, spikes.stride(), spikes.storage_offset()
+        self.view = _view(spikes)
         self.like = without_memory(out)
         self.version = out._version
 
@@ -161,7 +162,11 @@ def _pack(tensor: Tensor) -> _Kept:
     # would follow.
     if bits is None:
         return _Kept(tensor.detach(), tensor._version)
-    return _Kept(bits.like, bits.version, bits, tensor.shape, tensor.stride(), tensor.storage_offset())
+    return _Kept(bits.like, bits.version, bits, *_view(tensor))
+
+
+def _view(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], int]:
+    return tensor.shape, tensor.stride(), int(tensor.storage_offset())
 
 
 def _unpack(kept: _Kept) -> Tensor:
@@ -252,13 +257,11 @@ def _values(number: Tensor, scale: int, like: Tensor) -> Tensor:
 
 
 # What autograd calls operations whose results have no other values than their first argument.
-_SAME = frozenset(
-    f"{name}Backward0"
-    for name in (
-        "ToCopy Clone View UnsafeView ReshapeAlias AsStrided Permute Transpose T Unsqueeze Squeeze Expand Select Slice "
-        "Narrow Split SplitWithSizes Unbind Repeat IndexSelect Flip MaxPool2DWithIndices MaxPool3DWithIndices"
-    ).split()
-) | {"SqueezeBackward1", "SqueezeBackward2", "TransposeBackward1"}
+_VIEWS = ["AsStrided", "Diagonal", "Expand", "Permute", "ReshapeAlias", "Select", "Slice", "Split", "SplitWithSizes"]
+_VIEWS += ["Squeeze", "T", "Transpose", "Unbind", "Unfold", "UnsafeView", "Unsqueeze", "View"]
+_COPIES = ["Clone", "Flip", "Gather", "Index", "IndexSelect", "PixelShuffle", "Repeat", "Roll", "ToCopy"]
+_CHOICES = ["AdaptiveMaxPool2D", "Amax", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "UpsampleNearest2D"]
+_SAME = frozenset(_VIEWS + _COPIES + _CHOICES)
 _DEEPEST = 16
 
 
@@ -268,23 +271,24 @@ def _levels_of(node: Any, output: int, depth: int = 0) -> Levels | None:
         return None
     if output == 0 and (levels := node.metadata.get(_MARK)) is not None:
         return levels
-    name = node.name()
+    name = node.name().partition("Backward")[0]
     if name in _SAME:
         return _input_levels(node, 0, depth)
-    if name == "AvgPool2DBackward0" and (count := _averaged(node)):
+    if name == "AvgPool2D" and (count := _averaged(node)):
         return _pooled(_input_levels(node, 0, depth), count)
-    if name == "AddBackward0" and node._saved_alpha == 1:
+    if name == "Add" and node._saved_alpha == 1:
         one, other = (_input_levels(node, k, depth) for k in (0, 1))
         if one is not None and other is not None and one.scale == other.scale:
             return _if_few(Levels(one.scale, one.most + other.most))
-    if name in ("CatBackward0", "StackBackward0"):
+    if name in ("Cat", "Stack"):
         parts = {_input_levels(node, k, depth) for k in range(len(node.next_functions))}
         return parts.pop() if len(parts) == 1 else None
     return None
 
 
 def _input_levels(node: Any, number: int, depth: int) -> Levels | None:
-    return _levels_of(*node.next_functions[number], depth + 1)
+    before, output = node.next_functions[number]
+    return _levels_of(before, output, depth + 1)
 
 
 def _averaged(node: Any) -> int:

@@ -26,6 +26,7 @@ CODE = 128 * 1024  # bytes that a multiprocessor keeps at hand
 REGISTERS, OF_SLIF, SUPER, GENERAL = 64, 80, 128, 128
 OWN_BACKWARD = r"backward_kernelIvffLi8EJNS0_4PartINS0_\d+[LS]?LIF_step0ENS0_\d+[LS]?LIF_adjoint1"
 CHANNELS = {"encode", "decode", "count", "super sums", "super backward", "channel sums", "channel affine", "sums"}
+BITS = {"pack", "unpack"}
 
 
 @needs_cuda_build
@@ -36,7 +37,7 @@ def test_registers(architecture):
 
     codes = list(cuda_code(architecture, instructions=False))
     assert {"LIF", "LLIF", "SLIF", SUPER_NEURON} < {c.neuron for c in codes}
-    assert {c.kind for c in codes} == CHANNELS | {"forward", "backward"}
+    assert {c.kind for c in codes} == CHANNELS | BITS | {"forward", "backward"}
     assert {c.dtype for c in codes} == {"float32", "half", "float64", "uint8"}
     for code in codes:
         if code.dtype == "float64" or code.kind == "sums":  # what serves checks; one small launch

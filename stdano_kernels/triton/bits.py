@@ -1,5 +1,7 @@
-"""Spikes as bits and back: ``pack_spikes`` and ``unpack_spikes`` of include/schemas.h. A value is a whole number divided
-by ``scale``; bit i % 8 of byte i // 8 of a plane is a bit of the i-th number."""
+"""Spikes as bits and back: ``pack_spikes`` and ``unpack_spikes`` of include/schemas.h.
+
+A value is a whole number divided by ``scale``; bit i % 8 of byte i // 8 of a plane is a bit of the i-th number.
+"""
 # mypy: ignore-errors
 
 import torch
