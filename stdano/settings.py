@@ -207,8 +207,8 @@ class RunSettings(_Part):
     """CPU threads; 0 for PyTorch's choice, which the run's settings then record"""
     fuse: bool = True
     """BatchNorm and neuron in one kernel"""
-    pack_spikes: bool = True
-    """spikes that are kept for the backward pass take one bit each; see stdano.packed_spikes"""
+    pack_spikes: str = "auto"
+    """on or off: spikes kept for the backward pass take one bit each (stdano.packed_spikes); auto: on CPUs on"""
     channels_last: bool = True
     """channels innermost in memory, which convolutions prefer"""
     keep_memory: bool = True
@@ -220,6 +220,7 @@ class RunSettings(_Part):
         """Raises ValueError where a value is not allowed; names it."""
         _choice(self, "accelerator", ("auto", "cpu", "cuda"))
         _choice(self, "strategy", ("auto", "ddp"))
+        _choice(self, "pack_spikes", ("auto", "on", "off"))
         _choice(self, "precision", ("32-true", "bf16-mixed", "16-mixed"))
         _at_least(self, {"devices": 0, "threads": 0}, MOST_PROCESSES)
         _at_least(self, {"num_nodes": 1})

@@ -471,3 +471,24 @@ def test_operators_refuse_what_they_cannot_take():
         torch.ops.stdano.pack_spikes(x.view(8, 8), 1, 1)
     with pytest.raises(RuntimeError, match="bits must be those that pack_spikes returned"):
         torch.ops.stdano.unpack_spikes(bits.float(), 1, x)
+
+
+def test_runs_pack_on_cpus(tmp_path, monkeypatch):
+    """And end with the same bits as without."""
+    pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
+    pytest.importorskip("sklearn", reason="needs the extra [app]")
+    from stdano.settings import TrainSettings, replace
+    from stdano.training import train
+    from stdano.training.checkpoint import load_checkpoint
+
+    small = replace(TrainSettings(), width=0.2, epochs=1, threads=1, accelerator="cpu", keep_memory=False)
+    weights = {}
+    for way in ("auto", "on", "off"):
+        with Counted() as counted:
+            train(replace(small, pack_spikes=way), tmp_path / way)
+        assert bool(counted.packed) == (way != "off")
+        weights[way] = load_checkpoint(tmp_path / way / "last.pt")["model"]
+    for name, tensor in weights["off"].items():
+        assert torch.equal(weights["on"][name], tensor) and torch.equal(weights["auto"][name], tensor)
+    with pytest.raises(ValueError, match="pack_spikes must be one of auto, on, off, got 'yes'"):
+        train(replace(small, pack_spikes="yes"), tmp_path / "no")

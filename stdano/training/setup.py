@@ -143,9 +143,14 @@ class Setup:
 
     def forward(self, model: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         values = self.steps_first(batch.values.to(self.fabric.device, non_blocking=True))
-        packed = packed_spikes() if self.settings.run.pack_spikes and torch.is_grad_enabled() else nullcontext()
-        with packed, stateless(self.plain):
+        with packed_spikes() if self.packs_spikes else nullcontext(), stateless(self.plain):
             return model(values), batch.labels.to(self.fabric.device, non_blocking=True)
+
+    @property
+    def packs_spikes(self) -> bool:
+        """Whether spikes are kept as bits: where that is known to cost no time, unless the settings say so."""
+        how = self.settings.run.pack_spikes
+        return how == "on" or (how == "auto" and self.fabric.device.type == "cpu")
 
     def sample(self) -> Tensor:
         """The first training sample as the network takes it, on the CPU and not normalised: for its shape."""
