@@ -40,6 +40,7 @@ struct Member {
 // Null and empty: not given, not wanted. dtype is that of x, spikes, sequences and their gradients; everything else is
 // float32, or float64 with it. affine [3][channels] holds centre, scale and shift: the neuron's input is then
 // scale*(x - centre) + shift. A sequence is a state's values after every step: sequences[k] of state number which[k].
+// Of constant input x has one step, which is that of all.
 template <class Kernels>
 struct ForwardCall {
   Geometry g;
@@ -51,11 +52,13 @@ struct ForwardCall {
   std::vector<void*> state, sequences;
   std::vector<int64_t> which;
   void* checkpoints;  // [(T-1)/K][states][N]
+  bool constant = false;
 };
 
 // grad_constants[j] is where the gradient of constant j goes if that is one a neuron; of the others there are partial
 // `sums`, in an order of the backend's own, of which there are constants + 2 for each channel: of the constants, of shift,
-// and of scale, which is that of the neuron's input times x - centre.
+// and of scale, which is that of the neuron's input times x - centre. Of constant input grad_x has one step too: the steps'
+// gradients, each as it is of any input but not yet rounded to x's dtype, added up from the last step to the first.
 template <class Kernels>
 struct BackwardCall {
   Geometry g;
@@ -67,7 +70,11 @@ struct BackwardCall {
   void* grad_x;
   std::vector<void*> grad_state0, grad_constants;
   double* sums;
+  bool constant = false;
 };
+
+// Where such a sum begins: adding to it leaves every number as it is, -0.0 included.
+constexpr double kNothing = -0.0;
 
 // The neurons of a super neuron: bit k of a code is the spike of the k-th. They start at rest and have numbers for
 // constants.

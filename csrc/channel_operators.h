@@ -76,6 +76,7 @@ struct ChannelOperators {
       double alpha, std::string kernel, std::vector<int64_t> sequences) {
     const typename Device::Guard guard(x);
     const int64_t channels = channels_of(x);
+    x = dense(x);
     Tensor table = torch::stable::new_empty(x, {3, channels}, compute_dtype(x));
     Tensor grad_weight = torch::stable::new_empty(x, {channels}, compute_dtype(x));
     Tensor grad_bias = torch::stable::empty_like(grad_weight);

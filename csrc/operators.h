@@ -83,7 +83,7 @@ struct Operators {
                             const std::vector<int64_t>& sequences) {
     const int64_t channels = count_channels(x, constants, affine);
     const ScalarType real = compute_dtype(x);
-    x = dense(x);
+    x = dense_steps(x);
     ForwardCall<Kernels> call{};
     call.g = make_geometry(x, channels);
     call.dtype = kernel_dtype(x);
@@ -107,6 +107,7 @@ struct Operators {
     Tensor checkpoints = torch::stable::new_empty(x, {saved, states, call.g.N}, real);
 
     call.x = x.const_data_ptr();
+    call.constant = is_constant(x);
     call.affine = data(affine);
     call.spikes = spikes.mutable_data_ptr();
     call.state = write_to(state_out);
@@ -143,7 +144,7 @@ struct Operators {
     const int64_t channels = count_channels(x, constants, affine);
     const ScalarType real = compute_dtype(x);
     const Tensors given = constants;
-    x = dense(x);
+    x = dense_steps(x);
     BackwardCall<Kernels> call{};
     call.g = make_geometry(x, channels);
     call.dtype = kernel_dtype(x);
@@ -166,7 +167,8 @@ struct Operators {
                         checkpoints.scalar_type() == real,
                     "stdano: checkpoints must be those that the forward operator returned");
 
-    Tensor grad_x = torch::stable::empty_like(x);
+    call.constant = is_constant(x);
+    Tensor grad_x = torch::stable::empty_like(call.constant ? torch::stable::select(x, 0, 0) : x);
     Tensors grad_state0, grad_constants;
     for (size_t j = 0; j < state.size(); ++j) grad_state0.push_back(torch::stable::empty_like(layout));
     call.grad_constants.assign(values.size(), nullptr);

@@ -66,8 +66,14 @@ inline bool is_dense(const Tensor& x) {
   return true;
 }
 
+// Whether x [T, ...] is the same tensor at every time step, expanded: all steps lie at one place in memory.
+inline bool is_constant(const Tensor& x) {
+  return x.dim() > 0 && x.size(0) > 1 && x.stride(0) == 0 && x.numel() > 0;
+}
+
+// Of a dense tensor with the other dimensions of constant input time is the outermost one: no stride is left for it.
 inline bool same_layout(const Tensor& a, const Tensor& b) {
-  for (int64_t d = 0; d < a.dim(); ++d) {
+  for (int64_t d = is_constant(b) ? 1 : 0; d < a.dim(); ++d) {
     if (a.size(d) > 1 && a.stride(d) != b.stride(d)) return false;
   }
   return true;
@@ -96,6 +102,18 @@ inline Tensor dense(const Tensor& x) {
   return copy;
 }
 
+// Time steps for a neuron: dense, or constant input whose one step is dense.
+inline Tensor dense_steps(const Tensor& x) {
+  if (!is_constant(x)) return dense(x);
+  const Tensor step = torch::stable::select(x, 0, 0);
+  if (is_dense(step)) return x;
+  const std::vector<int64_t> sizes(x.sizes().data(), x.sizes().data() + x.dim());
+  std::array<StableIValue, 3> stack{torch::stable::detail::from(dense(step)), torch::stable::detail::from(sizes),
+                                    torch::stable::detail::from(false)};
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::expand", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
 // An uninitialised tensor for a state of x: its shape less the time, its order of dimensions.
 inline Tensor empty_state(const Tensor& x) {
   if (x.size(0) > 0) return empty_like(torch::stable::select(x, 0, 0), compute_dtype(x));
@@ -103,12 +121,13 @@ inline Tensor empty_state(const Tensor& x) {
   return torch::stable::new_empty(x, {sizes.data() + 1, sizes.size() - 1}, compute_dtype(x));
 }
 
-// x: dense, [T, B, C, ...]. channels: 0 where tau and v_threshold are numbers or tensors of one element.
+// x: dense, [T, B, C, ...], or constant input, whose geometry is that of what is like it. channels: 0 where tau and
+// v_threshold are numbers or tensors of one element.
 inline Geometry make_geometry(const Tensor& x, int64_t channels) {
   const int64_t T = x.size(0);
   int64_t N = 1;
   for (int64_t d = 1; d < x.dim(); ++d) N *= x.size(d);
-  const int64_t inner = T > 1 && N > 0 ? x.stride(0) : std::max<int64_t>(N, 1);
+  const int64_t inner = T > 1 && N > 0 && !is_constant(x) ? x.stride(0) : std::max<int64_t>(N, 1);
   Geometry g{T, N, inner, 1, std::max<int64_t>(N, 1)};
   if (channels > 1) {
     g.channels = channels;

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .checks import dense
+from .constant import is_constant
 from .settings import compute_dtype
 from .spec import KERNELS
 
@@ -60,12 +62,13 @@ def backward(
     *settings: Any,
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
     dtype = compute_dtype(x)
-    grad_x = torch.empty_like(x)
+    grad_x = torch.empty_like(x[0] if is_constant(x) else x)
+    like = torch.empty_like(x)
     per_neuron = [c.dim() == x.dim() - 1 and c.dim() > 0 and c.shape == x.shape[1:] for c in constants]
     return (
         grad_x,
-        [_empty_state(grad_x, dtype) for _ in state],
-        [_empty_state(grad_x, dtype) if p else torch.empty_like(c) for p, c in zip(per_neuron, constants, strict=True)],
+        [_empty_state(like, dtype) for _ in state],
+        [_empty_state(like, dtype) if p else torch.empty_like(c) for p, c in zip(per_neuron, constants, strict=True)],
         x.new_empty((0, 1) if affine is None else (2, affine.shape[1]), dtype=torch.float64),
     )
 
@@ -77,8 +80,8 @@ def _norm_forward(x: Tensor, state: list[Tensor], constants: list[Tensor], *rest
 
 
 def _norm_backward(*given: Any) -> tuple[Any, ...]:
-    x, affine = given[3], given[7]
-    of_tensors = backward(*given[:7], None)[:3]
+    x, affine = dense(given[3]), given[7]
+    of_tensors = backward(*given[:3], x, *given[4:7], None)[:3]
     return *of_tensors, *(x.new_empty(x.shape[2], dtype=affine.dtype) for _ in range(2))
 
 

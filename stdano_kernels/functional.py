@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import compiler, normalise, packed, reference, registration
+from . import compiler, constant, normalise, packed, reference, registration
 from .backends import NAMES, constant_when_traced, select, serves
 from .checks import check_affine, check_constant, check_input, check_state
 from .define.neuron import Neuron
@@ -265,13 +265,17 @@ def run_settled(
     return_state: bool,
     sequences: list[int],
     explicit: bool,
+    step: Tensor | None = None,
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
-    """Runs a neuron whose arguments have been checked; ``explicit``: no other backend may stand in."""
+    """Runs a neuron whose arguments have been checked; ``explicit``: no other backend may stand in. ``step``: see
+    constant.step_of, where it is known already."""
     if backend != "reference":
         backend, kernels, missing = kernels_for([settled], backend, explicit, x)
-        if isinstance(affine, Norm) and not (missing is None and affine.is_joint(x, *states, *constants)):
-            x, table, moments = normalise.apart(affine, x)
-            out = run_settled(settled, backend, x, states, constants, table, return_state, sequences, explicit)
+        step = constant.step_of(x) if step is None else step
+        joint = step is None and missing is None
+        if isinstance(affine, Norm) and not (joint and affine.is_joint(x, *states, *constants)):
+            x, step, table, moments = normalise.apart(affine, x, step)
+            out = run_settled(settled, backend, x, states, constants, table, return_state, sequences, explicit, step)
             if moments is not None:  # last, so that a call that fails changes nothing
                 update_running(*affine.statistics[:2], moments, affine.statistics.momentum)
             return out
@@ -280,7 +284,7 @@ def run_settled(
             own = (constants, settled.alpha, return_state, sequences)
             if isinstance(affine, Norm):
                 return normalise.joint(affine, namespace, kernels[0], x, states, *own)
-            return registration.call(namespace, kernels[0], x, states, affine, *own)
+            return registration.call(namespace, kernels[0], x, states, affine, *own, step)
         if explicit:
             raise RuntimeError(f'backend="{backend}" is not available for {settled.neuron.__name__}: {missing}')
         warn_uncompiled(f"{settled.neuron.__name__} on {x.device.type}", missing)

@@ -19,6 +19,7 @@ from torch import Tensor
 from . import registration
 from .backends import NAMES, select
 from .checks import check_channels, check_input, check_tensor, dense
+from .constant import is_constant
 from .define.neuron import Neuron
 from .functional import function, kernels_for, settle
 from .members import check_neurons, settings_for
@@ -200,7 +201,7 @@ class _Joint(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weights: Tensor, statistics: Statistics, call: _Call) -> tuple[Tensor, Tensor]:
-        x, dtype = dense(x), compute_dtype(x)
+        x, dtype = x if is_constant(x) else dense(x), compute_dtype(x)  # of constant input no copies are kept
         given = (weights.to(dtype).contiguous(), *statistics.as_given(dtype))
         y, codes, moments = call.operator("super_neuron_forward")(x, *given, *call[:2])
         ctx.call, ctx.training = call, statistics.training

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import registration
+from . import constant, registration
 from .checks import dense
 from .moments import Moments, Statistics, moments_of, total
 from .saved import saved_tensors
@@ -39,22 +39,24 @@ class Norm(NamedTuple):
         return not registration.wants_grad(self.weight, self.bias, *tensors)
 
 
-def apart(norm: Norm, x: Tensor) -> tuple[Tensor, Tensor, Moments | None]:
-    """x itself, the table ``affine`` that normalises it, and in training its moments."""
+def apart(norm: Norm, x: Tensor, step: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor, Moments | None]:
+    """x itself and its step (see constant.step_of), the table ``affine`` that normalises it, and in training its
+    moments, for constant input those of one copy."""
     mean, var, training, _, eps = norm.statistics
     if training:
         registration.refuse_transforms(x, norm.weight, norm.bias)
         registration.refuse_vmap(x, norm.weight, norm.bias)
         own = (eps, norm.values, norm.process_group, norm.namespace)
-        x, affine, *moments = _Normalise.apply(x, norm.weight, norm.bias, *own)
-        return x, affine, Moments(*moments)
+        out, affine, *moments = _Normalise.apply(x, step, norm.weight, norm.bias, *own)
+        x, step = (out, None) if step is None else (out.expand(x.shape), out)
+        return x, step, affine, Moments(*moments)
     assert mean is not None and var is not None
     # In double, as in training: running statistics may be kept in half precision.
     inverse = torch.rsqrt(var.double() + eps)
     scale = inverse if norm.weight is None else norm.weight * inverse
     shift = torch.zeros_like(inverse) if norm.bias is None else norm.bias
     affine = torch.stack((mean.double(), scale.double(), shift.double())).to(compute_dtype(x))
-    return x, affine, None
+    return x, step, affine, None
 
 
 def joint(
@@ -132,13 +134,14 @@ class _Joint(torch.autograd.Function):
 
 
 class _Normalise(torch.autograd.Function):
-    """From x to x itself and the neuron's ``affine``. Both gradients meet here, so that what the statistics add to x's
-    is one pass over it."""
+    """From x, or the step of constant input, to itself and the neuron's ``affine``. Both gradients meet here, so that
+    what the statistics add to x's is one pass over it."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
+        step: Tensor | None,
         weight: Tensor | None,
         bias: Tensor | None,
         eps: float,
@@ -146,7 +149,11 @@ class _Normalise(torch.autograd.Function):
         process_group: dist.ProcessGroup | None,
         namespace: str,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | int]:
+        constant.remember(ctx, x, step)
+        out, x = (x, x) if step is None else (step, step.unsqueeze(0))
         sums = registration.operator(namespace, "channel_sums")(x)
+        if step is not None:
+            sums *= ctx.steps  # copies count as such: another process may have other input
         mean, variance, all_values = moments_of(sums, count, process_group)
         inverse = torch.rsqrt(variance + eps)
         scale = inverse if weight is None else weight * inverse
@@ -159,11 +166,16 @@ class _Normalise(torch.autograd.Function):
         ctx.has_weight, ctx.has_bias = weight is not None, bias is not None
         ctx.save_for_backward(x, mean, inverse, scale, centre)
         ctx.mark_non_differentiable(mean, variance)
-        return x.view_as(x), affine, mean, variance, all_values
+        return out.view_as(out), affine, mean, variance, all_values
 
     @staticmethod
     @registration.differentiable_once
     def backward(ctx: Any, grad_x: Tensor | None, grad_affine: Tensor | None, *_: Any) -> tuple:
+        if ctx.steps and constant.wants_all_steps(ctx):
+            raise RuntimeError(
+                "stdano: x is the same at every step and has no gradient of its own behind BatchNorm, only the tensor "
+                "that was expanded has; call x.retain_grad() or x.register_hook() before bn_neuron"
+            )
         x, mean, inverse, scale, centre = ctx.saved_tensors
         if grad_affine is None:
             grad_affine = centre.new_zeros((3, centre.numel()))
@@ -173,14 +185,17 @@ class _Normalise(torch.autograd.Function):
         grad_weight = (of_scale * inverse).to(centre.dtype) if ctx.has_weight else None
         grad_bias = of_shift.to(centre.dtype) if ctx.has_bias else None
         out = None
-        if grad_x is not None and ctx.needs_input_grad[0]:
+        if grad_x is not None and ctx.needs_input_grad[1 if ctx.steps else 0]:
             sums = total(torch.stack((of_scale, of_shift)), ctx.process_group) / -ctx.all_values
+            if ctx.steps:
+                sums *= ctx.steps  # each copy has its part in the statistics
             slope = sums[0] * scale * inverse * inverse
             offset = sums[1] * scale + slope * shifted
             table = torch.stack((centre, slope, offset)).to(centre.dtype)
             if torch.compiler.is_compiling():
                 out = registration.operator(ctx.namespace, "channel_affine")(grad_x, x, table)
             else:  # nobody else has the tensor, which comes from the neuron's backward
-                registration.operator(ctx.namespace, "channel_affine_")(grad_x, x, table)
+                registration.operator(ctx.namespace, "channel_affine_")(grad_x.view_as(x), x, table)
                 out = grad_x
-        return out, grad_weight, grad_bias, None, None, None, None
+        of_x, of_step = (None, out) if ctx.steps else (out, None)
+        return of_x, of_step, grad_weight, grad_bias, None, None, None, None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import fakes
+from . import constant, fakes
 from .backends import EXTENSION_ERROR
 from .saved import saved_tensors
 from .settings import compute_dtype
@@ -44,8 +44,10 @@ def call(
     alpha: float,
     return_state: bool,
     sequences: list[int],
+    step: Tensor | None,
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
-    """Runs a compiled neuron: spikes, final states and sequences; empty where they are not asked for."""
+    """Runs a compiled neuron: spikes, final states and sequences; empty where they are not asked for. ``step``: see
+    constant.step_of."""
     refuse_transforms(x, *state, *constants, affine)
     affine = None if affine is None else affine.to(compute_dtype(x)).contiguous()
     own, tensors = settle(kernel, x, constants, alpha, sequences)
@@ -55,7 +57,7 @@ def call(
         spikes, final, found, _ = _forward(namespace, x, list(state), tensors, affine, own, needs_grad, return_state)
     elif needs_grad:
         counts = (len(state), len(tensors))
-        spikes, *out = _Eager.apply(namespace, counts, own, return_state, x, affine, *state, *tensors)
+        spikes, *out = _Eager.apply(namespace, counts, own, return_state, x, step, affine, *state, *tensors)
         count = len(out) - 1 - len(own.sequences)
         final, found = out[:count], out[count:-1]
     else:
@@ -120,25 +122,34 @@ class _Eager(torch.autograd.Function):
         own: Call,
         return_state: bool,
         x: Tensor,
+        step: Tensor | None,
         affine: Tensor | None,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         states = counts[0]
+        constant.remember(ctx, x, step)
+        x, kept = (x, x) if step is None else (step.expand(x.shape), step)
         with torch._C._AutoDispatchBelowAutograd():
             spikes, final, values, checkpoints = _forward(
                 namespace, x, list(tensors[:states]), list(tensors[states:]), affine, own, True, return_state
             )
         ctx.namespace, ctx.counts, ctx.own, ctx.states = namespace, counts, own, len(final)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, affine, checkpoints, *tensors)
+        ctx.save_for_backward(kept, affine, checkpoints, *tensors)
         ctx.mark_non_differentiable(checkpoints)
         return spikes, *final, *values, checkpoints
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *grads: Tensor | None) -> tuple:
         of_state, of_sequences = grads[: ctx.states], grads[ctx.states : -1]
-        of_x, of_affine, *others = _backward(ctx, ctx.namespace, ctx.counts, ctx.own, grad, of_state, of_sequences)
-        return None, None, None, None, of_x, of_affine, *others
+        x, *saved = saved_tensors(ctx)
+        once = ctx.steps > 0 and not constant.wants_all_steps(ctx)
+        if ctx.steps > 0:
+            x = x.expand(ctx.steps, *x.shape)
+        of_x, *others = _backward(
+            ctx.namespace, ctx.counts, ctx.own, x if once else constant.copied(x), saved, grad, of_state, of_sequences
+        )
+        return None, None, None, None, None if once else of_x, of_x if once else None, *others
 
 
 def in_functorch() -> bool:
@@ -183,23 +194,27 @@ def _backward_of_operator(
     of_sequences: Sequence[Tensor | None],
     _: Tensor | None,
 ) -> tuple:
-    of_x, of_affine, *others = _backward(ctx, namespace, ctx.counts, ctx.own, grad, of_state, of_sequences)
+    x, *saved = saved_tensors(ctx)
+    of_x, of_affine, *others = _backward(
+        namespace, ctx.counts, ctx.own, constant.copied(x), saved, grad, of_state, of_sequences
+    )
     # An empty list is one of tensors to torch, which wants a list back for it.
     plain: list = [[] if value == [] else None for value in (*ctx.own[:4], None, None, ctx.own.sequences)]
     return of_x, others[: ctx.counts[0]], others[ctx.counts[0] :], of_affine, *plain
 
 
 def _backward(
-    ctx: Any,
     namespace: str,
     counts: tuple[int, int],
     own: Call,
+    x: Tensor,
+    saved: Sequence[Tensor],
     grad: Tensor | None,
     of_state: Sequence[Tensor | None],
     of_sequences: Sequence[Tensor | None],
 ) -> tuple:
-    """The gradients of x, affine, states and constants."""
-    x, affine, checkpoints, *tensors = saved_tensors(ctx)
+    """The gradients of x (of its one step where it is constant), affine, states and constants."""
+    affine, checkpoints, *tensors = saved
     given, settings = incoming(x, own, grad, of_state, of_sequences)
     states, constants = tensors[: counts[0]], tensors[counts[0] :]
     backward = operator(namespace, "scan_backward")

@@ -62,6 +62,8 @@ class ForwardPass {
       for (int j = 0; j < k_.states; ++j) from[j] = at<real>(call_.state0[j], m);
       walk_.start(from);
     }
+    StepRows<const real> x{};
+    if (call_.constant) x = {input_rows<scalar, real>(call_.x, map_, block, 0, 1, x_buffer_, kForwardBlock).data, 0};
     for (int64_t first = 0; first < g.T; first += kCheckpointSteps) {
       const int64_t count = g.T - first < kCheckpointSteps ? g.T - first : kCheckpointSteps;
       const bool last = first + count == g.T;
@@ -71,7 +73,7 @@ class ForwardPass {
           std::memcpy(row, walk_.state()[j], block.size * sizeof(real));
         }
       }
-      const auto x = input_rows<scalar, real>(call_.x, map_, block, first, count, x_buffer_, kForwardBlock);
+      if (!call_.constant) x = input_rows<scalar, real>(call_.x, map_, block, first, count, x_buffer_, kForwardBlock);
       const auto spikes = target_rows<scalar, real>(call_.spikes, block, first, s_buffer_, kForwardBlock);
       for (int j = 0; j < k_.states && !call_.state.empty(); ++j) to[j] = at<real>(call_.state[j], m);
       real* const* final_state = last && !call_.state.empty() ? to : nullptr;
@@ -119,13 +121,14 @@ class BackwardPass {
         tables_(needs_tables(call.neuron)),
         columns_(backward_block(call.g)),
         steps_(recomputed_steps(call.g)),
-        workspace_(Walk<real>::rows(k_, steps_) + ChannelMap<real>::rows + 3 * steps_ + 1, columns_),
+        workspace_(Walk<real>::rows(k_, steps_) + ChannelMap<real>::rows + 3 * steps_ + 2, columns_),
         walk_(call.neuron, tables_, steps_, columns_, workspace_),
         map_(call.affine, workspace_, columns_),
         x_buffer_(workspace_.take(steps_)),
         s_buffer_(workspace_.take(steps_)),
         gx_buffer_(workspace_.take(steps_)),
-        row_buffer_(workspace_.take()) {}
+        row_buffer_(workspace_.take()),
+        sum_(workspace_.take()) {}
 
   // A block of at most backward_block() neurons; `sums` [constants + 2][channels] are added to.
   void run(const Block& block, double* sums) {
@@ -141,6 +144,11 @@ class BackwardPass {
       behind[j] = call_.grad_state.empty() ? nullptr : at<real>(call_.grad_state[j], m);
     }
     walk_.start_back(behind);
+    StepRows<const real> x{};
+    if (call_.constant) {
+      x = {input_rows<scalar, real>(call_.x, map_, block, 0, 1, x_buffer_, columns_).data, 0};
+      for (int64_t i = 0; i < n; ++i) sum_[i] = real(kNothing);
+    }
     for (int64_t first = (g.T - 1) / kCheckpointSteps * kCheckpointSteps; g.T > 0 && first >= 0;
          first -= kCheckpointSteps) {
       const int64_t count = g.T - first < kCheckpointSteps ? g.T - first : kCheckpointSteps;
@@ -154,9 +162,10 @@ class BackwardPass {
         }
         walk_.start(from);
       }
-      const auto x = input_rows<scalar, real>(call_.x, map_, block, first, count, x_buffer_, columns_);
+      if (!call_.constant) x = input_rows<scalar, real>(call_.x, map_, block, first, count, x_buffer_, columns_);
       const auto gs = step_rows<scalar, real>(call_.grad_spikes, block, first, count, s_buffer_, columns_);
-      const auto gx = target_rows<scalar, real>(call_.grad_x, block, first, gx_buffer_, columns_);
+      StepRows<real> gx{gx_buffer_, columns_};
+      if (!call_.constant) gx = target_rows<scalar, real>(call_.grad_x, block, first, gx_buffer_, columns_);
       walk_.keep(x, gx, count, call_.grad_state.empty() && first + count == g.T, extra);
       walk_.retreat(x, gs, gx, extra, [&](int64_t t, real* const* gradient) {
         for (size_t q = 0; q < call_.which.size(); ++q) {
@@ -166,11 +175,16 @@ class BackwardPass {
         }
       });
       for (int64_t t = 0; map_ && t < count; ++t) {
-        const real* y = load_step<scalar, real>(call_.x, block, first + t, row_buffer_);
+        const real* y = load_step<scalar, real>(call_.x, block, call_.constant ? 0 : first + t, row_buffer_);
         map_.adjoint(block, y, gx.data + t * gx.stride, shift, scale);
       }
-      store_rows<scalar, real>(call_.grad_x, block, first, count, gx, gx_buffer_);
+      if (call_.constant) {
+        for (int64_t t = count - 1; t >= 0; --t) add_to(sum_, gx.data + t * gx.stride, n);
+      } else {
+        store_rows<scalar, real>(call_.grad_x, block, first, count, gx, gx_buffer_);
+      }
     }
+    if (call_.constant) Memory<scalar, real>::write(call_.grad_x, block, 0, sum_);
     for (size_t j = 0; j < call_.grad_state0.size(); ++j) {
       std::memcpy(at<real>(call_.grad_state0[j], m), walk_.gradient()[j], n * sizeof(real));
     }
@@ -193,7 +207,7 @@ class BackwardPass {
   Workspace<real> workspace_;
   Walk<real> walk_;
   ChannelMap<real> map_;
-  real *x_buffer_, *s_buffer_, *gx_buffer_, *row_buffer_;
+  real *x_buffer_, *s_buffer_, *gx_buffer_, *row_buffer_, *sum_;
 };
 
 template <class scalar, class real>

@@ -44,7 +44,8 @@ struct Arguments : Layout {
   Dtype dtype;
   real alpha;
   int surrogate;
-  int has_tables, has_state0;  // whether constants are tensors, states given: int, which an instruction tests in place
+  // Whether constants are tensors, states given, x of one step for all: int, which an instruction tests in place.
+  int has_tables, has_state0, constant;
   real derived[kDeviceDerived], rest[kDeviceStates];
   ConstantSource<real> constants[kDeviceConstants];
   const void* x;

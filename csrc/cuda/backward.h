@@ -49,11 +49,13 @@ struct WayBack {
     for (int j = 0; j < states; ++j) gradient[j] = a.has_grad_state >> j & 1 ? a.grad_state[j][m] : real(0);
   }
 
-  STDANO_INLINE void run(double& sum_shift, double& sum_scale) {
+  // `sum`: for constant input.
+  STDANO_INLINE void run(double& sum_shift, double& sum_scale, real& sum) {
+    sum = real(kNothing);
     first = steps == 4 ? 0 : (a.steps - 1) / K * K;
     for (; first >= 0; first -= K) {
       count = !general ? K : a.steps - first < K ? a.steps - first : K;
-      take(sum_shift, sum_scale);
+      take(sum_shift, sum_scale, sum);
     }
     if (!a.has_state0) return;
 #pragma unroll
@@ -70,11 +72,14 @@ struct WayBack {
     }
   }
 
-  STDANO_INLINE void take(double& sum_shift, double& sum_scale) {
+  // Where a step of x lies that lies at `at` in what is like it.
+  STDANO_INLINE Index in_x(Index at) const { return a.constant ? m : at; }
+
+  STDANO_INLINE void take(double& sum_shift, double& sum_scale, real& sum) {
     start = offset(a, m) + static_cast<Index>(first) * static_cast<Index>(a.g.inner);
     typename Values::Raw x[K] = {}, raw[K] = {};
     each([&](int k, Index at) {
-      x[k] = Values::load(a.x, at, a.dtype);
+      x[k] = Values::load(a.x, in_x(at), a.dtype);
       raw[k] = Values::load(a.grad_spikes, at, a.dtype);
     });
     real grad[K], total[K];
@@ -107,11 +112,19 @@ struct WayBack {
         return;
       }
     }
-    each([&](int k, Index at) {
+    const auto write = [&](Index at, real value) {
       typename Values::Raw out;
-      Values::set(out, a.dtype, total[k]);
+      Values::set(out, a.dtype, value);
       Values::store(a.grad_x, at, a.dtype, out);
-    });
+    };
+    if (!a.constant) return each([&](int k, Index at) { write(at, total[k]); });
+    real all = sum;
+#pragma unroll
+    for (int k = K - 1; k >= 0; --k) {
+      if (!general || k < count) all += total[k];
+    }
+    sum = all;
+    if (first == 0) write(m, all);
   }
 
   // One neuron's part in the gradients of inputs; its numbers begin at `state` and `derived` among those of all.
@@ -185,7 +198,7 @@ struct WayBack {
     map.load(a, a.affine, m);
     real of_shift = 0, of_scale = 0;
     each([&](int k, Index at) {
-      const real x = Values::get(Values::load(a.x, at, a.dtype), a.dtype);
+      const real x = Values::get(Values::load(a.x, in_x(at), a.dtype), a.dtype);
       of_shift += g[k];
       of_scale = fma_(g[k], x - map.centre, of_scale);
       g[k] = map.scale * g[k];
@@ -221,12 +234,13 @@ __global__ void __launch_bounds__(kBackwardThreads, backward_blocks<C, real, ste
   // Each thread uses its own elements alone: this is memory for what registers have no room for.
   constexpr int count = 2 + constants_of<C>;
   __shared__ double sums[count][kBackwardThreads];
+  __shared__ real of_x[kBackwardThreads];
   const int own = threadIdx.x;
 #pragma unroll
   for (int j = 0; j < count; ++j) sums[j][own] = 0;
   each_neuron(a.slices, thread, static_cast<Index>(a.g.N), [&](Index m) {
     WayBack<C, scalar, real, steps, Parts...> way(a, m);
-    way.run(sums[0][own], sums[1][own]);
+    way.run(sums[0][own], sums[1][own], of_x[own]);
     if constexpr (general) {
       if (!a.has_tables) return;
       real gradients[at_least_one<C::constants>];

@@ -93,9 +93,10 @@ __global__ void __launch_bounds__(kForwardThreads, sizeof(real) == 4 ? 4 : 2)
   Index at = offset(a, m);
   typename Neighbours::Raw next{};
   if (a.steps > 0) next = Neighbours::load(a.x, at, a.dtype);
+  const int last_read = a.constant ? 0 : a.steps - 1;
   for (int t = 0; t < a.steps; ++t, at += static_cast<Index>(a.g.inner)) {
     const typename Neighbours::Raw in = next;
-    if (t + 1 < a.steps) next = Neighbours::load(a.x, at + static_cast<Index>(a.g.inner), a.dtype);
+    if (t < last_read) next = Neighbours::load(a.x, at + static_cast<Index>(a.g.inner), a.dtype);
     if (a.checkpoints && t > 0 && t % K == 0) {
 #pragma unroll
       for (int j = 0; j < S::states; ++j) save(a.checkpoints + checkpoint<S::states>(a, t / K - 1, j, m), j);

@@ -62,6 +62,7 @@ void fill(Arguments<real>& a, const Call& call, const Coded& coded) {
   a.x = call.x;
   a.affine = static_cast<const real*>(call.affine);
   a.has_state0 = !call.state0.empty();
+  a.constant = call.constant;
   copy(a.state0, call.state0);
   a.sequences = static_cast<int>(call.which.size());
   copy(a.which, call.which);

@@ -30,6 +30,7 @@ class How(NamedTuple):
     guarded: bool  # there may be fewer
     single: bool  # there are exactly these
     flat: bool  # time is the outermost dimension in memory
+    constant: bool  # x has one step, which is that of all; so has its gradient, summed up
     wide: bool  # numbers of neurons take 64 bits
     per_channel: bool  # tables have an entry for each channel
     sums: bool  # are taken: a thread serves several rows of neurons

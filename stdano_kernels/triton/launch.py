@@ -78,6 +78,7 @@ def launch(
     sums: Sequence[Tensor] = (),
     finish: Finish | None = None,
     backward: bool = False,
+    constant: bool = False,
     **settings: Any,
 ) -> None:
     """Runs a kernel for all neurons, and what adds up the sums that it takes over the neurons of each channel.
@@ -87,6 +88,7 @@ def launch(
         sums: where each sum goes, of one element or one a channel.
         finish: what becomes of the kernel's last sums, behind these.
         backward: a thread takes one neuron, and CHECKPOINT_STEPS steps at once.
+        constant: x is the same at every step.
         settings: more of the kernel's arguments.
     """
     if g.N == 0:
@@ -108,6 +110,7 @@ def launch(
         guarded=g.T == 0 or g.T % steps != 0,
         single=steps == g.T,
         flat=g.inner == g.N,
+        constant=constant,
         wide=g.N >= _WIDE,
         per_channel=g.channels > 1,
         sums=count > 0,

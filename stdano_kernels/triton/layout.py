@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..checks import dense
+from ..constant import is_constant
+
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -36,7 +39,14 @@ def check_table(name: str, table: Tensor, rows: int, x: Tensor) -> None:
 
 
 def same_layout(a: Tensor, b: Tensor) -> bool:
-    return all(s == t or n == 1 for s, t, n in zip(a.stride(), b.stride(), b.shape, strict=True))
+    """Of what is like constant input time is the outermost dimension."""
+    strides = (b[0].numel(), *b.stride()[1:]) if is_constant(b) else b.stride()
+    return all(s == t or n == 1 for s, t, n in zip(a.stride(), strides, b.shape, strict=True))
+
+
+def dense_steps(x: Tensor) -> Tensor:
+    """Time steps for a neuron: dense, or constant input whose one step is dense."""
+    return dense(x[0]).expand(x.shape) if is_constant(x) else dense(x)
 
 
 def with_layout_of(t: Tensor, like: Tensor, name: str, dtype: torch.dtype | None = None) -> Tensor:
@@ -57,10 +67,10 @@ def empty_state(x: Tensor) -> Tensor:
 
 
 def make_geometry(x: Tensor, channels: int) -> Geometry:
-    """Of a dense x [T, B, C, ...]."""
+    """Of a dense x [T, B, C, ...], or of what is like constant input."""
     T = x.shape[0]
     N = x[:1].numel() if T > 0 else x.shape[1:].numel()
-    inner = x.stride(0) if T > 1 and N > 0 else max(N, 1)
+    inner = x.stride(0) if T > 1 and N > 0 and not is_constant(x) else max(N, 1)
     if channels == 1:
         return Geometry(T, N, inner, 1, max(N, 1))
     if T > 0 and N > 0:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import registration
 from ..checks import dense
+from ..constant import is_constant
 from . import finish as finishing
 from .bits import OPERATORS as BITS_OPERATORS
 from .channel_ops import OPERATORS as CHANNEL_OPERATORS
@@ -21,7 +22,7 @@ from .channel_ops import channel_affine
 from .channels import channel_sums
 from .common import CHECKPOINT_STEPS
 from .launch import Finish, launch
-from .layout import Geometry, check_dtype, check_table, empty_state, make_geometry, with_layout_of
+from .layout import Geometry, check_dtype, check_table, dense_steps, empty_state, make_geometry, with_layout_of
 from .printed import Neuron, neuron_of, together
 from .scan import scan_backward, scan_forward
 from .tuples import NUMBER, OF_CHANNELS, OF_NEURONS
@@ -51,7 +52,8 @@ class _Call(NamedTuple):
         return tuple(with_layout_of(t, layout, name) if t.numel() > 0 else None for t in tensors)
 
     def settings(self, sequences: Iterable[int]) -> dict[str, Any]:
-        return dict(NEURONS=together([self.neuron]), KINDS=self.kinds, SEQUENCES=tuple(sequences))
+        own = dict(NEURONS=together([self.neuron]), KINDS=self.kinds, SEQUENCES=tuple(sequences))
+        return own | dict(constant=is_constant(self.x))
 
 
 def _call(x: Tensor, constants: list[Tensor], affine: Tensor | None, own: Sequence[Any]) -> _Call:
@@ -76,7 +78,7 @@ def _call(x: Tensor, constants: list[Tensor], affine: Tensor | None, own: Sequen
             )
         kinds[j] = _OF_NEURONS if of_neurons else _OF_CHANNELS
         channels = channels if of_neurons else max(channels, t.numel())
-    x = dense(x)
+    x = dense_steps(x)
     given: list[float | Tensor] = [*values, alpha]
     for j, t in zip(which, constants, strict=True):
         if kinds[j] == _OF_NEURONS:
@@ -125,7 +127,7 @@ def _backward(
     of_sequences = tuple(with_layout_of(t, x, "grad_sequences") for _, t in there)
     if checkpoints.numel() != call.checkpoints * call.neuron.states * call.g.N or checkpoints.dtype != torch.float32:
         raise ValueError("stdano: checkpoints must be those that the forward operator returned")
-    grad_x = torch.empty_like(x)
+    grad_x = torch.empty_like(x[0] if is_constant(x) else x)
     grad_state0 = [torch.empty_like(layout) for _ in state]
     grad_constants = {
         j: torch.empty_like(layout if call.kinds[j] == _OF_NEURONS else t)
@@ -177,8 +179,8 @@ def norm_scan_backward(
     *given: Any,
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor]:
     """Gradients of x, of initial states and constants, and of weight and bias."""
-    before, (affine, moments), own = given[:7], given[7:9], given[9:]
-    x = given[3]
+    before, (affine, moments), own = list(given[:7]), given[7:9], given[9:]
+    x = before[3] = dense(given[3])
     table = x.new_empty(3, x.shape[2], dtype=torch.float32)
     of_weight, of_bias = (x.new_empty(x.shape[2], dtype=torch.float32) for _ in range(2))
     arguments = dict(affine_ptr=affine, moments_ptr=moments, table_ptr=table)

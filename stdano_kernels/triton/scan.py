@@ -18,14 +18,21 @@ import triton
 import triton.language as tl
 
 from .common import K, entry_of, kernel, place_of, slab_of, threads
-from .memory import checkpoint, load, load_state, load_steps, store_state, store_steps, store_sums, table_entries
+from .memory import checkpoint, load, load_state, load_steps, store, store_state, store_steps, store_sums, table_entries
 from .tuples import OF_CHANNELS, OF_NEURONS, constants_of, filled, of_kind, plus, with_added, zeros
 
 
 @triton.jit
 def load_input(pointer, place, first, affine, HOW: tl.constexpr):
-    """Steps of x, from which affine's centre is taken away; see `transformed` for the rest of it."""
-    x = load_steps(pointer, place, first, HOW.steps, HOW)
+    """Steps of x, from which affine's centre is taken away; see `transformed` for the rest of it. Where x is constant
+    they are one, loaded once."""
+    if HOW.constant:
+        x = ()
+        step = load(pointer, place[0], place[1], HOW)
+        for _ in tl.static_range(HOW.steps):
+            x += (step,)
+    else:
+        x = load_steps(pointer, place, first, HOW.steps, HOW)
     if len(affine) > 0:
         x = [value - affine[0] for value in x]
     return x
@@ -67,11 +74,13 @@ def scan_forward(
     state = filled(NEURONS.rest[0](own), m)
     if len(state_ptrs) > 0:
         state = load_state(state_ptrs, m, live, HOW)
+    x = load_input(x_ptr, place, 0, affine, HOW) if HOW.constant else ()
     for first in range(0, HOW.steps if HOW.single else T, HOW.steps):
         if checkpoints_ptr is not None:  # noqa: SIM102 (settled at compile time, the inner one at run time)
             if (first > 0) & (first % K == 0):
                 store_state(checkpoint(checkpoints_ptr, first // K, N, len(state)), m, state, live, HOW)
-        x = load_input(x_ptr, place, first, affine, HOW)
+        if not HOW.constant:
+            x = load_input(x_ptr, place, first, affine, HOW)
         for k in tl.static_range(len(x)):
             there = first + k < T if HOW.guarded else True
             if there:
@@ -129,6 +138,15 @@ def adjoint_of_chunk(
     return gx, grads, (of_derived, of_affine)
 
 
+@triton.jit
+def with_steps(of_all, gx, steps, HOW: tl.constexpr):
+    """The sum of the gradients of all steps with those of a chunk, of which there are so many, last step first."""
+    total = of_all[0]
+    for k in tl.static_range(len(gx) - 1, -1, -1):
+        total = tl.where(k < steps, total + gx[k], total) if HOW.guarded else total + gx[k]
+    return (total,)
+
+
 @kernel
 def scan_backward(
     gs_ptr,  # [outer][T][inner]
@@ -181,8 +199,12 @@ def scan_backward(
             if grad_ptrs[i] is not None:
                 grads = with_added(grads, i, load(grad_ptrs[i], m, live, HOW))
         sums = (zeros(len(derived) if LEARNED else 0, m, tl.float32), zeros(AFFINE_SUMS, m, tl.float32))
+        x = load_input(x_ptr, place, 0, affine, HOW) if HOW.constant else ()
+        # Adding to -0.0 leaves every number as it is.
+        of_all = filled((-0.0,), m) if HOW.constant else ()
         for first in range(0 if HOW.single else (T - 1) // STEPS * STEPS, -1, -STEPS):
-            x = load_input(x_ptr, place, first, affine, HOW)
+            if not HOW.constant:
+                x = load_input(x_ptr, place, first, affine, HOW)
             gs = load_steps(gs_ptr, place, first, STEPS, HOW)
             more = ()
             for i in tl.static_range(len(SEQUENCES)):
@@ -198,7 +220,12 @@ def scan_backward(
             )
             if len(affine) > 0:
                 gx = [affine[1] * value for value in gx]
-            store_steps(gx_ptr, place, first, gx, HOW)
+            if HOW.constant:
+                of_all = with_steps(of_all, gx, T - first, HOW)
+            else:
+                store_steps(gx_ptr, place, first, gx, HOW)
+        if HOW.constant:
+            store(gx_ptr, m, of_all[0], live, HOW)
         store_state(initial_ptrs, m, grads, live, HOW)
         found = sums[1]
         if LEARNED:
