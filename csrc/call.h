@@ -21,6 +21,9 @@ struct Geometry {
   int64_t T, N, inner, channels, channel_stride;
 };
 
+// Of one time step of what is like constant input.
+inline Geometry one_step(const Geometry& g) { return {1, g.N, g.N, g.channels, g.channel_stride}; }
+
 // A constant of a call: a number, or where `data` is given a tensor with an element for each channel, or for each neuron.
 // `one`: the elements are the same, and so is what their gradient goes to.
 struct ConstantValue {
@@ -53,6 +56,8 @@ struct ForwardCall {
   std::vector<int64_t> which;
   void* checkpoints;  // [(T-1)/K][states][N]
   bool constant = false;
+
+  Geometry of_x() const { return constant ? one_step(g) : g; }
 };
 
 // grad_constants[j] is where the gradient of constant j goes if that is one a neuron; of the others there are partial
@@ -71,6 +76,8 @@ struct BackwardCall {
   std::vector<void*> grad_state0, grad_constants;
   double* sums;
   bool constant = false;
+
+  Geometry of_x() const { return constant ? one_step(g) : g; }
 };
 
 // Where such a sum begins: adding to it leaves every number as it is, -0.0 included.
@@ -145,10 +152,10 @@ struct ChannelAffineCall {
 
 // BatchNorm in front of a neuron. `running_...` are moved in training, where they may be null, and are the statistics
 // otherwise; null weight and bias: 1 and 0. affine is that of ForwardCall; moments [4][channels] are kept for backward:
-// mean, variance, inverse deviation and scale. `count`: values of a channel.
+// mean, variance, inverse deviation and scale. `count`: values of a channel, of which there are as many `copies`.
 struct NormForwardCall {
   int64_t channels;
-  double count, eps, momentum;
+  double count, copies, eps, momentum;
   bool training;
   const void *weight, *bias;
   void *running_mean, *running_var, *affine;

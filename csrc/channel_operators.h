@@ -53,12 +53,13 @@ struct ChannelOperators {
       std::vector<int64_t> sequences) {
     const typename Device::Guard guard(x);
     const int64_t channels = channels_of(x);
-    x = dense(x);
+    x = dense_steps(x);
     Tensor affine = torch::stable::new_empty(x, {3, channels}, compute_dtype(x));
     Tensor moments = torch::stable::new_empty(x, {4, channels}, ScalarType::Double);
     const auto numbers = [&](const MaybeTensor& t, const char* name) { return numbers_of(t, {channels}, x, name); };
-    const NormForwardCall norm{channels, values_per_channel(x), eps, momentum, training, numbers(weight, "weight"),
-                               numbers(bias, "bias"), numbers(running_mean, "running_mean"),
+    const double copies = copies_of_a_step(x);
+    const NormForwardCall norm{channels, values_per_channel(x) / copies, copies, eps, momentum, training,
+                               numbers(weight, "weight"), numbers(bias, "bias"), numbers(running_mean, "running_mean"),
                                numbers(running_var, "running_var"), affine.mutable_data_ptr(),
                                moments.mutable_data_ptr<double>()};
     check_statistics(training, x, running_mean.has_value(), running_var.has_value());
@@ -76,12 +77,12 @@ struct ChannelOperators {
       double alpha, std::string kernel, std::vector<int64_t> sequences) {
     const typename Device::Guard guard(x);
     const int64_t channels = channels_of(x);
-    x = dense(x);
+    x = dense_steps(x);
     Tensor table = torch::stable::new_empty(x, {3, channels}, compute_dtype(x));
     Tensor grad_weight = torch::stable::new_empty(x, {channels}, compute_dtype(x));
     Tensor grad_bias = torch::stable::empty_like(grad_weight);
     const NormBackwardCall norm{channels,
-                                values_per_channel(x),
+                                values_per_channel(x) / copies_of_a_step(x),
                                 affine.const_data_ptr(),
                                 moments_of(moments, {4, channels}, x),
                                 table.mutable_data_ptr(),
@@ -237,6 +238,8 @@ struct ChannelOperators {
   static double values_per_channel(const Tensor& x) {
     return static_cast<double>(x.numel() / std::max<int64_t>(channels_of(x), 1));
   }
+
+  static double copies_of_a_step(const Tensor& x) { return is_constant(x) ? static_cast<double>(x.size(0)) : 1; }
 
   // A contiguous tensor of numbers in the dtype of the state, or null.
   static void* numbers_of(const MaybeTensor& t, const std::vector<int64_t>& sizes, const Tensor& x, const char* name) {

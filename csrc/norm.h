@@ -46,7 +46,7 @@ struct NormForward {
       m.mean = sum[0] / call.count;
       m.variance = sum[1] / call.count - m.mean * m.mean;
       m.variance = m.variance < 0 ? 0 : m.variance;
-      if (mean) m.move(mean + c, var + c, call.momentum, call.count);
+      if (mean) m.move(mean + c, var + c, call.momentum, call.count * call.copies);
     } else {
       m = {static_cast<double>(mean[c]), static_cast<double>(var[c])};
     }

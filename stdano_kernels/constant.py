@@ -67,15 +67,29 @@ def _is_watched(x: Tensor) -> bool:
     return bool(x._backward_hooks) or x.retains_grad
 
 
-def remember(ctx: Any, x: Tensor, step: Tensor | None) -> None:
-    """For :func:`wants_all_steps`, in the forward of a function whose first two tensors are these."""
+def remember(ctx: Any, x: Tensor, step: Tensor | None) -> tuple[Tensor, Tensor]:
+    """In the forward of a function whose first two tensors are these: x for the operator, and what is to be kept."""
     ctx.steps = x.shape[0] if step is not None else 0
     ctx.whole = weakref.ref(x) if ctx.steps and x.requires_grad else None
+    return (x, x) if step is None else (step.expand(x.shape), step)
+
+
+def recall(ctx: Any, kept: Tensor) -> Tensor:
+    """In its backward: x for the operator, whose gradient belongs to where :func:`gradients` says."""
+    if ctx.steps == 0:
+        return copied(kept)
+    x = kept.expand(ctx.steps, *kept.shape)
+    return copied(x) if wants_all_steps(ctx) else x
+
+
+def gradients(x: Tensor, of_x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Those of x and of its step, from what the operator made of such an x."""
+    return (None, of_x) if is_constant(x) else (of_x, None)
 
 
 def wants_all_steps(ctx: Any) -> bool:
-    """In its backward: whether the gradient of the expanded tensor itself is asked for, by hooks that it got after the
-    call, or because autograd.grad() stops there."""
+    """Whether the gradient of the expanded tensor itself is asked for, by hooks that it got after the call, or because
+    autograd.grad() stops there."""
     if ctx.whole is None:
         return False
     x = ctx.whole()

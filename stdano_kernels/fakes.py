@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checks import dense
 from .constant import is_constant
 from .settings import compute_dtype
 from .spec import KERNELS
@@ -80,8 +79,8 @@ def _norm_forward(x: Tensor, state: list[Tensor], constants: list[Tensor], *rest
 
 
 def _norm_backward(*given: Any) -> tuple[Any, ...]:
-    x, affine = dense(given[3]), given[7]
-    of_tensors = backward(*given[:3], x, *given[4:7], None)[:3]
+    x, affine = given[3], given[7]
+    of_tensors = backward(*given[:7], None)[:3]
     return *of_tensors, *(x.new_empty(x.shape[2], dtype=affine.dtype) for _ in range(2))
 
 

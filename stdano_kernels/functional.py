@@ -272,8 +272,7 @@ def run_settled(
     if backend != "reference":
         backend, kernels, missing = kernels_for([settled], backend, explicit, x)
         step = constant.step_of(x) if step is None else step
-        joint = step is None and missing is None
-        if isinstance(affine, Norm) and not (joint and affine.is_joint(x, *states, *constants)):
+        if isinstance(affine, Norm) and not (missing is None and affine.is_joint(x, *states, *constants)):
             x, step, table, moments = normalise.apart(affine, x, step)
             out = run_settled(settled, backend, x, states, constants, table, return_state, sequences, explicit, step)
             if moments is not None:  # last, so that a call that fails changes nothing
@@ -283,7 +282,7 @@ def run_settled(
             namespace = registration.NAMESPACES[backend]
             own = (constants, settled.alpha, return_state, sequences)
             if isinstance(affine, Norm):
-                return normalise.joint(affine, namespace, kernels[0], x, states, *own)
+                return normalise.joint(affine, namespace, kernels[0], x, states, *own, step)
             return registration.call(namespace, kernels[0], x, states, affine, *own, step)
         if explicit:
             raise RuntimeError(f'backend="{backend}" is not available for {settled.neuron.__name__}: {missing}')

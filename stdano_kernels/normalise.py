@@ -69,6 +69,7 @@ def joint(
     alpha: float,
     return_state: bool,
     sequences: list[int],
+    step: Tensor | None,
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
     """As registration.call, with the norm."""
     registration.refuse_transforms(x, *state, *constants, norm.weight, norm.bias)
@@ -79,7 +80,7 @@ def joint(
     if registration.wants_grad(x, *state, *tensors, weight, bias):
         counts = (len(state), len(tensors))
         spikes, *out, moments = _Joint.apply(
-            namespace, counts, own, return_state, given, x, weight, bias, *state, *tensors
+            namespace, counts, own, return_state, given, x, step, weight, bias, *state, *tensors
         )
         count = len(out) - len(sequences)
         final, found = out[:count], out[count:]
@@ -102,11 +103,14 @@ class _Joint(torch.autograd.Function):
         return_state: bool,
         given: tuple,
         x: Tensor,
+        step: Tensor | None,
         weight: Tensor | None,
         bias: Tensor | None,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        x = dense(x)  # once, for the way back too
+        x, kept = constant.remember(ctx, x, step)
+        if step is None:
+            x = kept = dense(x)  # once, for the way back too
         states, constants = list(tensors[: counts[0]]), list(tensors[counts[0] :])
         with torch._C._AutoDispatchBelowAutograd():
             spikes, final, found, checkpoints, affine, moments = registration.operator(namespace, "norm_scan_forward")(
@@ -115,14 +119,15 @@ class _Joint(torch.autograd.Function):
         ctx.namespace, ctx.counts, ctx.own, ctx.states = namespace, counts, own, len(final)
         ctx.has_weight, ctx.has_bias = weight is not None, bias is not None
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, affine, moments, checkpoints, *tensors)
+        ctx.save_for_backward(kept, affine, moments, checkpoints, *tensors)
         ctx.mark_non_differentiable(moments)
         return spikes, *final, *found, moments
 
     @staticmethod
     @registration.differentiable_once
     def backward(ctx: Any, grad: Tensor | None, *grads: Tensor | None) -> tuple:
-        x, affine, moments, checkpoints, *tensors = saved_tensors(ctx)
+        kept, affine, moments, checkpoints, *tensors = saved_tensors(ctx)
+        x = constant.recall(ctx, kept)
         grads_given, settings = registration.incoming(x, ctx.own, grad, grads[: ctx.states], grads[ctx.states : -1])
         states, constants = tensors[: ctx.counts[0]], tensors[ctx.counts[0] :]
         with torch._C._AutoDispatchBelowAutograd():
@@ -130,7 +135,7 @@ class _Joint(torch.autograd.Function):
                 ctx.namespace, "norm_scan_backward"
             )(*grads_given, x, states, checkpoints, constants, affine, moments, *settings)
         numbers = (of_weight if ctx.has_weight else None, of_bias if ctx.has_bias else None)
-        return None, None, None, None, None, of_x, *numbers, *of_states, *of_constants
+        return None, None, None, None, None, *constant.gradients(x, of_x), *numbers, *of_states, *of_constants
 
 
 class _Normalise(torch.autograd.Function):

@@ -127,8 +127,7 @@ class _Eager(torch.autograd.Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         states = counts[0]
-        constant.remember(ctx, x, step)
-        x, kept = (x, x) if step is None else (step.expand(x.shape), step)
+        x, kept = constant.remember(ctx, x, step)
         with torch._C._AutoDispatchBelowAutograd():
             spikes, final, values, checkpoints = _forward(
                 namespace, x, list(tensors[:states]), list(tensors[states:]), affine, own, True, return_state
@@ -142,14 +141,10 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *grads: Tensor | None) -> tuple:
         of_state, of_sequences = grads[: ctx.states], grads[ctx.states : -1]
-        x, *saved = saved_tensors(ctx)
-        once = ctx.steps > 0 and not constant.wants_all_steps(ctx)
-        if ctx.steps > 0:
-            x = x.expand(ctx.steps, *x.shape)
-        of_x, *others = _backward(
-            ctx.namespace, ctx.counts, ctx.own, x if once else constant.copied(x), saved, grad, of_state, of_sequences
-        )
-        return None, None, None, None, None if once else of_x, of_x if once else None, *others
+        kept, *saved = saved_tensors(ctx)
+        x = constant.recall(ctx, kept)
+        of_x, *others = _backward(ctx.namespace, ctx.counts, ctx.own, x, saved, grad, of_state, of_sequences)
+        return None, None, None, None, *constant.gradients(x, of_x), *others
 
 
 def in_functorch() -> bool:

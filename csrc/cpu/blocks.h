@@ -199,5 +199,21 @@ STDANO_LOOP void add_to(real* __restrict sum, const real* __restrict more, int64
   for (int64_t i = 0; i < n; ++i) sum[i] += more[i];
 }
 
+// Four steps, last one first.
+template <class real>
+STDANO_LOOP void add_four(real* __restrict sum, const real* __restrict first, int64_t stride, int64_t n) {
+  STDANO_VECTORIZE
+  for (int64_t i = 0; i < n; ++i) {
+    sum[i] = sum[i] + first[i + 3 * stride] + first[i + 2 * stride] + first[i + stride] + first[i];
+  }
+}
+
+// All of them, last one first.
+template <class real>
+void add_steps(real* sum, StepRows<real> rows, int64_t count, int64_t n) {
+  for (; count >= 4; count -= 4) add_four(sum, rows.data + (count - 4) * rows.stride, rows.stride, n);
+  while (--count >= 0) add_to(sum, rows.data + count * rows.stride, n);
+}
+
 }  // namespace STDANO_ISA
 }  // namespace stdano

@@ -277,24 +277,25 @@ STDANO_LOOP void add_moments(const Block& b, const real* x, double* sums, double
 template <class scalar, class real>
 class MomentsPass {
  public:
-  explicit MomentsPass(const void* x) : x_(x), workspace_(1, kForwardBlock), buffer_(workspace_.take()) {}
+  MomentsPass(const void* x, int64_t steps) : x_(x), steps_(steps), workspace_(1, kForwardBlock), buffer_(workspace_.take()) {}
 
   // A block of at most kForwardBlock neurons; `sums` [kChannelSums][channels] are added to.
   void run(const Block& block, double* sums) {
-    for (int64_t t = 0; t < block.g.T; ++t) {
+    for (int64_t t = 0; t < steps_; ++t) {
       add_moments(block, load_step<scalar, real>(x_, block, t, buffer_), sums, sums + block.g.channels);
     }
   }
 
  private:
   const void* x_;
+  int64_t steps_;
   Workspace<real> workspace_;
   real* buffer_;
 };
 
 template <class scalar, class real>
 void channel_sums(const ChannelSumsCall& call, int64_t begin, int64_t end) {
-  MomentsPass<scalar, real> pass(call.x);
+  MomentsPass<scalar, real> pass(call.x, call.g.T);
   blocks_of_slabs(call.g, begin, end, [&](int64_t slab, const Block& block) {
     pass.run(block, call.sums + slab * kChannelSums * call.g.channels);
   });

@@ -49,7 +49,7 @@ template <class scalar, class real>
 void norm_forward(const NormScan& call, int64_t begin, int64_t end) {
   const Geometry& g = call.scan.g;
   ForwardPass<scalar, real> scan(call.scan);
-  MomentsPass<scalar, real> moments(call.scan.x);
+  MomentsPass<scalar, real> moments(call.scan.x, call.scan.of_x().T);
   groups_of_channels(g, begin, end, [&](int64_t first, int64_t stop) {
     blocks_of_channels(g, first, stop, kForwardBlock, [&](const Block& block) { moments.run(block, call.sums); });
     finish_channels(NormForward<real>{call.norm}, call.sums, first, stop);

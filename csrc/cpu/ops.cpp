@@ -123,7 +123,7 @@ struct Cpu {
     std::vector<double> sums(kChannelSums * call.g.channels, 0.0);
     if (groups > 0) return in_parallel(call.g, NormScan{norm, call, sums.data()}, groups, &CpuKernels::norm_forward);
     if (norm.training) {
-      sums = channel_sums_of(ChannelSumsCall{call.g, call.dtype, call.x, nullptr}, kChannelSums,
+      sums = channel_sums_of(ChannelSumsCall{call.of_x(), call.dtype, call.x, nullptr}, kChannelSums,
                              &CpuKernels::channel_sums);
     }
     finish<NormForward>(norm, call.dtype, sums.data());
@@ -133,7 +133,7 @@ struct Cpu {
   static void norm_backward(const NormBackwardCall& norm, BackwardCall<NeuronKernels>& call, const Tensor& x,
                             const std::vector<int64_t>& which, std::vector<Tensor>& grad_constants) {
     const Geometry& g = call.g;
-    const ChannelAffineCall affine{g, call.dtype, call.grad_x, call.x, norm.table, call.grad_x};
+    const ChannelAffineCall affine{call.of_x(), call.dtype, call.grad_x, call.x, norm.table, call.grad_x};
     const int64_t groups = current_level().kernels->groups(g), count = call.neuron.kernels->constants;
     if (groups > 0) {
       std::vector<double> sums((count + 2) * g.channels, 0.0);

@@ -42,7 +42,7 @@ class ForwardPass {
         k_(*call.neuron.kernels),
         steps_(recomputed_steps(call.g)),
         workspace_(Walk<real>::rows(k_, 1) + ChannelMap<real>::rows + 2 * steps_, kForwardBlock),
-        walk_(call.neuron, needs_tables(call.neuron), 1, kForwardBlock, workspace_),
+        walk_(call.neuron, needs_tables(call.neuron), 1, kForwardBlock, workspace_, call.constant),
         map_(call.affine, workspace_, kForwardBlock),
         x_buffer_(workspace_.take(steps_)),
         s_buffer_(workspace_.take(steps_)) {}
@@ -122,13 +122,13 @@ class BackwardPass {
         columns_(backward_block(call.g)),
         steps_(recomputed_steps(call.g)),
         workspace_(Walk<real>::rows(k_, steps_) + ChannelMap<real>::rows + 3 * steps_ + 2, columns_),
-        walk_(call.neuron, tables_, steps_, columns_, workspace_),
+        walk_(call.neuron, tables_, steps_, columns_, workspace_, call.constant),
         map_(call.affine, workspace_, columns_),
         x_buffer_(workspace_.take(steps_)),
         s_buffer_(workspace_.take(steps_)),
         gx_buffer_(workspace_.take(steps_)),
         row_buffer_(workspace_.take()),
-        sum_(workspace_.take()) {}
+        sum_buffer_(workspace_.take()) {}
 
   // A block of at most backward_block() neurons; `sums` [constants + 2][channels] are added to.
   void run(const Block& block, double* sums) {
@@ -145,9 +145,11 @@ class BackwardPass {
     }
     walk_.start_back(behind);
     StepRows<const real> x{};
+    StepRows<real> sum{};
     if (call_.constant) {
       x = {input_rows<scalar, real>(call_.x, map_, block, 0, 1, x_buffer_, columns_).data, 0};
-      for (int64_t i = 0; i < n; ++i) sum_[i] = real(kNothing);
+      sum = target_rows<scalar, real>(call_.grad_x, block, 0, sum_buffer_, columns_);
+      for (int64_t i = 0; i < n; ++i) sum.data[i] = real(kNothing);
     }
     for (int64_t first = (g.T - 1) / kCheckpointSteps * kCheckpointSteps; g.T > 0 && first >= 0;
          first -= kCheckpointSteps) {
@@ -179,12 +181,12 @@ class BackwardPass {
         map_.adjoint(block, y, gx.data + t * gx.stride, shift, scale);
       }
       if (call_.constant) {
-        for (int64_t t = count - 1; t >= 0; --t) add_to(sum_, gx.data + t * gx.stride, n);
+        add_steps(sum.data, gx, count, n);
       } else {
         store_rows<scalar, real>(call_.grad_x, block, first, count, gx, gx_buffer_);
       }
     }
-    if (call_.constant) Memory<scalar, real>::write(call_.grad_x, block, 0, sum_);
+    if (call_.constant) store_rows<scalar, real>(call_.grad_x, block, 0, 1, sum, sum_buffer_);
     for (size_t j = 0; j < call_.grad_state0.size(); ++j) {
       std::memcpy(at<real>(call_.grad_state0[j], m), walk_.gradient()[j], n * sizeof(real));
     }
@@ -207,7 +209,7 @@ class BackwardPass {
   Workspace<real> workspace_;
   Walk<real> walk_;
   ChannelMap<real> map_;
-  real *x_buffer_, *s_buffer_, *gx_buffer_, *row_buffer_, *sum_;
+  real *x_buffer_, *s_buffer_, *gx_buffer_, *row_buffer_, *sum_buffer_;
 };
 
 template <class scalar, class real>

@@ -17,6 +17,12 @@ struct Part {
   using C = C_;
 };
 
+// Constant input, and the sum of the steps' gradients so far.
+template <class real>
+struct Once {
+  real x, sum;
+};
+
 // The way back of a neuron, or of several. `steps`: 4, all of them; 8, a multiple of it; 0, any number.
 template <class C, class scalar, class real, int steps, class... Parts>
 struct WayBack {
@@ -49,13 +55,12 @@ struct WayBack {
     for (int j = 0; j < states; ++j) gradient[j] = a.has_grad_state >> j & 1 ? a.grad_state[j][m] : real(0);
   }
 
-  // `sum`: for constant input.
-  STDANO_INLINE void run(double& sum_shift, double& sum_scale, real& sum) {
-    sum = real(kNothing);
+  STDANO_INLINE void run(double& sum_shift, double& sum_scale, Once<real>& once) {
+    if (a.constant) once = {Values::get(Values::load(a.x, m, a.dtype), a.dtype), real(kNothing)};
     first = steps == 4 ? 0 : (a.steps - 1) / K * K;
     for (; first >= 0; first -= K) {
       count = !general ? K : a.steps - first < K ? a.steps - first : K;
-      take(sum_shift, sum_scale, sum);
+      take(sum_shift, sum_scale, once);
     }
     if (!a.has_state0) return;
 #pragma unroll
@@ -72,22 +77,17 @@ struct WayBack {
     }
   }
 
-  // Where a step of x lies that lies at `at` in what is like it.
-  STDANO_INLINE Index in_x(Index at) const { return a.constant ? m : at; }
-
-  STDANO_INLINE void take(double& sum_shift, double& sum_scale, real& sum) {
+  STDANO_INLINE void take(double& sum_shift, double& sum_scale, Once<real>& once) {
     start = offset(a, m) + static_cast<Index>(first) * static_cast<Index>(a.g.inner);
     typename Values::Raw x[K] = {}, raw[K] = {};
-    each([&](int k, Index at) {
-      x[k] = Values::load(a.x, in_x(at), a.dtype);
-      raw[k] = Values::load(a.grad_spikes, at, a.dtype);
-    });
+    if (!a.constant) each([&](int k, Index at) { x[k] = Values::load(a.x, at, a.dtype); });
+    each([&](int k, Index at) { raw[k] = Values::load(a.grad_spikes, at, a.dtype); });
     real grad[K], total[K];
     int codes[K] = {};
     if (a.coded.codes) each([&](int k, Index at) { codes[k] = a.coded.codes[at] >> a.coded.bit; });
 #pragma unroll
     for (int k = 0; k < K; ++k) {
-      in[k] = Values::get(x[k], a.dtype);
+      in[k] = a.constant ? once.x : Values::get(x[k], a.dtype);
       grad[k] = Values::get(raw[k], a.dtype);
     }
     ChannelMap<real> map;
@@ -102,7 +102,7 @@ struct WayBack {
      ...);
 
     forget_origin(start);  // or the places of all steps stay in registers from the loads on
-    if (a.affine) from_map(total, sum_shift, sum_scale);
+    if (a.affine) from_map(total, sum_shift, sum_scale, once);
     if (a.coded.codes) {
       const real* sum = static_cast<const real*>(a.coded.sum);
       real* new_sum = static_cast<real*>(a.coded.new_sum);
@@ -118,13 +118,13 @@ struct WayBack {
       Values::store(a.grad_x, at, a.dtype, out);
     };
     if (!a.constant) return each([&](int k, Index at) { write(at, total[k]); });
-    real all = sum;
+    real sum = once.sum;
 #pragma unroll
     for (int k = K - 1; k >= 0; --k) {
-      if (!general || k < count) all += total[k];
+      if (!general || k < count) sum += total[k];
     }
-    sum = all;
-    if (first == 0) write(m, all);
+    once.sum = sum;
+    if (first == 0) write(m, sum);
   }
 
   // One neuron's part in the gradients of inputs; its numbers begin at `state` and `derived` among those of all.
@@ -193,12 +193,12 @@ struct WayBack {
   }
 
   // From the gradients of the neuron's inputs to those of x.
-  STDANO_INLINE void from_map(real (&g)[K], double& sum_shift, double& sum_scale) const {
+  STDANO_INLINE void from_map(real (&g)[K], double& sum_shift, double& sum_scale, const Once<real>& once) const {
     ChannelMap<real> map;
     map.load(a, a.affine, m);
     real of_shift = 0, of_scale = 0;
     each([&](int k, Index at) {
-      const real x = Values::get(Values::load(a.x, in_x(at), a.dtype), a.dtype);
+      const real x = a.constant ? once.x : Values::get(Values::load(a.x, at, a.dtype), a.dtype);
       of_shift += g[k];
       of_scale = fma_(g[k], x - map.centre, of_scale);
       g[k] = map.scale * g[k];
@@ -234,13 +234,13 @@ __global__ void __launch_bounds__(kBackwardThreads, backward_blocks<C, real, ste
   // Each thread uses its own elements alone: this is memory for what registers have no room for.
   constexpr int count = 2 + constants_of<C>;
   __shared__ double sums[count][kBackwardThreads];
-  __shared__ real of_x[kBackwardThreads];
+  __shared__ Once<real> once[kBackwardThreads];
   const int own = threadIdx.x;
 #pragma unroll
   for (int j = 0; j < count; ++j) sums[j][own] = 0;
   each_neuron(a.slices, thread, static_cast<Index>(a.g.N), [&](Index m) {
     WayBack<C, scalar, real, steps, Parts...> way(a, m);
-    way.run(sums[0][own], sums[1][own], of_x[own]);
+    way.run(sums[0][own], sums[1][own], once[own]);
     if constexpr (general) {
       if (!a.has_tables) return;
       real gradients[at_least_one<C::constants>];

@@ -73,7 +73,7 @@ struct Cuda {
 
   static void norm_forward(const NormForwardCall& norm, const ForwardCall<NeuronInfo>& call, const Tensor& x) {
     if (norm.training) {
-      ChannelSumsCall sums{call.g, call.dtype, call.x};
+      ChannelSumsCall sums{call.of_x(), call.dtype, call.x};
       launch_with_sums(sums, x, {}, kChannelSums, norm);
     } else if (norm.channels > 0) {
       without_partial_sums(call, x, norm);
@@ -84,7 +84,7 @@ struct Cuda {
   static void norm_backward(const NormBackwardCall& norm, BackwardCall<NeuronInfo>& call, const Tensor& x,
                             const std::vector<int64_t>& which, std::vector<Tensor>& grad_constants) {
     launch_with_sums(call, x, sums_for_constants(call, which, grad_constants), 2, norm);
-    launch(ChannelAffineCall{call.g, call.dtype, call.grad_x, call.x, norm.table, call.grad_x}, current_stream(x));
+    launch(ChannelAffineCall{call.of_x(), call.dtype, call.grad_x, call.x, norm.table, call.grad_x}, current_stream(x));
   }
 
   static void mixture_forward(const MixtureForwardCall& mixture, EncodeCall<NeuronInfo>& call, const DecodeCall& to_y,

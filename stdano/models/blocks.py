@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+
+from ..nodes.link import link_of
 
 from stdano_kernels import packed
 
@@ -14,6 +16,13 @@ from stdano_kernels import packed
 def merged(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Applies a layer without time, such as a convolution, to ``[T, B, ...]``: to all T*B images at once."""
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+@fx.wrap
+def repeated(x: Tensor) -> Tensor:
+    """Constant input as copies in its own layout. A reshape would make another one of channels-last, which takes an eighth
+    of a train step of vgg-small."""
+    return x.clone() if x.shape[0] > 1 and x.stride(0) == 0 else x
 
 
 # Channels below which a convolution of 1 x 1 with a stride is not to be trusted on x86 processors, with channels
@@ -46,13 +55,7 @@ class InputConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[0] > 1 and x.stride(0) == 0:
-            once = super().forward(x[0])
-            if once.is_contiguous(memory_format=torch.channels_last):
-                # Repeated in this layout: a reshape behind would make another one of it, which takes an eighth of a
-                # train step of vgg-small.
-                repeated = once.permute(0, 2, 3, 1).expand(x.shape[0], -1, -1, -1, -1).contiguous()
-                return repeated.permute(0, 1, 4, 2, 3)
-            return once.expand(x.shape[0], -1, -1, -1, -1)
+            return super().forward(x[0]).expand(x.shape[0], -1, -1, -1, -1)
         return merged(super().forward, x)
 
 
@@ -111,7 +114,9 @@ class NormNeuron(nn.Module):
         self.norm, self.neuron = norm, neuron
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.neuron(merged(self.norm, x))
+        if link_of(self.norm) is not None:  # which takes [T, B, ...] as it is, and repeats nothing
+            return self.neuron(self.norm(x))
+        return self.neuron(merged(self.norm, repeated(x)))
 
 
 def initialise(model: nn.Module) -> None:

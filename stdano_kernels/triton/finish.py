@@ -65,6 +65,7 @@ def norm_forward(
     columns,
     channels,
     count,
+    copies,
     weight_ptr,
     bias_ptr,
     mean_ptr,
@@ -82,7 +83,7 @@ def norm_forward(
         mean = sum_of(parts_ptr, 0, c, slabs, columns, channels, BLOCK) / values
         variance = sum_of(parts_ptr, 1, c, slabs, columns, channels, BLOCK) / values - mean * mean
         variance = tl.where(variance < 0, 0.0, variance)
-        move_both(mean_ptr, var_ptr, c, mean, variance, momentum, values)
+        move_both(mean_ptr, var_ptr, c, mean, variance, momentum, values * copies)
     else:
         mean = number(mean_ptr, c, 0.0)
         variance = number(var_ptr, c, 1.0)

@@ -67,7 +67,7 @@ class Finish(NamedTuple):
 
     def run(self, g: Geometry, parts: Tensor | None, columns: int, slabs: int, device: torch.device) -> None:
         given = dict(parts_ptr=parts, slabs=slabs, columns=columns, channels=g.channels, BLOCK=_SUM_BLOCK)
-        given |= dict(count=g.T * g.N // g.channels, **self.arguments, **compiler_options(_SUM_THREADS, device))
+        given |= dict(count=g.T * g.N // g.channels) | self.arguments | compiler_options(_SUM_THREADS, device)
         run(self.kernel, (g.channels,), given)
 
 

@@ -160,16 +160,18 @@ def norm_scan_forward(
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
     """What ``forward`` returns, affine, and moments, float64 [4, C]."""
     check_dtype("x", x)
-    x = dense(x)
+    x = dense_steps(x)
     channels = x.shape[2]
     affine = x.new_empty(3, channels, dtype=torch.float32)
     moments = x.new_empty(4, channels, dtype=torch.float64)
     numbers = dict(weight_ptr=weight, bias_ptr=bias, mean_ptr=mean, var_ptr=var, momentum=momentum)
     numbers |= dict(affine_ptr=affine, moments_ptr=moments, TRAINING=training, EPS=eps)
-    g = make_geometry(x, channels)
+    own_x = _once(x)
+    g = make_geometry(own_x, channels)
+    numbers |= dict(copies=x.shape[0] // max(own_x.shape[0], 1))
     finish = Finish(finishing.norm_forward, 2 if training else 0, numbers)
     if training:
-        launch(channel_sums, g, (x,), finish=finish)
+        launch(channel_sums, g, (own_x,), finish=finish)
     else:
         finish.run(g, None, 0, 0, x.device)
     return *forward(x, state, constants, affine, *own), affine, moments
@@ -179,15 +181,22 @@ def norm_scan_backward(
     *given: Any,
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor]:
     """Gradients of x, of initial states and constants, and of weight and bias."""
-    before, (affine, moments), own = list(given[:7]), given[7:9], given[9:]
-    x = before[3] = dense(given[3])
+    before, (affine, moments), own = given[:7], given[7:9], given[9:]
+    x = dense_steps(given[3])
     table = x.new_empty(3, x.shape[2], dtype=torch.float32)
     of_weight, of_bias = (x.new_empty(x.shape[2], dtype=torch.float32) for _ in range(2))
     arguments = dict(affine_ptr=affine, moments_ptr=moments, table_ptr=table)
-    arguments |= dict(of_weight_ptr=of_weight, of_bias_ptr=of_bias)
+    own_x = _once(x)
+    arguments |= dict(of_weight_ptr=of_weight, of_bias_ptr=of_bias, count=own_x.numel() // max(x.shape[2], 1))
     out = _backward(*before, affine, *own, finish=Finish(finishing.norm_backward, 2, arguments))
-    channel_affine(out[0], x, table, out=out[0])
+    grad_x = out[0].view(own_x.shape)
+    channel_affine(grad_x, own_x, table, out=grad_x)
     return *out, of_weight, of_bias
+
+
+def _once(x: Tensor) -> Tensor:
+    """Of constant input one step [1, ...]."""
+    return x[:1] if is_constant(x) else x
 
 
 def _define(operators: dict[str, Any]) -> torch.library.Library:
