@@ -36,9 +36,9 @@ def step_of(x: Tensor) -> Tensor | None:
         return None
     if not (x.requires_grad and torch.is_grad_enabled()):
         return dense(x.detach()[0])
-    if _is_watched(x) or not _comes_from_base(x):
+    base, sizes = _base_of(x), x.shape[1:]
+    if base is None or _is_watched(x):
         return None
-    base, sizes = x._base, x.shape[1:]
     if base.dim() == x.dim() and base.shape[0] == 1:
         base = base.squeeze(0)
     missing = len(sizes) - base.dim()
@@ -51,16 +51,16 @@ def step_of(x: Tensor) -> Tensor | None:
     return dense(step) if same else None
 
 
-def _comes_from_base(x: Tensor) -> bool:
-    """Whether nothing but views lies between x and the tensor whose memory it shows."""
-    base, node = x._base, x.grad_fn
-    if base is None or node is None or base.dtype != x.dtype:
-        return False
-    while node is not None and node.name() in _VIEWS:
-        if node is base.grad_fn:
-            return True
+def _base_of(x: Tensor) -> Tensor | None:
+    """The tensor whose memory x shows, where nothing but such views lies in between."""
+    base: Tensor | None = x._base
+    node: Any = x.grad_fn
+    if base is None or base.dtype != x.dtype:
+        return None
+    while node is not None and node is not base.grad_fn and node.name() in _VIEWS:
         node = node.next_functions[0][0]
-    return node is not None and (node is base.grad_fn or getattr(node, "variable", None) is base)
+    found = node is not None and (node is base.grad_fn or getattr(node, "variable", None) is base)
+    return base if found else None
 
 
 def _is_watched(x: Tensor) -> bool:

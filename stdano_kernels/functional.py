@@ -27,7 +27,8 @@ _DOC = """{doc}
 
     Args:
         x: input ``[T, ...]``, float32, float64, float16 or bfloat16, in any memory layout. Half precision is
-            computed in float32. T or any other size may be 0.
+            computed in float32. T or any other size may be 0. What ``step.expand(T, ...)`` gives is read once, and so
+            is the gradient of ``step`` written once: the sum over the steps, last one first, rounded at the end.
 {arguments}
         affine: ``[3, C]``, the rows centre, scale and shift: the neuron's input is then ``scale*(x - centre) + shift``
             with the numbers of each channel (dimension 2 of ``x: [T, B, C, ...]``), computed in registers and never

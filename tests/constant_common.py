@@ -45,7 +45,8 @@ def call(neuron, x, given, device="cpu", **settings):
     spikes, final, values = FUNCTIONS[neuron](
         x, return_state=True, return_sequences=STATES[neuron], **given, **settings
     )
-    out = {"spikes": spikes, **final._asdict()} | {f"{n} of all": t for n, t in zip(STATES[neuron], values, strict=True)}
+    out = {"spikes": spikes, **final._asdict()}
+    out |= {f"all of {name}": t for name, t in zip(STATES[neuron], values, strict=True)}
     generator = torch.Generator().manual_seed(7)
     gs = [(torch.randint(-64, 65, t.shape, generator=generator) / 32).to(t) for t in out.values()]
     torch.autograd.backward(list(out.values()), gs)
@@ -62,8 +63,8 @@ def constant(neuron, step, steps, given, device="cpu", **settings):
 
 
 def assert_as_copies(neuron, step, steps, given):
-    """In half precision each step's gradient is seen before it is rounded, in a call of x in float32 whose spikes' gradient
-    has the same values."""
+    """In half precision each step's gradient is seen before it is rounded, in a call of x in float32 whose spikes'
+    gradient has the same values."""
     actual = constant(neuron, step, steps, given)
     copies = step.expand(steps, *step.shape).clone().requires_grad_()
     expected = call(neuron, copies, given)

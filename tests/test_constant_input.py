@@ -1,5 +1,5 @@
-"""Constant input: x that is one step, expanded over time. It gives the bits of its copies; the gradient of the step is the
-sum of the steps' gradients, last one first, in the dtype of arithmetic."""
+"""Constant input: x that is one step, expanded over time. It gives the bits of its copies; the gradient of the step is
+the sum of the steps' gradients, last one first, in the dtype of arithmetic."""
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from kernels_common import (
 )
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import stdano
 from stdano.models import create_model
@@ -189,14 +190,14 @@ def test_nothing_of_all_steps_is_made_before_the_first_spikes(channels_last, tra
     before, kept = [], []
     x = torch.randn(2, 3, 8, 8).to(memory_format=layout)
 
-    class Made(torch.utils._python_dispatch.TorchDispatchMode):
-        names: list = []
+    names = []
 
+    class Made(TorchDispatchMode):
         def __torch_dispatch__(self, call, types, arguments=(), options=None):
             out = call(*arguments, **(options or {}))
             for t in out if isinstance(out, (tuple, list)) else (out,):
                 if isinstance(t, torch.Tensor) and t.untyped_storage().nbytes() >= large:
-                    self.names.append(call.name())
+                    names.append(call.name())
             return out
 
     def stop(module, inputs, spikes):
@@ -204,15 +205,16 @@ def test_nothing_of_all_steps_is_made_before_the_first_spikes(channels_last, tra
         raise StopIteration
 
     first.register_forward_hook(stop)
-    with Made() as made, saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+    with Made(), saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         with pytest.raises(StopIteration):
             model(x)
+        assert len(names) == 1 and names[0].startswith("stdano::"), names
         if training:
             (spikes,) = before
             gs = torch.ones_like(spikes)
-            made.names.clear()
+            names.clear()
             spikes.backward(gs)
-            assert [name for name in made.names if "ones" not in name] == []
+            assert [name for name in names if "ones" not in name] == []
     assert [t.shape for t in kept if t.untyped_storage().nbytes() >= large] == []
 
 

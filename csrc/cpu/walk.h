@@ -28,15 +28,15 @@ class Walk {
 
   static int64_t kept_steps(int64_t steps) { return steps < kUnit ? kUnit : steps; }
 
-  // `tables`: constants of neurons may differ, and sums for them are taken. `steps` may be kept. `constant`: x is the
-  // same at all steps, and so is what the early part makes of it alone.
+  // `tables`: constants of neurons may differ, and sums for them are taken. `steps` may be kept. `constant`: all
+  // steps have one x.
   STDANO_APART Walk(const Member<NeuronKernels>& neuron, bool tables, int64_t steps, int64_t columns,
                     Workspace<real>& workspace, bool constant = false)
       : neuron_(neuron),
         k_(*neuron.kernels),
         loops_(loops_of<real>(k_)),
         tables_(tables),
-        early_once_(constant && k_.kept > 0 && loops_.forward[unit]),
+        same_(constant && loops_.forward[same_unit]),
         constants_(take_rows(workspace, k_.constants)),
         grad_constants_(take_rows(workspace, k_.constants)),
         derived_(take_rows(workspace, k_.derived)),
@@ -50,7 +50,6 @@ class Walk {
         kept_(take_rows(workspace, kept_steps(steps) * k_.kept)),
         units_(steps, [](int64_t) { return Unit{}; }) {
     for (real* row : zero_) fill(row, real(0), columns);
-    for (int64_t i = k_.kept; early_once_ && i < kept_steps(steps) * k_.kept; ++i) kept_[i] = kept_[i - k_.kept];
     r_ = {};
     r_.alpha = real(neuron.alpha);
     r_.constants = constants_.data();
@@ -64,7 +63,6 @@ class Walk {
   // Before the steps of a block.
   void prepare(const Block& b) {
     r_.n = b.size;
-    early_known_ = false;
     if (!tables_) return;
     for (int j = 0; j < k_.constants; ++j) {
       const ConstantValue& c = neuron_.constants[j];
@@ -157,16 +155,16 @@ class Walk {
       Unit& now = units_[count_];
       now.first = t;
       now.kind = ends ? closed : several ? unit : one;
+      if (several && same_) now.kind = ends ? same_closed : same_unit;
       for (int j = 0; j < k_.states; ++j) now.before[j] = before_[j];
       now.kept = rest_kept_.data();
       r_.before = now.before;
-      if (k_.kept > 0 && !(resting_ && !loops_.early_takes_x)) {
+      if (k_.kept > 0 && !(several && same_) && !(resting_ && !loops_.early_takes_x)) {
         now.kept = kept_.data() + (keep ? t * k_.kept : 0);
-        for (int64_t i = 0; i < size - (ends && !loops_.last_needs_early) && !early_known_; ++i) {
+        for (int64_t i = 0; i < size - (ends && !loops_.last_needs_early); ++i) {
           r_.x = x.data + (t + i) * x.stride;
           r_.kept = now.kept + i * k_.kept;
           (tables_ ? loops_.early_tables : loops_.early)(r_);
-          early_known_ = early_once_;
         }
       }
       resting_ = false;
@@ -224,7 +222,7 @@ class Walk {
   const Member<NeuronKernels>& neuron_;
   const NeuronKernels& k_;
   const Loops<real>& loops_;
-  bool tables_, early_once_, early_known_ = false;
+  bool tables_, same_;
   bool resting_ = false;
   Rows<real> r_;
   Array<real*> constants_, grad_constants_, derived_, sums_, rest_, state_, gradient_, zero_, rest_kept_;

@@ -20,8 +20,8 @@ def merged(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 @fx.wrap
 def repeated(x: Tensor) -> Tensor:
-    """Constant input as copies in its own layout. A reshape would make another one of channels-last, which takes an eighth
-    of a train step of vgg-small."""
+    """Constant input as copies in its own layout. A reshape would make another one of channels-last, which takes an
+    eighth of a train step of vgg-small."""
     return x.clone() if x.shape[0] > 1 and x.stride(0) == 0 else x
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 from .graph import Node
 from .plan import Plan
@@ -143,14 +144,21 @@ class _Steps(_Loop):
         stem: forward or backward.
         unit: how many steps.
         closed: behind the last of them nothing is wanted.
+        same: x is the same at all of them.
     """
 
-    def __init__(self, stem: str, plan: Plan, unit: int, tables: bool, closed: bool) -> None:
-        super().__init__(f"{stem}{unit}{'_closed' if closed else ''}{'_tables' if tables else ''}", plan, tables)
-        self.unit, self.closed = unit, closed
+    def __init__(self, stem: str, plan: Plan, unit: int, tables: bool, closed: bool, same: bool) -> None:
+        suffixes = {"_closed": closed, "_same": same, "_tables": tables}
+        super().__init__(f"{stem}{unit}" + "".join(s for s, there in suffixes.items() if there), plan, tables)
+        self.unit, self.closed, self.same = unit, closed, same
         self.head += ["const real* x = r.x;", "real* out = r.out;", "const real alpha = r.alpha;"]
-        self.head += ["const int64_t xs = r.x_stride, os = r.out_stride;"] if unit > 1 else []
+        self.head += ["const int64_t xs = r.x_stride;"] if unit > 1 and not same else []
+        self.head += ["const int64_t os = r.out_stride;"] if unit > 1 else []
         self.constants()
+        if same:
+            self.loads.append("const real x_0 = x[i];")
+            self.names[id(plan.step.x)] = "x_0"
+            self.compute(plan.of_x)
         self.read(list(plan.step.states.values()), "before")
         self.states = [self.names[id(a)] for a in plan.step.states.values()]
 
@@ -161,6 +169,8 @@ class _Steps(_Loop):
         """The names that step t starts with."""
         plan = self.plan
         names = dict(self.names) | {id(a): s for a, s in zip(plan.step.states.values(), self.states, strict=True)}
+        if self.same:
+            return names
         self.loads.append(f"const real x_{t} = {self.at('x', 'xs', t)};")
         names[id(plan.step.x)] = f"x_{t}"
         if not self.closed or t < self.unit - 1 or plan.last_needs_early:
@@ -172,8 +182,9 @@ class _Steps(_Loop):
         return names
 
 
-def _forward(plan: Plan, unit: int, tables: bool, closed: bool) -> str:
-    loop = _Steps("forward", plan, unit, tables, closed)
+def _forward(plan: Plan, *kind: Any) -> str:
+    loop = _Steps("forward", plan, *kind)
+    unit, closed = loop.unit, loop.closed
     outputs = plan.step.outputs
     for t in range(unit):
         names = loop.begin(t)
@@ -185,8 +196,9 @@ def _forward(plan: Plan, unit: int, tables: bool, closed: bool) -> str:
     return loop.text()
 
 
-def _backward(plan: Plan, unit: int, tables: bool, closed: bool) -> str:
-    loop = _Steps("backward", plan, unit, tables, closed)
+def _backward(plan: Plan, *kind: Any) -> str:
+    loop = _Steps("backward", plan, *kind)
+    unit, closed, tables = loop.unit, loop.closed, loop.tables
     step = plan.step
     loop.head.append("const real* gs = r.gs;")
     loop.head += ["const int64_t ss = r.gs_stride;"] if unit > 1 else []
@@ -240,16 +252,22 @@ def rows_source(plan: Plan, several: bool = True) -> str:
         _once("finish", plan, [("constants", constants), ("sums", plan.sums)], "grad_constants", plan.grad_constants),
     ]
     unit = 1 if plan.early_state or not several else UNIT
+    same = unit > 1 and bool(plan.of_x)
     for tables in (False, True):
         if plan.early:
             texts += _early(plan, tables, "_tables" if tables else "")
-        kinds = [(1, False)] if tables else [(1, False), *([(unit, False)] if unit > 1 else []), (unit, True)]
-        for size, closed in kinds:
-            texts += [_forward(plan, size, tables, closed), _backward(plan, size, tables, closed)]
+        kinds = [(1, tables, False, False)]
+        if not tables:
+            kinds += [(unit, False, False, False)] if unit > 1 else []
+            kinds.append((unit, False, True, False))
+            kinds += [(unit, False, closed, True) for closed in (False, True) if same]
+        for kind in kinds:
+            texts += [_forward(plan, *kind), _backward(plan, *kind)]
 
     def table(stem: str) -> str:
         several = f"{stem}{unit}<real>" if unit > 1 else "nullptr"
-        return f"{{{stem}1<real>, {several}, {stem}{unit}_closed<real>}}"
+        of_same = [f"{stem}{unit}{closed}_same<real>" if same else "nullptr" for closed in ("", "_closed")]
+        return f"{{{stem}1<real>, {several}, {stem}{unit}_closed<real>, {', '.join(of_same)}}}"
 
     early = "early<real>, early_tables<real>" if plan.early else "nullptr, nullptr"
     flags = ", ".join(str(flag).lower() for flag in (plan.early_x, plan.last_needs_early))

@@ -53,6 +53,7 @@ class Plan:
     early_x: bool = False  # whether that takes x
     early_state: bool = False  # whether it takes the state, so that a step must wait for the one before it
     last_needs_early: bool = False  # whether the last step takes it if nothing is wanted behind it
+    of_x: list[Node] = field(default_factory=list)  # what is expensive and follows from x alone
 
     @property
     def kept(self) -> list[Node]:
@@ -76,6 +77,7 @@ def plan(step: Step) -> Plan:
     with_x, with_state = depends(order, [step.x]), depends(order, step.states.values())
     out.early_x = any(id(a) in with_x for a in out.kept)
     out.early_state = any(id(a) in with_state for a in out.kept)
+    out.of_x = [a for a in order if a.op in EXPENSIVE and id(a) in with_x - with_state]
     kept = {id(a) for a in out.kept}
     out.last_needs_early = any(id(a) in kept for a in forward_order([step.spike, out.last.x, *out.last.states]))
     return out

@@ -32,8 +32,9 @@ using Loop = void (*)(const Rows<real>&);
 // The loops of a neuron. Those with `tables` have rows for `derived` and take sums. Of the others [one] takes one step,
 // [unit] kUnit at once (null where a step must wait for the early part of the one before), [closed] as many as [unit], or
 // one, behind which nothing is wanted and no gradient comes from. kept[t*kept + k] is what the early part of step t left.
+// [same_unit] and [same_closed] are for steps with one x, from which something expensive follows; they have no early part.
 constexpr int kUnit = 4;
-enum LoopKind { one, unit, closed, loop_kinds };
+enum LoopKind { one, unit, closed, same_unit, same_closed, loop_kinds };
 template <class real>
 struct Loops {
   Loop<real> derive, finish;       // constants -> derived; sums -> grad_constants

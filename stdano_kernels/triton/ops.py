@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from .. import registration
-from ..checks import dense
 from ..constant import is_constant
 from . import finish as finishing
 from .bits import OPERATORS as BITS_OPERATORS
