@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import stdano
 from stdano.models import create_model
 from stdano.models.blocks import NormNeuron
-from stdano_kernels import Neuron, State, bn_neuron, function, lif, spike, super_neuron
+from stdano_kernels import Neuron, State, bn_neuron, function, lif, super_neuron
+from stdano_kernels.define import sigmoid, spike, tanh
 
 
 @every_neuron
@@ -48,9 +49,9 @@ class Own(Neuron):
     v = State()
 
     def step(n, x, v):
-        h = n.decay(n.tau) * v + x * x
+        h = n.decay(n.tau) * v + sigmoid(x) * tanh(x)
         s = spike(h - n.v_threshold)
-        return s, n.reset(h, s)
+        return s, n.reset(h, s, n.v_threshold)
 
 
 def test_an_own_neuron_and_an_own_order_of_dimensions():
