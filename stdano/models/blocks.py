@@ -8,21 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from stdano_kernels.constant import is_constant
+
 from ..nodes.link import link_of
 
 from stdano_kernels import packed
 
 
+@fx.wrap
+def flatten(x: Tensor, start: int, end: int) -> Tensor:
+    """``x.flatten(start, end)``. Constant input is repeated in its own layout: a reshape would make another one of
+    channels-last, which takes an eighth of a train step of vgg-small."""
+    repeated = x.clone() if is_constant(x) else x
+    return repeated.flatten(start, end)
+
+
 def merged(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Applies a layer without time, such as a convolution, to ``[T, B, ...]``: to all T*B images at once."""
-    return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-
-@fx.wrap
-def repeated(x: Tensor) -> Tensor:
-    """Constant input as copies in its own layout. A reshape would make another one of channels-last, which takes an
-    eighth of a train step of vgg-small."""
-    return x.clone() if x.shape[0] > 1 and x.stride(0) == 0 else x
+    return layer(flatten(x, 0, 1)).unflatten(0, x.shape[:2])
 
 
 # Channels below which a convolution of 1 x 1 with a stride is not to be trusted on x86 processors, with channels
@@ -54,7 +57,7 @@ class InputConv2d(nn.Conv2d):
     """The first convolution, of ``[T, B, C, H, W]``. Images that are repeated T times are convolved once."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[0] > 1 and x.stride(0) == 0:
+        if is_constant(x):
             return super().forward(x[0]).expand(x.shape[0], -1, -1, -1, -1)
         return merged(super().forward, x)
 
@@ -116,7 +119,7 @@ class NormNeuron(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if link_of(self.norm) is not None:  # which takes [T, B, ...] as it is, and repeats nothing
             return self.neuron(self.norm(x))
-        return self.neuron(merged(self.norm, repeated(x)))
+        return self.neuron(merged(self.norm, x))
 
 
 def initialise(model: nn.Module) -> None:
