@@ -2,7 +2,7 @@
 
 import sys
 
-from stdano_kernels import __version__, packed_spikes
+from stdano_kernels import __version__, packed_spikes, two_level_checkpoints
 
 from .memory import keep_freed_memory
 from .nodes import link, neurons, normalised, norms, recomputation, super_neuron
@@ -53,6 +53,7 @@ __all__ = [
     "packed_spikes",
     "reset_net",
     "stateless",
+    "two_level_checkpoints",
     "unfuse",
 ]
 

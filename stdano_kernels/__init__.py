@@ -10,6 +10,7 @@ from .functional import LIFState, LLIFState, SLIFState, function, lif, llif, sli
 from .mixture import super_neuron
 from .packed import packed_spikes
 from .surrogate import SURROGATES
+from .two_levels import two_level_checkpoints
 
 __all__ = [
     "SURROGATES",
@@ -32,4 +33,5 @@ __all__ = [
     "packed_spikes",
     "slif",
     "super_neuron",
+    "two_level_checkpoints",
 ]

@@ -17,6 +17,10 @@ CHECKPOINT_STEPS = 16
 DEVICE_CHECKPOINT_STEPS = {torch.float32: 8, torch.float64: 1}
 
 
+def checkpoint_distance(x: Tensor) -> int:
+    return CHECKPOINT_STEPS if x.device.type == "cpu" else DEVICE_CHECKPOINT_STEPS[compute_dtype(x)]
+
+
 def _empty_state(like: Tensor, dtype: torch.dtype) -> Tensor:
     if like.shape[0] == 0:
         return like.new_empty(like.shape[1:], dtype=dtype)
@@ -41,8 +45,7 @@ def forward(
     spikes = torch.empty_like(x)
     final = [_empty_state(spikes, dtype) for _ in range(states)] if return_state else []
     steps, neurons = x.shape[0], x[:1].numel() if x.shape[0] > 0 else x.new_empty(x.shape[1:]).numel()
-    distance = CHECKPOINT_STEPS if x.device.type == "cpu" else DEVICE_CHECKPOINT_STEPS[dtype]
-    chunks = (steps - 1) // distance if save_checkpoints and steps > 0 else 0
+    chunks = (steps - 1) // checkpoint_distance(x) if save_checkpoints and steps > 0 else 0
     if isinstance(chunks, torch.SymInt) and torch.compiler.is_exporting():
         chunks = torch.library.get_ctx().new_dynamic_size()  # else the program would hold for a few T alone
     checkpoints = x.new_empty(chunks, states, neurons, dtype=dtype)

@@ -11,8 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import constant, registration
+from . import constant, registration, two_levels
 from .checks import dense
+from .fakes import checkpoint_distance
 from .moments import Moments, Statistics, moments_of, total
 from .saved import saved_tensors
 from .settings import compute_dtype
@@ -28,14 +29,16 @@ class Norm(NamedTuple):
     process_group: dist.ProcessGroup | None
     namespace: str  # of the operators
 
-    def is_joint(self, *inputs: float | Tensor) -> bool:
+    def is_joint(self, x: Tensor, *inputs: float | Tensor) -> bool:
         """Whether one operator serves norm and neuron, which has these inputs. It has no way back to running
-        statistics."""
+        statistics, and keeps all checkpoints."""
         if torch.compiler.is_compiling() or registration.in_functorch():
+            return False
+        if two_levels.is_wanted(x, (len(x) - 1) // checkpoint_distance(x)):
             return False
         if self.statistics.training:
             return self.process_group is None
-        tensors = (t for t in inputs if isinstance(t, Tensor))
+        tensors = (t for t in (x, *inputs) if isinstance(t, Tensor))
         return not registration.wants_grad(self.weight, self.bias, *tensors)
 
 

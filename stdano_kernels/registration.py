@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import constant, fakes
+from . import constant, fakes, two_levels
 from .backends import EXTENSION_ERROR
 from .saved import saved_tensors
 from .settings import compute_dtype
@@ -132,6 +132,7 @@ class _Eager(torch.autograd.Function):
             spikes, final, values, checkpoints = _forward(
                 namespace, x, list(tensors[:states]), list(tensors[states:]), affine, own, True, return_state
             )
+        ctx.every, checkpoints = two_levels.thinned(x, checkpoints)
         ctx.namespace, ctx.counts, ctx.own, ctx.states = namespace, counts, own, len(final)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(kept, affine, checkpoints, *tensors)
@@ -143,7 +144,11 @@ class _Eager(torch.autograd.Function):
         of_state, of_sequences = grads[: ctx.states], grads[ctx.states : -1]
         kept, *saved = saved_tensors(ctx)
         x = constant.recall(ctx, kept)
-        of_x, *others = _backward(ctx.namespace, ctx.counts, ctx.own, x, saved, grad, of_state, of_sequences)
+        given = (ctx.namespace, ctx.counts, ctx.own, x, saved, grad, of_state, of_sequences)
+        if ctx.every:
+            of_x, *others = two_levels.backward(_forward, _backward, ctx.every, *given)
+        else:
+            of_x, *others = _backward(*given)
         return None, None, None, None, *constant.gradients(x, of_x), *others
 
 

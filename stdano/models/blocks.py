@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from stdano_kernels import packed
 from stdano_kernels.constant import is_constant
 
 from ..nodes.link import link_of
-
-from stdano_kernels import packed
 
 
 @fx.wrap
