@@ -8,6 +8,7 @@ process is not used: it holds whatever malloc keeps of freed memory, and the int
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 from collections.abc import Callable
 
@@ -31,13 +32,31 @@ def peak_bytes(work: Callable[[], object], device: str = "cpu") -> int:
         work()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    return max(0, *itertools.accumulate(_changes(work), initial=0))
+
+
+def held_bytes(work: Callable[[], object], device: str = "cpu") -> int:
+    """The bytes that ``work`` has allocated and that are still held when it has returned, with its result alive.
+
+    Of a forward pass and its loss: what is held until the backward pass, the states of neurons included.
+    """
+    gc.collect()
+    if device != "cpu":
+        before = torch.cuda.memory_allocated(device)
+        result = work()
+        held = torch.cuda.memory_allocated(device) - before
+        del result
+        return held
+    return sum(_changes(work))
+
+
+def _changes(work: Callable[[], object]) -> list[int]:
+    """Every allocation on the CPU, and every release as a negative number, in order; the result's comes after."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports each start, and the lack of a GPU, on stderr
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
+        result = work()
+    del result
     results = profiler.profiler.kineto_results  # events() of the profiler itself has memory summed up by operator
     changes = [(e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]"]
-    total = highest = 0
-    for _, change in sorted(changes, key=lambda c: c[0]):  # stable: what one thread did in one instant keeps its order
-        total += change
-        highest = max(highest, total)
-    return highest
+    # Stable: what one thread did in one instant keeps its order.
+    return [change for _, change in sorted(changes, key=lambda c: c[0])]

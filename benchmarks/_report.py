@@ -109,10 +109,9 @@ def machine(device: str, threads: int) -> str:
     return f"{torch.cuda.get_device_name(device)}, {text}" if device.startswith("cuda") else text
 
 
-def csv_rows(result: Result, about: str) -> list[dict[str, str]]:
-    """One row a contender; numbers are empty where it failed or was not timed."""
-    case = result.case
-    versions = {
+def origin_of_rows(about: str) -> dict[str, str]:
+    """The first columns of every CSV: when, where and by which versions its rows came about."""
+    return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": about,
         "stdano": stdano_kernels.__version__,
@@ -120,10 +119,14 @@ def csv_rows(result: Result, about: str) -> list[dict[str, str]]:
         "python": platform.python_version(),
         "spikingjelly": spikingjelly_version(),
     }
-    rows = []
+
+
+def csv_rows(result: Result, about: str) -> list[dict[str, str]]:
+    """One row a contender; numbers are empty where it failed or was not timed."""
+    case, origin, rows = result.case, origin_of_rows(about), []
     for timing in result.timings:
         peak = "" if timing.peak is None else f"peak extra memory {timing.peak} bytes"
-        row = versions | {
+        row = origin | {
             "device": case.device,
             "neuron": case.neuron,
             "pass": case.passes,
@@ -146,21 +149,21 @@ def csv_rows(result: Result, about: str) -> list[dict[str, str]]:
     return rows
 
 
-def check_header(path: Path) -> None:
-    """Raises ValueError where the file exists with other columns than ours."""
+def check_header(path: Path, columns: Sequence[str] = COLUMNS) -> None:
+    """Raises ValueError where the file exists with other columns than these."""
     if path.exists() and path.stat().st_size:
         with path.open(newline="") as file:
             header = next(csv.reader(file), [])
-        if header != COLUMNS:
+        if header != list(columns):
             raise ValueError(f"{path} has other columns than this benchmark writes; give another file with --csv")
 
 
-def append(path: Path, rows: list[dict[str, str]]) -> None:
+def append(path: Path, rows: list[dict[str, str]], columns: Sequence[str] = COLUMNS) -> None:
     """Appends rows in one write, with the header first where the file is new."""
-    check_header(path)
+    check_header(path, columns)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     if not path.exists() or not path.stat().st_size:
         writer.writeheader()
     writer.writerows(rows)

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from _composed import plain_super
 from _contenders import NEURONS, PLAIN, Function
+from _options import LAYOUTS
 from torch import Tensor, nn
 
 import stdano_kernels
@@ -24,7 +25,6 @@ from stdano.search.architect import alphas, weights
 from stdano.training import tet_loss
 
 CLASSES = 10
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 FUSED = "fused"
 
 

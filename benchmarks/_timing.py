@@ -99,6 +99,21 @@ def spread(times: list[float]) -> tuple[float, float]:
     return middle, high - low
 
 
+def seconds_of(step: Callable[[], object], device: str) -> float:
+    """The time of one step of a network, which is long enough for a clock of the host."""
+    begin = time.perf_counter()
+    step()
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begin
+
+
+def why(error: Exception) -> str:
+    """The kind of an error and the beginning of its message, for a table."""
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first[:100]}"
+
+
 class OtherWork:
     """The processor time that others took since it was made: their work makes every time here unreliable.
 
@@ -201,8 +216,7 @@ class Bench:
                     steps[contender]()
             except Exception as error:  # whatever it is, the table shows it and the others go on
                 steps.pop(contender, None)
-                first = (str(error).strip() or "no message").splitlines()[0]
-                errors[contender] = f"{contender.implementation} failed: {type(error).__name__}: {first[:100]}"
+                errors[contender] = f"{contender.implementation} failed: {why(error)}"
         self.copy()
         times: dict[Contender | None, list[float]] = {contender: [] for contender in (None, *steps)}
         faults, calls, busy = dict.fromkeys(times, 0), dict.fromkeys(times, 0), []

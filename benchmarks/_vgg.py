@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from _contenders import PLAIN, Contender, available_backends, ready
 from _memory import peak_bytes
-from _timing import DTYPES, Case, Timing, parameter_dtype
+from _timing import DTYPES, Case, Timing, parameter_dtype, why
 from torch import Tensor, nn
 
 import stdano_kernels
@@ -89,8 +89,7 @@ def vgg_peaks(case: Case) -> list[Timing]:
         try:
             out.append(Timing(contender, nan, nan, nan, peak=step_peak(case, way)))
         except Exception as error:  # a backend without this function; the others go on
-            first = (str(error).strip() or "no message").splitlines()[0]
-            out.append(Timing(contender, nan, nan, nan, f"{type(error).__name__}: {first[:100]}"))
+            out.append(Timing(contender, nan, nan, nan, why(error)))
     return out
 
 

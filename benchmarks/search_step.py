@@ -20,16 +20,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from _memory import MIB, peak_bytes
-from _options import positive
+from _options import LAYOUTS, positive
 from _report import machine, markdown
-from _search import FUSED, LAYOUTS, WAYS, SearchCase, search_step
-from _timing import BUSY, OtherWork, Patience, spread
+from _search import FUSED, WAYS, SearchCase, search_step
+from _timing import BUSY, OtherWork, Patience, seconds_of, spread
 
 from stdano import keep_freed_memory
 from stdano.models import MODELS
@@ -101,18 +100,10 @@ def measure(case: SearchCase, options: argparse.Namespace, wait: Callable[[], No
         wait()
         others = OtherWork()
         for key, step in steps.items():
-            times[key].append(_seconds(step, case.device))
+            times[key].append(seconds_of(step, case.device))
         busy = max(busy, others.cores())
     rows = [Row(*key, *spread(times[key]), peak_bytes(step, case.device)) for key, step in steps.items()]
     return rows, busy
-
-
-def _seconds(step: Callable[[], object], device: str) -> float:
-    begin = time.perf_counter()
-    step()
-    if device != "cpu":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
 
 
 def table(rows: list[Row]) -> list[list[str]]:
