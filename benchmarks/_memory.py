@@ -11,6 +11,7 @@ import gc
 import itertools
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -50,10 +51,15 @@ def held_bytes(work: Callable[[], object], device: str = "cpu") -> int:
     return sum(_changes(work))
 
 
+def quiet_profile(**settings: Any) -> profile:
+    """torch's profiler, without its reports of each start, and of the lack of a GPU, on stderr."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    return profile(**settings)
+
+
 def _changes(work: Callable[[], object]) -> list[int]:
     """Every allocation on the CPU, and every release as a negative number, in order; the result's comes after."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it reports each start, and the lack of a GPU, on stderr
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with quiet_profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = work()
     del result
     results = profiler.profiler.kineto_results  # events() of the profiler itself has memory summed up by operator

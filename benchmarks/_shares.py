@@ -10,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from _memory import quiet_profile
 from torch import nn
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, record_function
 
 CONVOLUTION, NORM, NEURON, PACKING, REST = GROUPS = ("convolution, matmul", "norm", "neuron", "packing", "rest")
-# Parts of operators' names. Packing comes first: it may be part of a neuron's or a convolution's name.
+# Parts of operators' names, the first that fits. The names of compiled kernels list all that is in them; packing may be
+# part of a neuron's or a convolution's name.
 NAMES = {
+    REST: ("triton_",),
     PACKING: ("pack",),
-    CONVOLUTION: ("conv", "addmm", "::mm", "bmm", "matmul", "linear"),
+    CONVOLUTION: ("conv", "::mm", "::addmm", "::bmm", "::baddbmm"),
     NORM: ("batch_norm", "batchnorm"),
     NEURON: ("stdano",),
 }
 IN_NEURON = "benchmark.neuron"  # the range around a neuron's forward
+BACKWARD = "autograd::engine::evaluate_function"  # around what a node runs; it carries the node's number
 
 
 def shares(step: Callable[[], object], neurons: Sequence[nn.Module], device: str, steps: int = 3) -> dict[str, float]:
@@ -35,7 +39,7 @@ def shares(step: Callable[[], object], neurons: Sequence[nn.Module], device: str
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device != "cpu")
     try:
         step()  # hooks may change what a network runs
-        with profile(activities=activities) as profiler:
+        with quiet_profile(activities=activities) as profiler:
             for _ in range(steps):
                 step()
             if device != "cpu":
@@ -76,12 +80,13 @@ def _ancestry(event: torch.autograd.profiler_util.FunctionEvent) -> Iterator:
 def _nodes_of_neurons(events: Sequence) -> set[int]:
     """Numbers of the autograd nodes that operators within neurons made.
 
-    An operator that makes no node has the number of the node that comes next, so the last operator of a number, of
-    those that no other contains, is the one that made it."""
+    An operator that makes no node has the number of the node that comes next, so the last operator of a number is the
+    one that made it."""
     made: dict[int, bool] = {}
     for event in sorted(events, key=lambda e: e.time_range.start):
-        if event.sequence_nr >= 0 and event.scope == 0:
-            made[event.sequence_nr] = any(e.name == IN_NEURON for e in _ancestry(event))
+        above = [e.name for e in _ancestry(event)]
+        if event.sequence_nr >= 0 and not any(name.startswith(BACKWARD) for name in above):
+            made[event.sequence_nr] = IN_NEURON in above
     return {number for number, inside in made.items() if inside}
 
 
@@ -90,7 +95,6 @@ def _group(event: torch.autograd.profiler_util.FunctionEvent, nodes: set[int]) -
         if any(part in event.name.lower() for part in parts):
             return group
     for above in _ancestry(event):
-        # scope 1: backward, whose events carry the number of the node
-        if above.name == IN_NEURON or (above.scope == 1 and above.sequence_nr in nodes):
+        if above.name == IN_NEURON or (above.name.startswith(BACKWARD) and above.sequence_nr in nodes):
             return NEURON
     return REST
