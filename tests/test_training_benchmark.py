@@ -100,6 +100,19 @@ def test_ratios_are_of_one_round(module: Callable) -> None:
     assert training.table(rows[1:])[0][3] == "", "nothing to compare with"
 
 
+def test_marks(module: Callable) -> None:
+    training, networks = module("training"), module("_networks")
+    rows = [training.Row("fused", [1.0], 100, 200), training.Row("packed", [1.02], 61, 150)]
+    case = networks.NetworkCase("resnet18", 4, 8)
+    assert [line[-1] for line in training.marks(case, rows, False)] == ["no", "yes"]
+    rows[1].held, rows[1].times = 60, [1.04]
+    assert [line[-1] for line in training.marks(case, rows, False)] == ["yes", "no"]
+    assert [line[-1] for line in training.marks(case, rows, True)] == ["yes", "open (machine busy)"]
+    for other in (networks.NetworkCase("resnet18", 8, 8), networks.NetworkCase("spikformer", 4, 32)):
+        assert training.marks(other, rows, False) == []
+    assert training.marks(case, rows[:1], False) == []
+
+
 def test_script_writes_tables_and_rows(
     module: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
