@@ -84,7 +84,12 @@ WAYS: dict[str, tuple[Callable[[NetworkCase], Built], Callable[[], AbstractConte
 
 class Step:
     """A train step of one way: forward, loss, backward, SGD with momentum. Each begins with neurons at rest, and
-    leaves neither gradients nor states behind."""
+    leaves neither gradients nor states behind.
+
+    Attributes:
+        context: makes what all of it is called within.
+        neurons: SpikingJelly's, which have no operator of their own on a CPU.
+    """
 
     def __init__(self, case: NetworkCase, way: str) -> None:
         generator = torch.Generator().manual_seed(1)
@@ -93,7 +98,6 @@ class Step:
         self.labels = torch.randint(case.classes, (case.batch,), generator=generator).to(case.device)
         build, self.context = WAYS[way]
         self.net, self.call = build(case)
-        # SpikingJelly's, which have no operator of their own on a CPU
         self.neurons = [m for m in self.net.modules() if is_spikingjellys(m, *SPIKINGJELLY_NEURONS)]
         self.autocast = torch.autocast(
             torch.device(case.device).type, DTYPES[case.dtype], enabled=case.dtype != "float32"
@@ -101,8 +105,8 @@ class Step:
         self.optimiser = torch.optim.SGD(self.net.parameters(), lr=LEARNING_RATE, momentum=0.9)
 
     def loss(self) -> Tensor:
-        """The forward pass, with all that it keeps for the backward pass."""
-        with self.context(), stdano.stateless(self.net), self.autocast:
+        """The forward pass, to be called within :attr:`context` as the backward pass is."""
+        with stdano.stateless(self.net), self.autocast:
             return F.cross_entropy(self.call(self.images).mean(0), self.labels)
 
     def release(self) -> None:

@@ -42,8 +42,9 @@ def test_ways_are_one_network(module: Callable, network: str) -> None:
         step = tiny_step(module, network, way)
         step.net.double()
         step.images = step.images.double()
-        loss = step.loss()
-        loss.backward()
+        with step.context():
+            loss = step.loss()
+            loss.backward()
         results.append((loss.detach(), *(p.grad for p in step.net.parameters())))
     assert all(gradient.abs().sum() > 0 for gradient in results[0][1:])
     for other in results[1:]:
