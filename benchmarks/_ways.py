@@ -71,11 +71,11 @@ def _memopt(case: NetworkCase) -> Built:
     return net, net
 
 
-# What "packed" is called within is looked up when it runs: where stdano does not have it, the row says so.
+# How a network is built, and what its steps run within.
 WAYS: dict[str, tuple[Callable[[NetworkCase], Built], Callable[[], AbstractContextManager]]] = {
     "plain": (_plain, nullcontext),
     "fused": (_fused, nullcontext),
-    "packed": (_fused, lambda: stdano.packed_spikes()),
+    "packed": (_fused, stdano.packed_spikes),
     "compiled": (_compiled, nullcontext),
     "spikingjelly": (_spikingjelly, nullcontext),
     "spikingjelly-memopt": (_memopt, nullcontext),

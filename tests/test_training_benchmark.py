@@ -38,7 +38,7 @@ def tiny_step(module: Callable, network: str, way: str):
 @pytest.mark.parametrize("network", [*QUICK, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in SLOW)])
 def test_ways_are_one_network(module: Callable, network: str) -> None:
     results = []
-    for way in ("plain", "fused", "spikingjelly", "spikingjelly-memopt"):
+    for way in ("plain", "fused", "packed", "spikingjelly", "spikingjelly-memopt"):
         step = tiny_step(module, network, way)
         step.net.double()
         step.images = step.images.double()
@@ -103,10 +103,11 @@ def test_ratios_are_of_one_round(module: Callable) -> None:
 
 def test_marks(module: Callable) -> None:
     training, networks = module("training"), module("_networks")
-    rows = [training.Row("fused", [1.0], 100, 200), training.Row("packed", [1.02], 61, 150)]
+    mib = 2**20
+    rows = [training.Row("fused", [1.0], 120 * mib, 200 * mib), training.Row("packed", [1.02], 82 * mib, 150 * mib)]
     case = networks.NetworkCase("resnet18", 4, 8)
     assert [line[-1] for line in training.marks(case, rows, False)] == ["no", "yes"]
-    rows[1].held, rows[1].times = 60, [1.04]
+    rows[1].held, rows[1].times = 81 * mib, [1.04]
     assert [line[-1] for line in training.marks(case, rows, False)] == ["yes", "no"]
     assert [line[-1] for line in training.marks(case, rows, True)] == ["yes", "open (machine busy)"]
     for other in (networks.NetworkCase("resnet18", 8, 8), networks.NetworkCase("spikformer", 4, 32)):
