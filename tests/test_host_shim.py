@@ -58,7 +58,7 @@ MUTATIONS = {
     "forward: mask one neuron late": (AHEAD, "if (m >= static_cast", "if (m > static_cast", OUTSIDE),
     "forward: stride in time": (AHEAD, "++t, at += static_cast<Index>(a.g.inner)", "++t, at += a.g.N", OUTSIDE),
     "forward: one element in time": (AHEAD, "++t, at += static_cast<Index>(a.g.inner)", "++t, ++at", BITS),
-    "forward: loads beyond the last step": (AHEAD, "if (t + 1 < a.steps) next", "if (t < a.steps) next", OUTSIDE),
+    "forward: loads beyond the last step": (AHEAD, "if (t < last_read) next", "if (t <= last_read) next", OUTSIDE),
     "forward: a checkpoint too far": (AHEAD, "(a, t / K - 1, j, m)", "(a, t / K, j, m)", OUTSIDE),
     "forward: a checkpoint one step late": (AHEAD, "t > 0 && t % K == 0", "t > 1 && (t - 1) % K == 0", BITS),
     "forward: a sequence of another state": (AHEAD, "== j ? state[0][j]", "!= j ? state[0][j]", BITS),

@@ -74,13 +74,12 @@ def scan_forward(
     state = filled(NEURONS.rest[0](own), m)
     if len(state_ptrs) > 0:
         state = load_state(state_ptrs, m, live, HOW)
-    x = load_input(x_ptr, place, 0, affine, HOW) if HOW.constant else ()
+    once = load_input(x_ptr, place, 0, affine, HOW) if HOW.constant else ()
     for first in range(0, HOW.steps if HOW.single else T, HOW.steps):
         if checkpoints_ptr is not None:  # noqa: SIM102 (settled at compile time, the inner one at run time)
             if (first > 0) & (first % K == 0):
                 store_state(checkpoint(checkpoints_ptr, first // K, N, len(state)), m, state, live, HOW)
-        if not HOW.constant:
-            x = load_input(x_ptr, place, first, affine, HOW)
+        x = once if HOW.constant else load_input(x_ptr, place, first, affine, HOW)
         for k in tl.static_range(len(x)):
             there = first + k < T if HOW.guarded else True
             if there:
@@ -199,12 +198,11 @@ def scan_backward(
             if grad_ptrs[i] is not None:
                 grads = with_added(grads, i, load(grad_ptrs[i], m, live, HOW))
         sums = (zeros(len(derived) if LEARNED else 0, m, tl.float32), zeros(AFFINE_SUMS, m, tl.float32))
-        x = load_input(x_ptr, place, 0, affine, HOW) if HOW.constant else ()
+        once = load_input(x_ptr, place, 0, affine, HOW) if HOW.constant else ()
         # Adding to -0.0 leaves every number as it is.
         of_all = filled((-0.0,), m) if HOW.constant else ()
         for first in range(0 if HOW.single else (T - 1) // STEPS * STEPS, -1, -STEPS):
-            if not HOW.constant:
-                x = load_input(x_ptr, place, first, affine, HOW)
+            x = once if HOW.constant else load_input(x_ptr, place, first, affine, HOW)
             gs = load_steps(gs_ptr, place, first, STEPS, HOW)
             more = ()
             for i in tl.static_range(len(SEQUENCES)):
