@@ -18,12 +18,15 @@ from kernels_common import (
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 import stdano
 from stdano.models import create_model
 from stdano.models.blocks import NormNeuron
 from stdano_kernels import Neuron, State, bn_neuron, function, lif, super_neuron
+from stdano_kernels.constant import step_of
 from stdano_kernels.define import sigmoid, spike, tanh
+from stdano_kernels.normalise import Norm
 
 
 @every_neuron
@@ -75,28 +78,28 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(call, (x, affine, torch.tensor(0.9, dtype=torch.float64, requires_grad=True)))
 
 
-# How a gradient gets from the expanded tensor to the step, and what else asks for it.
-def _hook(x):
-    x.register_hook(lambda g: g)
-
-
+# How a tensor is expanded, and whether its gradient goes past that: where what lies in between is known.
 EXPANSIONS = {
-    "expand": lambda x: x.expand(3, *x.shape),
-    "unsqueeze": lambda x: x.unsqueeze(0).expand(3, *x.shape),
-    "view": lambda x: x.view(1, *x.shape).expand(3, *x.shape),
-    "twice": lambda x: x.expand(1, *x.shape).expand(3, *x.shape),
-    "broadcast": lambda x: x[:, :1].expand(3, *x.shape),
-    "not dense": lambda x: x[..., ::2].expand(3, *x[..., ::2].shape),
-    "through a square": lambda x: (x * x).expand(3, *x.shape),
-    "other dimensions": lambda x: x.unsqueeze(1).expand(3, x.shape[0], 2, *x.shape[1:]),
+    "expand": (lambda x: x.expand(3, *x.shape), True),
+    "unsqueeze": (lambda x: x.unsqueeze(0).expand(3, *x.shape), True),
+    "view": (lambda x: x.view(1, *x.shape).expand(3, *x.shape), True),
+    "twice": (lambda x: x.expand(1, *x.shape).expand(3, *x.shape), True),
+    "more": (lambda x: x.expand(3, 2, *x.shape), True),
+    "through a square": (lambda x: (x * x).expand(3, *x.shape), True),
+    "broadcast": (lambda x: x[:, :1].expand(3, *x.shape), False),
+    "not dense": (lambda x: x[..., ::2].expand(3, *x[..., ::2].shape), False),
+    "other dimensions": (lambda x: x.unsqueeze(1).expand(3, x.shape[0], 2, *x.shape[1:]), False),
 }
 
 
 @pytest.mark.parametrize("name", EXPANSIONS)
 def test_every_way_to_expand(name):
+    expand, is_known = EXPANSIONS[name]
     x = make_x((2, 3, 4))
     a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-    y, z = lif(EXPANSIONS[name](a)), lif(EXPANSIONS[name](b).clone())
+    expanded = expand(a)
+    assert (step_of(expanded) is not None) == is_known
+    y, z = lif(expanded), lif(expand(b).clone())
     gs = torch.randn_like(y)
     y.backward(gs)
     z.backward(gs)
@@ -131,6 +134,14 @@ def test_the_expanded_tensor_has_gradients_of_its_own(when, normalised):
     torch.testing.assert_close(grad, copies.grad)
 
 
+def test_behind_synchronised_batch_norm_there_is_no_gradient_of_all_steps(monkeypatch):
+    monkeypatch.setattr(Norm, "is_joint", lambda *_: False)
+    expanded = make_x((2, 3, 4)).requires_grad_().expand(4, 2, 3, 4)
+    y = bn_neuron("lif", expanded, None, None, training=True)
+    with pytest.raises(RuntimeError, match=r"call x.retain_grad\(\) or x.register_hook\(\) before"):
+        torch.autograd.grad(y.sum(), expanded)
+
+
 def test_a_leaf_that_is_expanded_gets_all_steps():
     x = make_x((2, 5))
     leaf, copies = x.expand(3, 2, 5).requires_grad_(), x.repeat(3, 1, 1).requires_grad_()
@@ -157,11 +168,32 @@ def test_no_second_derivative():
         grad.sum().backward()
 
 
-@pytest.mark.parametrize("neuron", ("lif", "llif"))
+def test_activation_checkpointing_and_changes_in_place():
+    conv, x = nn.Conv2d(2, 3, 3), torch.randn(2, 2, 5, 5)
+
+    def call(x):
+        return lif(conv(x).expand(4, 2, 3, 3, 3))
+
+    grads = []
+    for again in (False, True):
+        y = checkpoint(call, x, use_reentrant=False) if again else call(x)
+        grads.append(torch.autograd.grad(y.sum(), conv.weight)[0])
+    assert torch.equal(*grads)
+    start = x.clone().requires_grad_() * 1
+    y = lif(start.expand(4, *x.shape))
+    start += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("way", ["one operator", "apart"])
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("channels_last", [False, True], ids=["channels first", "channels last"])
-def test_batch_norm_has_the_values_of_copies(neuron, training, channels_last):
-    """Statistics, running ones too, and all gradients; with few channels and many (see csrc/cpu/norm.h)."""
+def test_batch_norm_has_the_values_of_copies(way, training, channels_last, monkeypatch):
+    """Statistics, running ones too, and all gradients; with few channels and many (see csrc/cpu/norm.h), and apart, as
+    with other processes."""
+    if way == "apart":
+        monkeypatch.setattr(Norm, "is_joint", lambda *_: False)
     for channels in (3, 64):
         x = make_x((2, channels, 9, 8), torch.float64)
         x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
@@ -171,7 +203,7 @@ def test_batch_norm_has_the_values_of_copies(neuron, training, channels_last):
             weight, bias = (torch.linspace(a, 1.5, channels).double().requires_grad_() for a in (0.5, -0.5))
             mean, var = torch.zeros(channels).double(), torch.ones(channels).double()
             steps = start.expand(3, *x.shape)
-            y = bn_neuron(neuron, steps.clone() if copies else steps, mean, var, weight, bias, training=training)
+            y = bn_neuron("llif", steps.clone() if copies else steps, mean, var, weight, bias, training=training)
             y.backward(torch.cos(torch.arange(y.numel())).view(y.shape).double())
             results.append((y, start.grad, weight.grad, bias.grad, mean, var))
         for actual, expected in zip(*results, strict=True):
