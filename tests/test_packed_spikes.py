@@ -125,14 +125,16 @@ TAKES = {
 }
 
 
-def gradients(network, x, context, **autocast):
-    stdano.reset_net(network)
-    network.zero_grad()
+def gradients(network, x, context, module=None, **autocast):
+    """Of x and of the parameters of a module, by default the function's own, whose result is the loss."""
+    module = network if module is None else module
+    stdano.reset_net(module)
+    module.zero_grad()
     x = x.clone().requires_grad_()
     with torch.autocast("cpu", **autocast) if autocast else nullcontext(), context:
         loss = network(x)
     loss.backward()
-    return [x.grad, *(p.grad for p in network.parameters() if p.grad is not None)]
+    return [x.grad, *(p.grad for p in module.parameters() if p.grad is not None)]
 
 
 def assert_same(ones, others):
@@ -427,6 +429,24 @@ def test_pack_spikes_makes_a_model_do_it_by_itself():
     assert not counted.packed
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got int"):
         stdano.pack_spikes(3)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_spikingjellys_layers_and_neurons(own):
+    """The latter are known by their values."""
+    layer = pytest.importorskip("spikingjelly.activation_based.layer", reason="needs the extra [test]")
+    from spikingjelly.activation_based import neuron
+
+    torch.manual_seed(0)
+    layers = [layer.Conv2d(3, C, 3), stdano.LIFNode() if own else neuron.LIFNode(), layer.AvgPool2d(2)]
+    net = nn.Sequential(*layers, layer.Conv2d(C, 4, 3))
+    for part in net:
+        part.step_mode = "m"
+    x = 5 * images().unflatten(0, (T, B))
+    expected = gradients(lambda x: net(x).sum(), x, nullcontext(), net)
+    with Counted() as counted:
+        assert_same(gradients(lambda x: net(x).sum(), x, stdano.packed_spikes(), net), expected)
+    assert counted.packed
 
 
 def test_compiled():

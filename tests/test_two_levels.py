@@ -15,7 +15,9 @@ K = 16  # steps between two checkpoints on the CPU
 def kept(function):
     """Bytes of each tensor that autograd keeps."""
     sizes = {}
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.setdefault(t.data_ptr(), t.nbytes) and t, lambda t: t):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: sizes.setdefault(t.data_ptr(), t.nbytes) and t, lambda t: t
+    ):
         out = function()
     del out
     return sorted(sizes.values())

@@ -1,8 +1,9 @@
-"""Spikes as bits on the device: the CPU's bits, and gradients that are those without."""
+"""Spikes as bits on the device: the CPU's bits, and gradients that are those without. Two levels of checkpoints."""
 
 import pytest
 import torch
-from gpu_common import every_backend, operators
+from gpu_common import assert_equals_cpu, every_backend, operators
+from kernels_common import make_x
 
 import stdano
 from stdano_kernels import packed
@@ -59,3 +60,11 @@ def test_gradients_have_the_same_bits(backend, monkeypatch):
     packed_grad, kept = gradients(True)
     assert all(kept)
     assert torch.equal(packed_grad, gradients(False)[0])
+
+
+@every_backend
+def test_checkpoints_in_two_levels(backend):
+    """A device has them every 8 steps."""
+    x = make_x((5 * 8 + 3, 3, 37))
+    with stdano.two_level_checkpoints():
+        assert_equals_cpu("slif", x, backend=backend)
