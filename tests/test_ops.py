@@ -114,6 +114,22 @@ def test_opcheck_backward(neuron, case):
     torch.library.opcheck(operator, (*grads, x, state, checkpoints, constants, affine, *settings, sequences))
 
 
+@pytest.mark.slow
+def test_opcheck_of_constant_input():
+    """Whose gradient is one step's backward, and all steps' by autograd."""
+    arguments = operator_arguments("llif", **CASES["affine, all outputs"], grad=False)
+    x, state, constants, affine, *settings, _, outputs, sequences = arguments
+    x = x[0].expand(x.shape).requires_grad_()
+    forward = (*arguments[1:-3], True, outputs, sequences)
+    torch.library.opcheck(torch.ops.stdano.scan_forward.default, (x, *forward))
+    *_, checkpoints = torch.ops.stdano.scan_forward(x.detach(), *forward)
+    ones = torch.ones(x.shape)
+    grads = (ones, [torch.ones_like(t) for t in state], [ones for _ in sequences])
+    given = (*grads, x.detach(), state, checkpoints, constants, affine, *settings, sequences)
+    torch.library.opcheck(torch.ops.stdano.scan_backward.default, given)
+    assert torch.ops.stdano.scan_backward(*given)[0].shape == x.shape[1:]
+
+
 # --- torch.compile ---
 
 
