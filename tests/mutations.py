@@ -116,8 +116,8 @@ class Trees:
         objects = self.folder / "objects"
         if not objects.exists():  # what no mutation touches
             objects.mkdir()
-            compiler(ROOT / "csrc/ops.cpp", objects / "schemas.o", ROOT)
-            compiler(ROOT / "csrc/cpu/ops.cpp", objects / "ops.o", ROOT)
+            for name, source in (("schemas", "ops"), ("ops", "cpu/ops"), ("bits", "cpu/bits")):
+                compiler(ROOT / f"csrc/{source}.cpp", objects / f"{name}.o", ROOT)
         (tree / "printed.h").write_text("const NeuronKernels printed[] = {{}};")
         (tree / "kernels.cpp").write_text(KERNELS)
         compiler(tree / "kernels.cpp", tree / "kernels.o", tree)
