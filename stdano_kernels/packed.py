@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ class Levels(NamedTuple):
 
 SPIKES = Levels()
 _contexts = 0  # of packed_spikes() that are open, in all threads
-_sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # from a tensor to its _Source or _Product
+_sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # from a tensor to its _Source or _Again
 _MARK = "stdano.levels"  # in the metadata of the autograd node of a neuron: the levels of its first output
 
 
@@ -80,27 +80,30 @@ def mark(spikes: Tensor, neuron: type[Neuron], variant: Variant) -> None:
         _mark(spikes, Levels(1, most))
 
 
-def mark_pooled(out: Tensor, images: Tensor, count: int) -> None:
-    """Makes known that a tensor holds averages of so many values each of another one."""
-    if _contexts > 0 and not torch.compiler.is_compiling() and images._version == 0:
-        source = _sources.get(images if images._base is None else images._base)
-        levels = getattr(source, "levels", None) or _levels_of(images.grad_fn, images.output_nr)
-        _mark(out, _pooled(levels, count))
+def mark_pooled(out: Tensor, images: Tensor, count: int) -> bool:
+    """Makes known that a tensor holds averages of so many values each of another one. Whether that has known ones."""
+    if _contexts == 0 or torch.compiler.is_compiling() or images._version != 0:
+        return False
+    source = _sources.get(images if images._base is None else images._base)
+    levels = getattr(source, "levels", None) or _levels_of(images.grad_fn, images.output_nr)
+    return _mark(out, _pooled(levels, count))
 
 
-def mark_product(out: Tensor, spikes: Tensor, mask: Tensor) -> None:
-    """Makes known that a tensor is ``spikes * mask``, of which the mask is kept anyway."""
-    if _contexts > 0 and not torch.compiler.is_compiling() and (bits := _bits_of(spikes)) is not None:
-        _sources[out] = _Product(out, bits, spikes, mask)
+def mark_again(out: Tensor, source: Tensor, function: Callable[[Tensor], Tensor]) -> None:
+    """Makes known that a tensor is ``function(source)``, which is computed again instead of being kept, where the
+    source is kept as bits."""
+    if _contexts > 0 and not torch.compiler.is_compiling() and (bits := _bits_of(source)) is not None:
+        _sources[out] = _Again(out, bits, source, function)
 
 
-def _mark(tensor: Tensor, levels: Levels | None) -> None:
+def _mark(tensor: Tensor, levels: Levels | None) -> bool:
     if levels is None:
-        return
+        return False
     if tensor.grad_fn is not None:
         tensor.grad_fn.metadata[_MARK] = levels  # type: ignore[index]
     else:
         _sources[tensor] = _Source(levels, tensor._version)
+    return True
 
 
 class _Source:
@@ -132,17 +135,16 @@ class _Bits:
         return flat.as_strided(size, stride, offset - first)
 
 
-class _Product:
-    """The same of the product of spikes and a mask, which is computed again."""
+class _Again:
+    """The same of what is computed again from a tensor that is kept as bits."""
 
-    def __init__(self, out: Tensor, bits: _Bits | _Product, spikes: Tensor, mask: Tensor) -> None:
-        self.spikes, self.mask = bits, mask.detach()
-        self.view = _view(spikes)
+    def __init__(self, out: Tensor, bits: _Bits | _Again, source: Tensor, function: Callable[[Tensor], Tensor]) -> None:
+        self.source, self.view, self.function = bits, _view(source), function
         self.like = without_memory(out)
         self.version = out._version
 
     def unpack(self, size: torch.Size, stride: tuple[int, ...], offset: int) -> Tensor:
-        return (self.spikes.unpack(*self.view) * self.mask).as_strided(size, stride, offset)
+        return self.function(self.source.unpack(*self.view)).as_strided(size, stride, offset)
 
 
 class _Kept(NamedTuple):
@@ -150,7 +152,7 @@ class _Kept(NamedTuple):
 
     tensor: Tensor  # without memory where there are bits
     version: int
-    bits: _Bits | _Product | None = None
+    bits: _Bits | _Again | None = None
     size: torch.Size = torch.Size()
     stride: tuple[int, ...] = ()
     offset: int = 0
@@ -187,7 +189,7 @@ def without_memory(tensor: Tensor) -> Tensor:
     return alias
 
 
-def _bits_of(tensor: Tensor) -> _Bits | _Product | None:
+def _bits_of(tensor: Tensor) -> _Bits | _Again | None:
     """The bits of all that a tensor is a view of; None where it is no spikes."""
     if type(tensor) is not Tensor or tensor.dtype not in DTYPES or tensor.layout != torch.strided:
         return None
@@ -195,7 +197,7 @@ def _bits_of(tensor: Tensor) -> _Bits | _Product | None:
     if base.numel() < SMALLEST or (base.is_leaf and base.requires_grad):
         return None
     source = _sources.get(base)
-    if isinstance(source, _Product):
+    if isinstance(source, _Again):
         return source if source.version == base._version else None
     bits = source.bits() if source is not None and source.bits is not None else None
     if bits is not None and bits.version == base._version:

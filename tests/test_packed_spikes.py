@@ -28,7 +28,9 @@ class Counted:
 
         def counting(tensor):
             kept = pack(tensor)
-            source = getattr(kept.bits, "spikes", kept.bits)  # of a product
+            source = kept.bits
+            while hasattr(source, "source"):  # is computed again
+                source = source.source
             of = kept.tensor if source is None else source.bits
             self.storages[of.untyped_storage().data_ptr()] = of.untyped_storage().nbytes()
             if source is not None:
@@ -226,6 +228,9 @@ def test_memory():
     assert x.numel() // 4 // 8 * 3 in counted.storages.values()
     # Of what dropout leaves the spikes' bits, and the mask, which its own backward keeps.
     counted = kept_by(lambda x: a(stdano.models.blocks.SharedDropout(0.3)(lif(x)).flatten(0, 1)), x)
+    pool = stdano.models.blocks.average_pool
+    again = kept_by(lambda x: a(pool(stdano.models.blocks.SharedDropout(0.3)(lif(x)).flatten(0, 1), 2)), x)
+    assert sorted(again.storages.values()) == sorted(counted.storages.values())
     floats = [n for n in counted.storages.values() if n > x.numel() // 8]
     assert sorted(floats) == [x.numel(), 4 * x.numel()]  # the mask, of one step, and the neuron's input
 

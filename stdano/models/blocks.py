@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -81,7 +82,8 @@ def average_pool(images: Tensor, size: int) -> Tensor:
     """Average pooling of windows ``size`` x ``size`` of ``[N, C, H, W]``, as ``torch.nn.functional.avg_pool2d``; keeps
     nothing for backward."""
     out = _AveragePool.apply(images, size)
-    packed.mark_pooled(out, images, size**2)
+    if not packed.mark_pooled(out, images, size**2):
+        packed.mark_again(out, images, partial(nn.functional.avg_pool2d, kernel_size=size))
     return out
 
 
@@ -101,7 +103,7 @@ class SharedDropout(nn.Module):
             return x
         mask = nn.functional.dropout(torch.ones_like(x[0]), self.p)
         out = x * mask
-        packed.mark_product(out, x, mask)
+        packed.mark_again(out, x, partial(torch.mul, other=mask.detach()))
         return out
 
     def extra_repr(self) -> str:
