@@ -137,6 +137,19 @@ def test_script_writes_tables_and_rows(
     assert compiled["note"] == "not available: RuntimeError: no compiler here" and compiled["median_ms"] == ""
 
 
+def test_constant_input(module: Callable, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    constant_input = module("constant_input")
+    monkeypatch.setattr(constant_input.stdano, "keep_freed_memory", lambda: False)
+    threads = ["--threads", str(torch.get_num_threads())]
+    constant_input.main(["--neuron", "lif", "--batch", "1", "--rounds", "1", "--markdown", *threads])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "lif, " in line]
+    assert [row[0].strip("| ") for row in rows] == [
+        *("BatchNorm and lif, forward", "BatchNorm and lif, train step"),
+        *("lif, forward", "lif, train step"),
+    ]
+    assert all(float(cell.strip("| ")) > 0 for row in rows for cell in row[1:])
+
+
 def test_preset(module: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     training = module("training")
     options = training.arguments(["--preset", "pr740", "--batch", "2"])
