@@ -11,6 +11,7 @@ too.
 from __future__ import annotations
 
 import math
+import re
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -265,6 +266,7 @@ _COPIES = ["Clone", "Flip", "Gather", "Index", "IndexSelect", "PixelShuffle", "R
 _CHOICES = ["AdaptiveMaxPool2D", "Amax", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "UpsampleNearest2D"]
 _SAME = frozenset(_VIEWS + _COPIES + _CHOICES)
 _DEEPEST = 16
+_OPERATION = re.compile(r"(\w+)Backward\d+")  # torch's own; of a function in Python the name has no number
 
 
 def _levels_of(node: Any, output: int, depth: int = 0) -> Levels | None:
@@ -273,12 +275,13 @@ def _levels_of(node: Any, output: int, depth: int = 0) -> Levels | None:
         return None
     if output == 0 and (levels := node.metadata.get(_MARK)) is not None:
         return levels
-    name = node.name().partition("Backward")[0]
+    operation = _OPERATION.fullmatch(node.name())
+    name = operation[1] if operation else ""
     if name in _SAME:
         return _input_levels(node, 0, depth)
     if name == "AvgPool2D" and (count := _averaged(node)):
         return _pooled(_input_levels(node, 0, depth), count)
-    if name == "Add" and node._saved_alpha == 1:
+    if name == "Add" and getattr(node, "_saved_alpha", None) == 1:  # a number that is added has none
         one, other = (_input_levels(node, k, depth) for k in (0, 1))
         if one is not None and other is not None and one.scale == other.scale:
             return _if_few(Levels(one.scale, one.most + other.most))

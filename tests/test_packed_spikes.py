@@ -409,6 +409,26 @@ def test_where_spikes_come_from():
         assert packed._sources.get(lif(x.detach()).flatten()._base).levels == one
 
 
+class Clone(torch.autograd.Function):
+    """A function of one's own that is called like one of torch's."""
+
+    @staticmethod
+    def forward(ctx, a):
+        return 0.3 * a
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 0.3 * grad
+
+
+@pytest.mark.parametrize(
+    "function", [Clone.apply, lambda s: torch.ops.aten.add.Scalar(s, 1.0)], ids=["own function", "a number is added"]
+)
+def test_where_no_spikes_come_from(function):
+    with stdano.packed_spikes():
+        assert levels(function(lif(torch.randn(T, 9, requires_grad=True)))) is None
+
+
 def stdano_integer(x):
     return stdano.IntegerLIFNode()(x)
 
