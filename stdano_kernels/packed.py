@@ -77,7 +77,7 @@ def packed_spikes() -> Iterator[None]:
 
 def mark(spikes: Tensor, neuron: type[Neuron], variant: Variant) -> None:
     """Makes known that a tensor is what a neuron has returned."""
-    if _contexts > 0 and (most := most_spikes(neuron, variant)) is not None:  # type: ignore[arg-type]
+    if _is_open(spikes) and (most := most_spikes(neuron, variant)) is not None:  # type: ignore[arg-type]
         _mark(spikes, Levels(1, most))
 
 
@@ -192,11 +192,13 @@ def without_memory(tensor: Tensor) -> Tensor:
 
 def _bits_of(tensor: Tensor) -> _Bits | _Again | None:
     """The bits of all that a tensor is a view of; None where it is no spikes."""
-    if type(tensor) is not Tensor or tensor.dtype not in DTYPES or tensor.layout != torch.strided:
+    if not _is_plain(tensor):
         return None
     base = tensor if tensor._base is None else tensor._base
     if base.numel() < SMALLEST or (base.is_leaf and base.requires_grad):
         return None
+    if base is not tensor and (base.dtype != tensor.dtype or not _is_plain(base)):
+        return None  # the view is another in more than its shape, such as the real part of complex numbers
     source = _sources.get(base)
     if isinstance(source, _Again):
         return source if source.version == base._version else None
@@ -219,6 +221,13 @@ def _bits_of(tensor: Tensor) -> _Bits | _Again | None:
     source.bits = weakref.ref(bits)
     _sources[base] = source
     return bits
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor's values are those in its memory, and autograd watches it."""
+    if type(tensor) is not Tensor or tensor.dtype not in DTYPES or tensor.layout != torch.strided:
+        return False
+    return not (tensor.is_nested or tensor.is_neg() or tensor._is_zerotensor() or tensor.is_inference())
 
 
 def _packed(base: Tensor, levels: Levels) -> Tensor | None:

@@ -208,6 +208,30 @@ def test_models(model, channels_last):
     assert counted.packed
 
 
+ODD = {
+    "part of complex numbers": lambda: torch.complex(torch.ones(3000), torch.zeros(3000)).real,
+    "negative view": lambda: torch._neg_view(torch.ones(3000)),
+    "zero without memory": lambda: torch._efficientzerotensor((3000,)),
+    "nested": lambda: torch.nested.nested_tensor([torch.ones(40, 64), torch.ones(30, 64)]),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_other_tensors_than_plain_ones(odd):
+    tensor = ODD[odd]()
+    kept = packed._pack(tensor)
+    assert kept.bits is None and kept.tensor.data_ptr() == tensor.data_ptr()
+
+
+def test_inference_mode():
+    dropout = stdano.models.blocks.SharedDropout(0.3)
+    network = Network(lambda n, s: dropout(stdano.models.blocks.average_pool(flat(s), 2)))
+    spikes = lif(images())
+    with stdano.packed_spikes(), torch.inference_mode():
+        assert network(images()).shape == ()
+        dropout(spikes)
+
+
 def kept_by(function, x):
     with Counted() as counted, stdano.packed_spikes():
         out = function(x)
