@@ -78,7 +78,7 @@ def packed_spikes() -> Iterator[None]:
 def mark(spikes: Tensor, neuron: type[Neuron], variant: Variant) -> None:
     """Makes known that a tensor is what a neuron has returned."""
     if _is_open(spikes) and (most := most_spikes(neuron, variant)) is not None:  # type: ignore[arg-type]
-        _mark(spikes, Levels(1, most))
+        _mark(spikes, _if_few(Levels(1, most)))
 
 
 def mark_pooled(out: Tensor, images: Tensor, count: int) -> bool:

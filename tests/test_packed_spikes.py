@@ -13,8 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 import stdano
 from stdano.models import create_model
-from stdano_kernels import lif, packed
-from stdano_kernels.neurons import NEURONS
+from stdano_kernels import function, lif, packed
+from stdano_kernels.define import spike
+from stdano_kernels.neurons import NEURONS, IntegerLIF
 
 T, B, C, SIDE = 2, 4, 8, 12
 
@@ -431,6 +432,20 @@ def test_where_spikes_come_from():
         for other in no_spikes:
             assert levels(other) is None
         assert packed._sources.get(lif(x.detach()).flatten()._base).levels == one
+
+
+class Many(IntegerLIF):
+    """With more spikes than eight bits hold."""
+
+    def step(n, x, v):
+        s = spike(v + x - n.v_threshold, levels=packed.MOST + 1)
+        return s, v - s
+
+
+def test_more_spikes_than_bits_hold():
+    with stdano.packed_spikes():
+        s = function(Many)(torch.randn(T, 2000, requires_grad=True), backend="reference")
+        assert levels(s) is None and packed._pack(s).bits is None
 
 
 class Clone(torch.autograd.Function):
