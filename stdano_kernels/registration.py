@@ -132,7 +132,7 @@ class _Eager(torch.autograd.Function):
             spikes, final, values, checkpoints = _forward(
                 namespace, x, list(tensors[:states]), list(tensors[states:]), affine, own, True, return_state
             )
-        ctx.every, checkpoints = two_levels.thinned(x, checkpoints)
+        checkpoints = two_levels.thinned(x, checkpoints)
         ctx.namespace, ctx.counts, ctx.own, ctx.states = namespace, counts, own, len(final)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(kept, affine, checkpoints, *tensors)
@@ -145,8 +145,8 @@ class _Eager(torch.autograd.Function):
         kept, *saved = saved_tensors(ctx)
         x = constant.recall(ctx, kept)
         given = (ctx.namespace, ctx.counts, ctx.own, x, saved, grad, of_state, of_sequences)
-        if ctx.every:
-            of_x, *others = two_levels.backward(_forward, _backward, ctx.every, *given)
+        if every := two_levels.every_of(x, saved[1]):
+            of_x, *others = two_levels.backward(_forward, _backward, every, *given)
         else:
             of_x, *others = _backward(*given)
         return None, None, None, None, *constant.gradients(x, of_x), *others

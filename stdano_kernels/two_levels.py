@@ -42,6 +42,9 @@ def two_level_checkpoints() -> Iterator[None]:
         with stdano.two_level_checkpoints():
             loss = criterion(net(x), y)
         loss.backward()
+
+    What ``torch.utils.checkpoint`` computes again in backward must keep the same then: open the context within the
+    function that is checkpointed.
     """
     global _contexts
     _contexts += 1
@@ -56,14 +59,23 @@ def is_wanted(x: Tensor, count: int) -> bool:
     return _contexts > 0 and count >= FEWEST and not is_constant(x)
 
 
-def thinned(x: Tensor, checkpoints: Tensor) -> tuple[int, Tensor]:
-    """How many steps lie between the states that are kept, and these: ``[count, states, neurons]``; 0 and all of them
-    where two levels are not wanted."""
-    count = len(checkpoints)
-    if not is_wanted(x, count):
-        return 0, checkpoints
-    every = round(math.sqrt(count + 1))
-    return every, checkpoints[every - 1 :: every].clone()
+def thinned(x: Tensor, checkpoints: Tensor) -> Tensor:
+    """The states ``[count, states, neurons]`` that are kept: all of them where two levels are not wanted."""
+    if not is_wanted(x, len(checkpoints)):
+        return checkpoints
+    every = _every(len(checkpoints))
+    return checkpoints[every - 1 :: every].clone()
+
+
+def every_of(x: Tensor, kept: Tensor) -> int:
+    """Of how many states one is in ``kept``; 0 where all are. It is seen from what was kept, since with torch's
+    checkpointing that may be of another call of forward, outside the context."""
+    count = (len(x) - 1) // checkpoint_distance(x)
+    return _every(count) if len(kept) < count else 0
+
+
+def _every(count: int) -> int:
+    return round(math.sqrt(count + 1))
 
 
 def backward(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from kernels_common import assert_close, assert_same_bits, make_cotangents, run
 from tolerances import REDUCTION
+from torch.utils.checkpoint import checkpoint
 
 import stdano
 import stdano_kernels
@@ -68,6 +69,14 @@ def test_memory_at_a_thousand_steps():
             smaller = kept(lambda: function(x))  # noqa: B023
         assert smaller == [states * 7 * 300 * 4, x.nbytes]
         assert smaller[0] <= 0.02 * x.nbytes
+
+
+def test_recomputed_outside_the_context():
+    x = torch.randn(10 * K, 7, requires_grad=True)
+    (expected,) = torch.autograd.grad(lif(3 * x).square().sum(), x)
+    with stdano.two_level_checkpoints():
+        out = checkpoint(lambda t: lif(3 * t).square().sum(), x, use_reentrant=False, determinism_check="none")
+    assert torch.equal(torch.autograd.grad(out, x)[0], expected)
 
 
 def test_with_batch_norm():
