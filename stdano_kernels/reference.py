@@ -157,7 +157,7 @@ def printed(name: str, inputs: Sequence[Node], roots: Sequence[Node]) -> Callabl
     )
     names = {id(a): f"a{k}" for k, a in enumerate(inputs)}
     results = statements.add(roots, names)
-    head = f"def {name}({', '.join([*names.values()][: len(inputs)])}, alpha, zero):"
+    head = f"def {name}({', '.join([*[*names.values()][: len(inputs)], 'alpha', 'zero'])}):"
     source = "\n".join([head, *statements.lines, f"    return [{', '.join(results)}]"])
     space: dict[str, Any] = {"_APPLY": _APPLY, "inf": math.inf, "nan": math.nan}
     exec(compile(source, f"<{name}>", "exec"), space)

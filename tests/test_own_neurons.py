@@ -229,3 +229,17 @@ def test_a_neuron_without_v():
     assert spikes.flatten().tolist() == [0, 1, 0, 0] and u.flatten().tolist() == [0.75, 0.25, 0.75, 0.75]
     assert torch.equal(node.u, u[-1]) and node.v_seq is None
     assert stdano_kernels.function(Rate) is stdano_kernels.function(Rate)
+
+
+def test_a_neuron_without_constants():
+    class Bare(Neuron):
+        """Its step needs its input and its state alone."""
+
+        v = State()
+
+        def step(n, x, v):
+            s = spike(v + x - 1)
+            return s, v + x - s
+
+    spikes = stdano_kernels.function(Bare)(torch.tensor([0.5, 0.5, 0.25, 0.75])[:, None], backend="reference")
+    assert spikes.flatten().tolist() == [0, 1, 0, 1]
