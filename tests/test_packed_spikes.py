@@ -281,6 +281,16 @@ def test_pooling_of_the_models_is_torchs(size, shape, channels_last):
     assert torch.equal(out, expected) and torch.equal(one.grad, other.grad)
 
 
+def test_pooling_of_the_models_takes_part_in_transforms():
+    x = torch.randn(3, 2, 4, 4)
+
+    def loss(pool):
+        return lambda image: pool(image[None], 2).square().sum()
+
+    one, other = (torch.func.grad(loss(pool)) for pool in (stdano.models.blocks.average_pool, F.avg_pool2d))
+    assert torch.equal(one(x[0]), other(x[0])) and torch.equal(torch.vmap(one)(x), torch.vmap(other)(x))
+
+
 def test_a_thousand_steps_take_no_more_memory():
     linear, x = nn.Linear(16, 4), torch.randn(2, 16, 4, 16)
     counts = []

@@ -65,10 +65,16 @@ class InputConv2d(nn.Conv2d):
 class _AveragePool(torch.autograd.Function):
     """Average pooling without overlap. torch's keeps its whole input for backward, of which that needs the shape."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, images: Tensor, size: int) -> Tensor:
-        ctx.size, ctx.shape = size, images.shape
+    def forward(images: Tensor, size: int) -> Tensor:
         return nn.functional.avg_pool2d(images, size)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        images, ctx.size = inputs
+        ctx.shape = images.shape
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
