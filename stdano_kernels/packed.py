@@ -101,10 +101,18 @@ def _mark(tensor: Tensor, levels: Levels | None) -> bool:
     if levels is None:
         return False
     if tensor.grad_fn is not None:
-        tensor.grad_fn.metadata[_MARK] = levels  # type: ignore[index]
+        tensor.grad_fn.metadata[_MARK] = _Mark(levels, tensor._version, without_memory(tensor))  # type: ignore[index]
     else:
         _sources[tensor] = _Source(levels, tensor._version)
     return True
+
+
+class _Mark(NamedTuple):
+    """What is known of an output of an autograd node, as long as nobody changes it in place."""
+
+    levels: Levels
+    version: int
+    tensor: Tensor  # without memory
 
 
 class _Source:
@@ -282,8 +290,8 @@ def _levels_of(node: Any, output: int, depth: int = 0) -> Levels | None:
     """The levels of an output of an autograd node, if they follow from the neurons in front of it."""
     if node is None or depth > _DEEPEST:
         return None
-    if output == 0 and (levels := node.metadata.get(_MARK)) is not None:
-        return levels
+    if output == 0 and (mark := node.metadata.get(_MARK)) is not None:
+        return mark.levels if mark.tensor._version == mark.version else None
     operation = _OPERATION.fullmatch(node.name())
     name = operation[1] if operation else ""
     if name in _SAME:

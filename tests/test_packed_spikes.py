@@ -444,6 +444,14 @@ def test_where_spikes_come_from():
         assert packed._sources.get(lif(x.detach()).flatten()._base).levels == one
 
 
+def test_what_was_changed_without_a_gradient_is_no_source():
+    with stdano.packed_spikes():
+        s = lif(torch.randn(T, 9, requires_grad=True))
+        assert levels(s.bfloat16()) == packed.SPIKES
+        s.view(-1).detach().mul_(0.5)
+        assert levels(s.bfloat16()) is None
+
+
 class Many(IntegerLIF):
     """With more spikes than eight bits hold."""
 
