@@ -196,7 +196,8 @@ struct MixtureBackwardCall {
 };
 
 // Values that are whole numbers from 0 to 2^planes - 1, divided by `scale`, and these numbers as bits: bit i%8 of byte
-// i/8 of plane p is bit p of the i-th number. A plane lies `plane` bytes behind the one before it.
+// i/8 of plane p is bit p of the i-th number. A plane lies `plane` bytes behind the one before it. `wrong`, if given, has a
+// byte for each 256 values: 1 if one of them is no such value, and then they come back as NaN.
 struct BitsCall {
   Dtype dtype;
   int64_t count, scale;
@@ -204,7 +205,8 @@ struct BitsCall {
   void* values;
   uint8_t* bits;
   int64_t plane;
+  uint8_t* wrong;
 };
-constexpr int kMostPlanes = 8;
+constexpr int kMostPlanes = 8, kGroupBytes = 32;
 
 }  // namespace stdano

@@ -11,13 +11,14 @@ too.
 from __future__ import annotations
 
 import math
-import re
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -26,25 +27,21 @@ from .backends import serves
 from .checks import DTYPES, is_dense
 from .define.neuron import Neuron
 from .define.trace import Variant
+from .levels import SPIKES, Levels, if_few, levels_of, pooled, without_memory
+from .levels import mark as mark_levels
 from .settings import compute_dtype
 from .spec import most_spikes
 
 SMALLEST = 1024  # values from which on bits are worth their way
-MOST = 255  # the largest whole number that is kept as bits
-_ALIGNED = 64  # values that a part begins at, so that it is aligned as the whole is
+_GROUP = 256  # values that a part begins at, see BitsCall of csrc/call.h; a part is aligned as the whole is
 
 
-class Levels(NamedTuple):
-    """Values that are whole numbers from 0 to ``most``, divided by ``scale``."""
-
-    scale: int = 1
-    most: int = 1
+class _Contexts(threading.local):
+    open = 0  # of packed_spikes(), in this thread, as torch's hooks are
 
 
-SPIKES = Levels()
-_contexts = 0  # of packed_spikes() that are open, in all threads
+_contexts = _Contexts()
 _sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # from a tensor to its _Source or _Again
-_MARK = "stdano.levels"  # in the metadata of the autograd node of a neuron: the levels of its first output
 
 
 @contextmanager
@@ -63,56 +60,52 @@ def packed_spikes() -> Iterator[None]:
             loss = criterion(net(x), y)
         loss.backward()
 
-    An in-place change of a tensor that is kept raises RuntimeError in the backward pass, as it does without this. A
-    change of ``tensor.data``, of which PyTorch does not know, is not noticed on a GPU.
+    An in-place change of a tensor that is kept raises RuntimeError in the backward pass, as it does without this. If on
+    a GPU a tensor that should hold spikes was changed behind PyTorch's back (``tensor.data``), gradients become NaN
+    instead of wrong. ``torch.func`` transforms refuse hooks, and so this.
     """
-    global _contexts
-    _contexts += 1
+    _contexts.open += 1
     try:
         with torch.autograd.graph.saved_tensors_hooks(_pack, _unpack):
             yield
     finally:
-        _contexts -= 1
+        _contexts.open -= 1
 
 
 def mark(spikes: Tensor, neuron: type[Neuron], variant: Variant) -> None:
     """Makes known that a tensor is what a neuron has returned."""
     if _is_open(spikes) and (most := most_spikes(neuron, variant)) is not None:  # type: ignore[arg-type]
-        _mark(spikes, _if_few(Levels(1, most)))
+        _mark(spikes, if_few(Levels(1, most)))
 
 
 def mark_pooled(out: Tensor, images: Tensor, count: int) -> bool:
     """Makes known that a tensor holds averages of so many values each of another one. Whether that has known ones."""
-    if _contexts == 0 or torch.compiler.is_compiling() or images._version != 0:
+    if not _is_open(out, images) or images._version != 0:
         return False
     source = _sources.get(images if images._base is None else images._base)
-    levels = getattr(source, "levels", None) or _levels_of(images.grad_fn, images.output_nr)
-    return _mark(out, _pooled(levels, count))
+    return _mark(out, pooled(getattr(source, "levels", None) or levels_of(images), count))
 
 
 def mark_again(out: Tensor, source: Tensor, function: Callable[[Tensor], Tensor]) -> None:
     """Makes known that a tensor is ``function(source)``, which is computed again instead of being kept, where the
     source is kept as bits."""
-    if _contexts > 0 and not torch.compiler.is_compiling() and (bits := _bits_of(source)) is not None:
+    if _is_open(out, source) and (bits := _bits_of(source)) is not None:
         _sources[out] = _Again(out, bits, source, function)
+
+
+def _is_open(*tensors: Tensor) -> bool:
+    """Whether it matters what is known of tensors. Those of the inference mode are never kept, and have no version."""
+    return not torch.compiler.is_compiling() and _contexts.open > 0 and not any(t.is_inference() for t in tensors)
 
 
 def _mark(tensor: Tensor, levels: Levels | None) -> bool:
     if levels is None:
         return False
     if tensor.grad_fn is not None:
-        tensor.grad_fn.metadata[_MARK] = _Mark(levels, tensor._version, without_memory(tensor))  # type: ignore[index]
+        mark_levels(tensor, levels)
     else:
         _sources[tensor] = _Source(levels, tensor._version)
     return True
-
-
-class _Mark(NamedTuple):
-    """What is known of an output of an autograd node, as long as nobody changes it in place."""
-
-    levels: Levels
-    version: int
-    tensor: Tensor  # without memory
 
 
 class _Source:
@@ -126,8 +119,8 @@ class _Source:
 class _Bits:
     """What is kept of a tensor instead of its memory."""
 
-    def __init__(self, base: Tensor, bits: Tensor, scale: int) -> None:
-        self.bits, self.scale = bits, scale
+    def __init__(self, base: Tensor, bits: Tensor, wrong: Tensor, scale: int) -> None:
+        self.bits, self.wrong, self.scale = bits, wrong, scale
         self.like = without_memory(base)
         self.version = base._version
         self.namespace = _namespace(base)
@@ -135,12 +128,10 @@ class _Bits:
     def unpack(self, size: torch.Size, stride: tuple[int, ...], offset: int) -> Tensor:
         """A view of the tensor, in memory of its own that holds what the view needs."""
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        first = offset // _ALIGNED * _ALIGNED
+        first = offset // _GROUP * _GROUP
         part = self.bits[:, first // 8 : last // 8 + 1]
-        if self.namespace is None:
-            flat = _unpack_by_torch(part, self.scale, self.like)
-        else:
-            flat = registration.operator(self.namespace, "unpack_spikes")(part, self.scale, self.like)
+        _, unpack = _operators(self.namespace)
+        flat = unpack(part, self.wrong[first // _GROUP :], self.scale, self.like)
         return flat.as_strided(size, stride, offset - first)
 
 
@@ -172,7 +163,7 @@ def _pack(tensor: Tensor) -> _Kept:
     # torch does not look at versions where there are hooks. An alias has the same, and no history, of which a cycle
     # would follow.
     if bits is None:
-        return _Kept(tensor.detach(), tensor._version)
+        return _Kept(tensor if tensor.is_leaf else tensor.detach(), tensor._version)
     return _Kept(bits.like, bits.version, bits, *_view(tensor))
 
 
@@ -189,13 +180,6 @@ def _unpack(kept: _Kept) -> Tensor:
             f"{kept.tensor._version} now"
         )
     return kept.tensor if kept.bits is None else kept.bits.unpack(kept.size, kept.stride, kept.offset)
-
-
-def without_memory(tensor: Tensor) -> Tensor:
-    """An empty tensor of the same dtype and device, whose version goes on to be that of ``tensor``."""
-    alias = tensor.detach()
-    alias.data = tensor.new_empty(0)
-    return alias
 
 
 def _bits_of(tensor: Tensor) -> _Bits | _Again | None:
@@ -218,14 +202,17 @@ def _bits_of(tensor: Tensor) -> _Bits | _Again | None:
         return None
     if source is None or source.version != base._version:
         # What is new has version 0, or somebody has changed it since.
-        levels = _levels_of(base.grad_fn, base.output_nr) if base._version == 0 else None
+        levels = levels_of(base) if base._version == 0 else None
         if levels is None and base.device.type != "cpu":
             return None
         source = _Source(levels or SPIKES, base._version)
-    packed = _packed(base, source.levels)
-    if packed is None:
+    pack, _ = _operators(_namespace(base))
+    with torch.no_grad():
+        flat = base.detach().as_strided((base.numel(),), (1,))
+        kept, wrong, exact = pack(flat, source.levels.scale, source.levels.most.bit_length())
+    if not exact:
         return None
-    bits = _Bits(base, packed, source.levels.scale)
+    bits = _Bits(base, kept, wrong, source.levels.scale)
     source.bits = weakref.ref(bits)
     _sources[base] = source
     return bits
@@ -238,18 +225,6 @@ def _is_plain(tensor: Tensor) -> bool:
     return not (tensor.is_nested or tensor.is_neg() or tensor._is_zerotensor() or tensor.is_inference())
 
 
-def _packed(base: Tensor, levels: Levels) -> Tensor | None:
-    """Bits of a whole tensor in the order of its memory."""
-    namespace, planes = _namespace(base), levels.most.bit_length()
-    with torch.no_grad():
-        flat = base.detach().as_strided((base.numel(),), (1,))
-        if namespace is None:
-            bits, exact = _pack_by_torch(flat, levels.scale, planes)
-        else:
-            bits, exact = registration.operator(namespace, "pack_spikes")(flat, levels.scale, planes)
-    return bits if exact else None
-
-
 def _namespace(tensor: Tensor) -> str | None:
     """Of the operators that serve a tensor; None where torch's own do."""
     if tensor.device.type == "cpu":
@@ -257,76 +232,35 @@ def _namespace(tensor: Tensor) -> str | None:
     return next((registration.NAMESPACES[name] for name in ("cuda", "triton") if serves(name, tensor)), None)
 
 
-def _pack_by_torch(flat: Tensor, scale: int, planes: int) -> tuple[Tensor, bool]:
-    number = (flat.to(compute_dtype(flat)) * scale + 0.5).to(torch.uint8)
-    exact = flat.device.type != "cpu" or bool((_values(number, scale, flat) == flat).all())
-    number = torch.nn.functional.pad(number, (0, -len(flat) % 8)).view(-1, 8)
-    weights = 2 ** torch.arange(8, device=flat.device, dtype=torch.uint8)
-    rows = [((number >> p & 1) * weights).sum(1, dtype=torch.uint8) for p in range(planes)]
-    return torch.stack(rows), exact
+def _operators(namespace: str | None) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What packs and unpacks."""
+    if namespace is None:
+        return pack_by_torch, unpack_by_torch
+    return registration.operator(namespace, "pack_spikes"), registration.operator(namespace, "unpack_spikes")
 
 
-def _unpack_by_torch(bits: Tensor, scale: int, like: Tensor) -> Tensor:
+def pack_by_torch(flat: Tensor, scale: int, planes: int) -> tuple[Tensor, Tensor, bool]:
+    """The operator pack_spikes, for any device."""
+    number = (flat.to(compute_dtype(flat)) * scale + 0.5).to(torch.int32)
+    wrong = (number >> planes != 0) | (_values(number, scale, flat) != flat) | torch.signbit(flat)
+    wrong = F.pad(wrong, (0, -len(flat) % _GROUP)).view(-1, _GROUP).any(1)
+    number = F.pad(number, (0, -len(flat) % 8)).view(-1, 8)
+    weights = 2 ** torch.arange(8, device=flat.device, dtype=torch.int32)
+    bits = [((number >> p & 1) * weights).sum(1).to(torch.uint8) for p in range(planes)]
+    on_cpu = flat.device.type == "cpu"
+    exact = not (on_cpu and bool(wrong.any()))
+    return torch.stack(bits), wrong[:0].byte() if on_cpu else wrong.byte(), exact
+
+
+def unpack_by_torch(bits: Tensor, wrong: Tensor, scale: int, like: Tensor) -> Tensor:
+    """The operator unpack_spikes, for any device."""
     places = torch.arange(8, device=bits.device, dtype=torch.uint8)
     rows = [(row[:, None] >> places & 1) << p for p, row in enumerate(bits)]
-    return _values(sum(rows[1:], rows[0]).flatten(), scale, like)
+    values = _values(sum(rows[1:], rows[0]).flatten(), scale, like)
+    if wrong.numel():
+        values[wrong.bool().repeat_interleave(_GROUP)[: len(values)]] = math.nan
+    return values
 
 
 def _values(number: Tensor, scale: int, like: Tensor) -> Tensor:
     return (number.to(compute_dtype(like)) / scale).to(like.dtype)
-
-
-# What autograd calls operations whose results have no other values than their first argument.
-_VIEWS = ["AsStrided", "Diagonal", "Expand", "Permute", "ReshapeAlias", "Select", "Slice", "Split", "SplitWithSizes"]
-_VIEWS += ["Squeeze", "T", "Transpose", "Unbind", "Unfold", "UnsafeView", "Unsqueeze", "View"]
-_COPIES = ["Clone", "Flip", "Gather", "Index", "IndexSelect", "PixelShuffle", "Repeat", "Roll", "ToCopy"]
-_CHOICES = ["AdaptiveMaxPool2D", "Amax", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "UpsampleNearest2D"]
-_SAME = frozenset(_VIEWS + _COPIES + _CHOICES)
-_DEEPEST = 16
-_OPERATION = re.compile(r"(\w+)Backward\d+")  # torch's own; of a function in Python the name has no number
-
-
-def _levels_of(node: Any, output: int, depth: int = 0) -> Levels | None:
-    """The levels of an output of an autograd node, if they follow from the neurons in front of it."""
-    if node is None or depth > _DEEPEST:
-        return None
-    if output == 0 and (mark := node.metadata.get(_MARK)) is not None:
-        return mark.levels if mark.tensor._version == mark.version else None
-    operation = _OPERATION.fullmatch(node.name())
-    name = operation[1] if operation else ""
-    if name in _SAME:
-        return _input_levels(node, 0, depth)
-    if name == "AvgPool2D" and (count := _averaged(node)):
-        return _pooled(_input_levels(node, 0, depth), count)
-    if name == "Add" and getattr(node, "_saved_alpha", None) == 1:  # a number that is added has none
-        one, other = (_input_levels(node, k, depth) for k in (0, 1))
-        if one is not None and other is not None and one.scale == other.scale:
-            return _if_few(Levels(one.scale, one.most + other.most))
-    if name in ("Cat", "Stack"):
-        parts = {_input_levels(node, k, depth) for k in range(len(node.next_functions))}
-        return parts.pop() if len(parts) == 1 else None
-    return None
-
-
-def _input_levels(node: Any, number: int, depth: int) -> Levels | None:
-    before, output = node.next_functions[number]
-    return _levels_of(before, output, depth + 1)
-
-
-def _averaged(node: Any) -> int:
-    """How many values each average of a pooling is of; 0 where that differs."""
-    size = node._saved_kernel_size
-    if any(node._saved_padding) or node._saved_ceil_mode or node._saved_divisor_override is not None:
-        return 0
-    return math.prod(size) if len(size) == 2 else size[0] ** 2
-
-
-def _pooled(levels: Levels | None, count: int) -> Levels | None:
-    """Of averages of so many values, if these are exact in whatever way a sum is divided."""
-    if levels is None or count & (count - 1):
-        return None
-    return _if_few(Levels(levels.scale * count, levels.most * count))
-
-
-def _if_few(levels: Levels) -> Levels | None:
-    return levels if levels.most <= MOST else None

@@ -8,6 +8,7 @@ sequence after the other anew, from the last part to the first: 2*sqrt(T/K) at o
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,12 @@ from .settings import compute_dtype
 
 FEWEST = 4  # states that are kept, from which on it is worth it
 
-_contexts = 0  # of two_level_checkpoints() that are open, in all threads
+
+class _Contexts(threading.local):
+    open = 0  # of two_level_checkpoints(), in this thread
+
+
+_contexts = _Contexts()
 
 
 @contextmanager
@@ -46,17 +52,16 @@ def two_level_checkpoints() -> Iterator[None]:
     What ``torch.utils.checkpoint`` computes again in backward must keep the same then: open the context within the
     function that is checkpointed.
     """
-    global _contexts
-    _contexts += 1
+    _contexts.open += 1
     try:
         yield
     finally:
-        _contexts -= 1
+        _contexts.open -= 1
 
 
 def is_wanted(x: Tensor, count: int) -> bool:
     """Whether two levels serve a call that would keep so many states."""
-    return _contexts > 0 and count >= FEWEST and not is_constant(x)
+    return _contexts.open > 0 and count >= FEWEST and not is_constant(x)
 
 
 def thinned(x: Tensor, checkpoints: Tensor) -> Tensor:

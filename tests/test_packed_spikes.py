@@ -15,6 +15,7 @@ import stdano
 from stdano.models import create_model
 from stdano_kernels import function, lif, packed
 from stdano_kernels.define import spike
+from stdano_kernels.levels import MOST, Levels, levels_of
 from stdano_kernels.neurons import NEURONS, IntegerLIF
 
 T, B, C, SIDE = 2, 4, 8, 12
@@ -405,25 +406,21 @@ def test_other_tensors_are_watched_too():
         out.backward()
 
 
-def levels(tensor):
-    return packed._levels_of(tensor.grad_fn, tensor.output_nr)
-
-
 def test_where_spikes_come_from():
     """As on a GPU, where nobody looks at the values."""
     x = torch.randn(T, B, C, SIDE, SIDE, requires_grad=True)
     with stdano.packed_spikes():
         s = lif(x)
         four = stdano_integer(x)
-        one = packed.Levels(1, 1)
+        one = Levels(1, 1)
         for same in (s, flat(s), s.bfloat16(), s.permute(1, 0, 2, 3, 4).contiguous(), F.max_pool2d(flat(s), 3)):
-            assert levels(same) == one
-        assert levels(torch.cat((s, s))) == levels(torch.stack((s, s.clone()))) == one
-        assert levels(four) == packed.Levels(1, 4)
-        assert levels(four + s.half()) == packed.Levels(1, 5)
-        assert levels(F.avg_pool2d(flat(s), 2)) == levels(stdano.models.blocks.average_pool(flat(s), 2)) == (4, 4)
+            assert levels_of(same) == one
+        assert levels_of(torch.cat((s, s))) == levels_of(torch.stack((s, s.clone()))) == one
+        assert levels_of(four) == Levels(1, 4)
+        assert levels_of(four + s.half()) == Levels(1, 5)
+        assert levels_of(F.avg_pool2d(flat(s), 2)) == levels_of(stdano.models.blocks.average_pool(flat(s), 2)) == (4, 4)
         pooled = F.avg_pool2d(F.avg_pool2d(flat(four), 2), (4, 1))
-        assert levels(pooled) == (16, 64)
+        assert levels_of(pooled) == (16, 64)
         no_spikes = [x * 1, s * 0.5, torch.cat((s, four)), torch.add(s, s, alpha=2), F.avg_pool2d(flat(s), 3)]
         no_spikes += [
             F.avg_pool2d(flat(s), 2, padding=1),
@@ -440,30 +437,30 @@ def test_where_spikes_come_from():
             lif(x, return_state=True)[1].v,
         ]
         for other in no_spikes:
-            assert levels(other) is None
+            assert levels_of(other) is None
         assert packed._sources.get(lif(x.detach()).flatten()._base).levels == one
 
 
 def test_what_was_changed_without_a_gradient_is_no_source():
     with stdano.packed_spikes():
         s = lif(torch.randn(T, 9, requires_grad=True))
-        assert levels(s.bfloat16()) == packed.SPIKES
+        assert levels_of(s.bfloat16()) == Levels()
         s.view(-1).detach().mul_(0.5)
-        assert levels(s.bfloat16()) is None
+        assert levels_of(s.bfloat16()) is None
 
 
 class Many(IntegerLIF):
     """With more spikes than eight bits hold."""
 
     def step(n, x, v):
-        s = spike(v + x - n.v_threshold, levels=packed.MOST + 1)
+        s = spike(v + x - n.v_threshold, levels=MOST + 1)
         return s, v - s
 
 
 def test_more_spikes_than_bits_hold():
     with stdano.packed_spikes():
         s = function(Many)(torch.randn(T, 2000, requires_grad=True), backend="reference")
-        assert levels(s) is None and packed._pack(s).bits is None
+        assert levels_of(s) is None and packed._pack(s).bits is None
 
 
 class Clone(torch.autograd.Function):
@@ -483,7 +480,7 @@ class Clone(torch.autograd.Function):
 )
 def test_where_no_spikes_come_from(function):
     with stdano.packed_spikes():
-        assert levels(function(lif(torch.randn(T, 9, requires_grad=True)))) is None
+        assert levels_of(function(lif(torch.randn(T, 9, requires_grad=True)))) is None
 
 
 def stdano_integer(x):
@@ -504,7 +501,7 @@ def test_pack_spikes_makes_a_model_do_it_by_itself():
     stdano.reset_net(network)
     with pytest.raises(RuntimeError):
         network(torch.randn(1, 1, 1, 1))
-    assert packed._contexts == 0, "the context is left open behind an error"
+    assert packed._contexts.open == 0, "the context is left open behind an error"
     handle.remove()
     with Counted() as counted:
         assert_same(gradients(network, x, nullcontext()), expected)
@@ -548,31 +545,32 @@ def test_operators(dtype, scale, most):
     planes, real = most.bit_length(), torch.float64 if dtype == torch.float64 else torch.float32
     for count in (0, 1, 7, 8, 9, 1023, 1024, 1025, 40_000):
         x = (torch.randint(0, most + 1, (count,)).to(real) / scale).to(dtype)
-        bits, exact = torch.ops.stdano.pack_spikes(x, scale, planes)
-        assert exact and bits.shape == (planes, (count + 7) // 8)
-        assert torch.equal(torch.ops.stdano.unpack_spikes(bits, scale, x)[:count], x)
+        bits, wrong, exact = torch.ops.stdano.pack_spikes(x, scale, planes)
+        assert exact and bits.shape == (planes, (count + 7) // 8) and len(wrong) == 0
+        assert torch.equal(torch.ops.stdano.unpack_spikes(bits, wrong, scale, x)[:count], x)
         if count:
-            assert torch.equal(packed._pack_by_torch(x, scale, planes)[0], bits)
-            assert torch.equal(packed._unpack_by_torch(bits, scale, x)[:count], x)
-            for wrong in (-0.0, 0.3, float("nan"), float("inf"), -1.0, 2**planes / scale):
+            assert torch.equal(packed.pack_by_torch(x, scale, planes)[0], bits)
+            assert torch.equal(packed.unpack_by_torch(bits, wrong, scale, x)[:count], x)
+            for value in (-0.0, 0.3, float("nan"), float("inf"), -1.0, 2**planes / scale):
                 bad = x.clone()
-                bad[count - 1] = wrong
-                assert not torch.ops.stdano.pack_spikes(bad, scale, planes)[1], wrong
-    some = torch.ops.stdano.unpack_spikes(bits[:, 3:1000], scale, x)
+                bad[count - 1] = value
+                assert not torch.ops.stdano.pack_spikes(bad, scale, planes)[2], value
+                assert not packed.pack_by_torch(bad, scale, planes)[2], value
+    some = torch.ops.stdano.unpack_spikes(bits[:, 3:1000], wrong, scale, x)
     assert torch.equal(some, x[24:8000])
 
 
 def test_operators_refuse_what_they_cannot_take():
     x = torch.zeros(64)
-    bits, _ = torch.ops.stdano.pack_spikes(x, 1, 1)
+    bits, wrong, _ = torch.ops.stdano.pack_spikes(x, 1, 1)
     with pytest.raises(RuntimeError, match="planes must be 1 to 8, got 9"):
         torch.ops.stdano.pack_spikes(x, 1, 9)
     with pytest.raises(RuntimeError, match="scale must be 1 to"):
-        torch.ops.stdano.unpack_spikes(bits, 0, x)
+        torch.ops.stdano.unpack_spikes(bits, wrong, 0, x)
     with pytest.raises(RuntimeError, match="x must be contiguous"):
         torch.ops.stdano.pack_spikes(x.view(8, 8), 1, 1)
-    with pytest.raises(RuntimeError, match="bits must be those that pack_spikes returned"):
-        torch.ops.stdano.unpack_spikes(bits.float(), 1, x)
+    with pytest.raises(RuntimeError, match="bits and wrong must be those that pack_spikes returned"):
+        torch.ops.stdano.unpack_spikes(bits.float(), wrong, 1, x)
 
 
 def test_runs_pack_on_cpus(tmp_path, monkeypatch):

@@ -188,6 +188,7 @@ struct Cpu {
     in_parallel(call.g, call, current_level().kernels->blocks(call.g), &CpuKernels::channel_affine);
   }
 
+  static constexpr bool kMarksWrong = false;
   static bool pack(const BitsCall& call, const Tensor&) {
     if (!packing::pack(call, 0, 1)) return false;  // most tensors that are no spikes; not worth waking other threads
     std::atomic<bool> exact{true};

@@ -17,9 +17,20 @@ struct alignas(16) Eight {
 STDANO_INLINE int64_t this_byte() { return static_cast<int64_t>(blockIdx.x) * kBitsThreads + threadIdx.x; }
 
 template <class scalar, class real>
+STDANO_INLINE scalar value_of(int number, const BitsCall& call) {
+  return convert(real(number) / real(call.scale), scalar());
+}
+
+STDANO_INLINE bool same_bits(float a, float b) { return bit_cast<uint32_t>(a) == bit_cast<uint32_t>(b); }
+STDANO_INLINE bool same_bits(double a, double b) { return bit_cast<uint64_t>(a) == bit_cast<uint64_t>(b); }
+template <class half>
+STDANO_INLINE bool same_bits(half a, half b) {
+  return a.bits == b.bits;
+}
+
+template <class scalar, class real>
 __global__ void __launch_bounds__(kBitsThreads) pack_kernel(const __grid_constant__ BitsCall call, bool aligned) {
   const int64_t byte = this_byte(), first = 8 * byte;
-  if (first >= call.count) return;
   const scalar* values = static_cast<const scalar*>(call.values) + first;
   Eight<scalar> eight{};
   if (aligned && first + 8 <= call.count) {
@@ -31,16 +42,21 @@ __global__ void __launch_bounds__(kBitsThreads) pack_kernel(const __grid_constan
     }
   }
   int numbers[8];
+  bool wrong = false;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     numbers[i] = static_cast<int>(convert(eight.items[i], real()) * real(call.scale) + real(0.5));
+    wrong |= (numbers[i] >> call.planes) != 0 || !same_bits(value_of<scalar, real>(numbers[i], call), eight.items[i]);
   }
-  for (int p = 0; p < call.planes; ++p) {
+  for (int p = 0; p < call.planes && first < call.count; ++p) {
     int bits = 0;
 #pragma unroll
     for (int i = 0; i < 8; ++i) bits |= (numbers[i] >> p & 1) << i;
     call.bits[p * call.plane + byte] = static_cast<uint8_t>(bits);
   }
+  // A warp is a group.
+  wrong = __any_sync(0xFFFFFFFFu, wrong);
+  if (threadIdx.x % kGroupBytes == 0 && first < call.count) call.wrong[byte / kGroupBytes] = wrong;
 }
 
 template <class scalar, class real>
@@ -53,9 +69,12 @@ __global__ void __launch_bounds__(kBitsThreads) unpack_kernel(const __grid_const
 #pragma unroll
     for (int i = 0; i < 8; ++i) numbers[i] |= (bits >> i & 1) << p;
   }
+  const bool wrong = call.wrong && call.wrong[byte / kGroupBytes] != 0;
   Eight<scalar> eight;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) eight.items[i] = convert(real(numbers[i]) / real(call.scale), scalar());
+  for (int i = 0; i < 8; ++i) {
+    eight.items[i] = wrong ? convert(real(NAN), scalar()) : value_of<scalar, real>(numbers[i], call);
+  }
   reinterpret_cast<Eight<scalar>*>(call.values)[byte] = eight;
 }
 

@@ -15,8 +15,8 @@ m.def("super_neuron_decode(Tensor codes, Tensor table, Tensor like) -> Tensor");
 m.def("super_neuron_sums(Tensor codes, Tensor grad, int members) -> Tensor");
 m.def(
     "super_neuron_backward(Tensor grad, Tensor x, Tensor codes, Tensor table, str[] kernels, float[] values) -> Tensor");
-m.def("pack_spikes(Tensor x, int scale, int planes) -> (Tensor bits, bool exact)");
-m.def("unpack_spikes(Tensor bits, int scale, Tensor like) -> Tensor");
+m.def("pack_spikes(Tensor x, int scale, int planes) -> (Tensor bits, Tensor wrong, bool exact)");
+m.def("unpack_spikes(Tensor bits, Tensor wrong, int scale, Tensor like) -> Tensor");
 m.def("channel_sums(Tensor x) -> Tensor");
 m.def("channel_affine(Tensor grad, Tensor x, Tensor table) -> Tensor");
 m.def("channel_affine_(Tensor(a!) grad, Tensor x, Tensor table) -> ()");

@@ -21,16 +21,21 @@ def test_operators(backend, dtype, scale, most):
     ops, planes = operators(backend), most.bit_length()
     for count in (0, 1, 8, 1023, 5001):
         x = (torch.randint(0, most + 1, (count,)).double() / scale).to(dtype)
-        expected, _ = torch.ops.stdano.pack_spikes(x, scale, planes)
-        bits, exact = ops.pack_spikes(x.cuda(), scale, planes)
-        assert exact and torch.equal(bits.cpu(), expected)
-        assert torch.equal(ops.unpack_spikes(bits, scale, x.cuda())[:count].cpu(), x)
+        expected, *_ = torch.ops.stdano.pack_spikes(x, scale, planes)
+        bits, wrong, exact = ops.pack_spikes(x.cuda(), scale, planes)
+        assert exact and torch.equal(bits.cpu(), expected) and not wrong.any()
+        assert torch.equal(ops.unpack_spikes(bits, wrong, scale, x.cuda())[:count].cpu(), x)
     # Planes of a part, and values that begin where no vector does.
-    assert torch.equal(ops.unpack_spikes(bits[:, 3:100], scale, x.cuda()).cpu(), x[24:800])
-    shifted = x.cuda()[1:]
-    assert torch.equal(
-        ops.pack_spikes(shifted, scale, planes)[0].cpu(), torch.ops.stdano.pack_spikes(x[1:], scale, planes)[0]
-    )
+    assert torch.equal(ops.unpack_spikes(bits[:, 32:100], wrong[1:], scale, x.cuda()).cpu(), x[256:800])
+    expected, *_ = torch.ops.stdano.pack_spikes(x[1:], scale, planes)
+    assert torch.equal(ops.pack_spikes(x.cuda()[1:], scale, planes)[0].cpu(), expected)
+    for value in (-0.0, 0.3, float("nan"), float("inf"), -1.0, 256 / scale):
+        bad = x.clone()
+        bad[700] = value
+        bits, wrong, _ = ops.pack_spikes(bad.cuda(), scale, planes)
+        assert wrong.tolist() == [0, 0, 1] + [0] * 17
+        back = ops.unpack_spikes(bits, wrong, scale, x.cuda())[:5001].cpu()
+        assert back[512:768].isnan().all() and torch.equal(back[:512], x[:512]) and torch.equal(back[768:], x[768:])
 
 
 @every_backend
