@@ -26,13 +26,14 @@ from .tuples import OF_CHANNELS, OF_NEURONS, constants_of, filled, of_kind, plus
 def load_input(pointer, place, first, affine, HOW: tl.constexpr):
     """Steps of x, from which affine's centre is taken away; see `transformed` for the rest of it. Where x is constant
     they are one, loaded once."""
+    STEPS: tl.constexpr = HOW.steps
     if HOW.constant:
         x = ()
         step = load(pointer, place[0], place[1], HOW)
-        for _ in tl.static_range(HOW.steps):
+        for _ in tl.static_range(STEPS):
             x += (step,)
     else:
-        x = load_steps(pointer, place, first, HOW.steps, HOW)
+        x = load_steps(pointer, place, first, STEPS, HOW)
     if len(affine) > 0:
         x = [value - affine[0] for value in x]
     return x

@@ -46,24 +46,26 @@ def test_x_and_its_gradient_are_moved_once(launches, backend, steps):
 @every_backend
 def test_batch_norm_in_three_launches_each_way(launches, backend):
     step = make_x((2, 3, 8, 8)).cuda().requires_grad_()
-    weight, bias = torch.ones(3, device="cuda"), torch.zeros(3, device="cuda")
 
-    def call(x):
-        mean, var = torch.zeros(3, device=x.device), torch.ones(3, device=x.device)
-        y = bn_neuron("lif", x, mean, var, weight.to(x.device), bias.to(x.device), training=True)
-        return y, mean, var
+    def numbers(device):
+        """Running statistics, weight and bias."""
+        return [make(3, device=device) for make in (torch.zeros, torch.ones, torch.ones, torch.zeros)]
 
-    call(step.expand(4, *step.shape))[0].sum().backward()
+    def call(x, numbers):
+        return bn_neuron("lif", x, *numbers, training=True)
+
+    call(step.expand(4, *step.shape), numbers("cuda")).sum().backward()
     step.grad = None
+    on_device, expected = numbers("cuda"), numbers("cpu")
     with launches() as forward:
-        y, *running = call(step.expand(4, *step.shape))
+        y = call(step.expand(4, *step.shape), on_device)
     gs = torch.ones_like(y)
     with launches() as backward:
         y.backward(gs)
     assert (len(forward), len(backward)) == (3, 3)
     on_cpu = step.detach().cpu().requires_grad_()
-    z, *expected = call(on_cpu.expand(4, *step.shape))
+    z = call(on_cpu.expand(4, *step.shape), expected)
     z.backward(gs.cpu())
     assert torch.equal(y.cpu(), z)
-    for a, b in zip((step.grad, *running), (on_cpu.grad, *expected), strict=True):
+    for a, b in zip((step.grad, *on_device), (on_cpu.grad, *expected), strict=True):
         torch.testing.assert_close(a.cpu(), b)
