@@ -24,9 +24,12 @@ def _bytes(BYTES: tl.constexpr):
 
 
 @triton.jit
-def _values(number, scale, like):
-    """Values of the dtype of ``like``."""
-    return tl.div_rn(number.to(tl.float32), tl.zeros(number.shape, tl.float32) + scale).to(like.dtype)
+def _values(number, scale, SPIKES: tl.constexpr):
+    """``SPIKES``: numbers are 0 and 1, and nothing has to be divided."""
+    if SPIKES:
+        return number.to(tl.float32)
+    else:
+        return tl.div_rn(number.to(tl.float32), tl.zeros(number.shape, tl.float32) + scale)
 
 
 @triton.jit
@@ -36,14 +39,14 @@ def _bits(value):
 
 
 @kernel
-def pack(x_ptr, bits_ptr, wrong_ptr, count, plane, scale, PLANES: tl.constexpr, BYTES: tl.constexpr):
+def pack(x_ptr, bits_ptr, wrong_ptr, count, plane, scale, PLANES: tl.constexpr, SPIKES: tl.constexpr, BYTES: tl.constexpr):
     byte, at = _bytes(BYTES)
     x = tl.load(x_ptr + at, at < count, other=0.0)
     number = (x.to(tl.float32) * scale + 0.5).to(tl.int32)
     for p in tl.static_range(PLANES):
         bits = tl.sum((number >> p & 1) << tl.arange(0, 8)[None, :], 1)
         tl.store(bits_ptr + p * plane.to(tl.int64) + byte, bits.to(tl.uint8), byte * 8 < count)
-    wrong = (number >> PLANES != 0) | (_bits(_values(number, scale, x)) != _bits(x))
+    wrong = (number >> PLANES != 0) | (_bits(_values(number, scale, SPIKES).to(x.dtype)) != _bits(x))
     group: tl.constexpr = 32
     of_group = tl.max(tl.reshape(wrong.to(tl.int32), (BYTES // group, 8 * group)), 1)
     number_of_group = tl.program_id(0).to(tl.int64) * (BYTES // group) + tl.arange(0, BYTES // group)
@@ -51,13 +54,13 @@ def pack(x_ptr, bits_ptr, wrong_ptr, count, plane, scale, PLANES: tl.constexpr, 
 
 
 @kernel
-def unpack(bits_ptr, values_ptr, wrong_ptr, count, plane, scale, PLANES: tl.constexpr, BYTES: tl.constexpr):
+def unpack(bits_ptr, values_ptr, wrong_ptr, count, plane, scale, PLANES: tl.constexpr, SPIKES: tl.constexpr, BYTES: tl.constexpr):
     byte, at = _bytes(BYTES)
     number = tl.zeros((BYTES, 8), tl.int32)
     for p in tl.static_range(PLANES):
         bits = tl.load(bits_ptr + p * plane.to(tl.int64) + byte, byte * 8 < count, other=0).to(tl.int32)
         number |= (bits[:, None] >> tl.arange(0, 8)[None, :] & 1) << p
-    value = tl.div_rn(number.to(tl.float32), tl.zeros((BYTES, 8), tl.float32) + scale)
+    value = _values(number, scale, SPIKES)
     wrong = tl.load(wrong_ptr + byte // 32, byte * 8 < count, other=0)
     value = tl.where(wrong[:, None] != 0, float("nan"), value)
     tl.store(values_ptr + at, value.to(values_ptr.dtype.element_ty), at < count)
@@ -82,7 +85,9 @@ def unpack_spikes(bits: Tensor, wrong: Tensor, scale: int, like: Tensor) -> Tens
 def _launch(kernel, tensors: dict[str, Tensor], count: int, bits: Tensor, scale: int) -> None:
     if count == 0:
         return
-    given = tensors | dict(count=count, plane=bits.stride(0), scale=float(scale), PLANES=bits.shape[0], BYTES=_BYTES)
+    planes = bits.shape[0]
+    given = tensors | dict(count=count, plane=bits.stride(0), scale=float(scale))
+    given |= dict(PLANES=planes, SPIKES=planes == scale == 1, BYTES=_BYTES)
     with on_device(bits.device):
         run(kernel, (-(-count // (8 * _BYTES)),), given | compiler_options(_THREADS, bits.device))
 
