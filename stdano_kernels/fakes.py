@@ -104,6 +104,17 @@ def _encode(x: Tensor, kernels: list[str], *settings: Any) -> tuple[Tensor, Tens
     return torch.empty_like(x, dtype=torch.uint8), _sums(len(kernels), x)
 
 
+def _pack(x: Tensor, scale: int, planes: int) -> tuple[Tensor, Tensor, bool]:
+    bits, groups = x.new_empty((planes, -(-len(x) // 8)), dtype=torch.uint8), -(-len(x) // 256)
+    return bits, x.new_empty(0 if x.device.type == "cpu" else groups, dtype=torch.uint8), True
+
+
+# What makes bits of spikes (csrc/bits.h).
+BITS_OPERATORS: dict[str, Callable[..., Any]] = {
+    "pack_spikes": _pack,
+    "unpack_spikes": lambda bits, wrong, scale, like: like.new_empty(8 * bits.shape[1]),
+}
+
 # What the super neuron and BatchNorm are made of (csrc/channel_operators.h).
 CHANNEL_OPERATORS: dict[str, Callable[..., Any]] = {
     "channel_sums": lambda x: _sums(2, x),

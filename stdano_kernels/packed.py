@@ -257,9 +257,9 @@ def unpack_by_torch(bits: Tensor, wrong: Tensor, scale: int, like: Tensor) -> Te
     places = torch.arange(8, device=bits.device, dtype=torch.uint8)
     rows = [(row[:, None] >> places & 1) << p for p, row in enumerate(bits)]
     values = _values(sum(rows[1:], rows[0]).flatten(), scale, like)
-    if wrong.numel():
-        values[wrong.bool().repeat_interleave(_GROUP)[: len(values)]] = math.nan
-    return values
+    if wrong.numel() == 0:
+        return values
+    return values.masked_fill(wrong.bool()[:, None].expand(-1, _GROUP).flatten()[: len(values)], math.nan)
 
 
 def _values(number: Tensor, scale: int, like: Tensor) -> Tensor:

@@ -311,7 +311,7 @@ def register(namespace: str) -> None:
     torch.library.register_autograd(backward, no_double_backward)
     for name in (forward, backward):
         torch.library.register_vmap(name, partial(_mapped, name))
-    for name, fake in fakes.CHANNEL_OPERATORS.items():
+    for name, fake in (fakes.CHANNEL_OPERATORS | fakes.BITS_OPERATORS).items():
         torch.library.register_fake(f"{namespace}::{name}", fake)
 
 

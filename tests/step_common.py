@@ -126,6 +126,14 @@ def _fused(device, backend):
     return _module(model, device)
 
 
+def _packed_spikes(device, backend):
+    def forward(x):
+        with stdano.packed_spikes():
+            return FUNCTIONS[NEURONS[0]](x, backend=backend).square()
+
+    return forward, (), ()
+
+
 # name: a function of device and backend that gives forward, parameters and buffers.
 CASES = {
     **{name: lambda *a, n=name: _function(n, *a) for name in NEURONS},
@@ -148,6 +156,7 @@ CASES = {
         stdano.SuperNeuron(CHANNELS, tuple(CANDIDATES)[:0:-1], momentum=None, backend=b), d
     ),
     "fuse": _fused,
+    "packed_spikes": _packed_spikes,
 }
 # Those with a process group.
 GROUP_CASES = {

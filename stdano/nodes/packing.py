@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -23,20 +22,19 @@ class _Around:
         return type(self), ()
 
     def open(self, module: nn.Module, inputs: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
-        context = packed_spikes()
-        context.__enter__()
-        self._contexts().append(context)
+        if not torch.compiler.is_compiling():
+            self._end()  # torch runs no hook behind a KeyboardInterrupt
+            self._local.context = packed_spikes()
+            self._local.context.__enter__()
 
     def close(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if not torch.compiler.is_compiling():
-            self._contexts().pop().__exit__(None, None, None)
+            self._end()
 
-    def _contexts(self) -> list[AbstractContextManager]:
-        if not hasattr(self._local, "contexts"):
-            self._local.contexts = []
-        return self._local.contexts
+    def _end(self) -> None:
+        context = vars(self._local).pop("context", None)
+        if context is not None:
+            context.__exit__(None, None, None)
 
 
 class PackedSpikes:

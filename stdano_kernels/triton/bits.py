@@ -39,7 +39,9 @@ def _bits(value):
 
 
 @kernel
-def pack(x_ptr, bits_ptr, wrong_ptr, count, plane, scale, PLANES: tl.constexpr, SPIKES: tl.constexpr, BYTES: tl.constexpr):
+def pack(
+    x_ptr, bits_ptr, wrong_ptr, count, plane, scale, PLANES: tl.constexpr, SPIKES: tl.constexpr, BYTES: tl.constexpr
+):
     byte, at = _bytes(BYTES)
     x = tl.load(x_ptr + at, at < count, other=0.0)
     number = (x.to(tl.float32) * scale + 0.5).to(tl.int32)
@@ -54,7 +56,17 @@ def pack(x_ptr, bits_ptr, wrong_ptr, count, plane, scale, PLANES: tl.constexpr, 
 
 
 @kernel
-def unpack(bits_ptr, values_ptr, wrong_ptr, count, plane, scale, PLANES: tl.constexpr, SPIKES: tl.constexpr, BYTES: tl.constexpr):
+def unpack(
+    bits_ptr,
+    values_ptr,
+    wrong_ptr,
+    count,
+    plane,
+    scale,
+    PLANES: tl.constexpr,
+    SPIKES: tl.constexpr,
+    BYTES: tl.constexpr,
+):
     byte, at = _bytes(BYTES)
     number = tl.zeros((BYTES, 8), tl.int32)
     for p in tl.static_range(PLANES):
