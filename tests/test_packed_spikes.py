@@ -308,6 +308,16 @@ def test_a_thousand_steps_take_no_more_memory():
     assert counts[1][1] == counts[0][1] == 0
 
 
+def test_a_part_is_unpacked_alone():
+    with stdano.packed_spikes():
+        spikes = lif(5 * torch.randn(8, 4000))
+        kept = packed._pack(spikes[5, 100:300])
+    part = packed._unpack(kept)
+    assert torch.equal(part, spikes[5, 100:300])
+    assert part.untyped_storage().nbytes() <= 4 * (200 + 2 * 256)
+    assert part.storage_offset() % 64 == (5 * 4000 + 100) % 64, "it is aligned as the whole is"
+
+
 def test_twice_through_one_graph():
     network, x = Network(TAKES["two convolutions"][0]), images()
     with stdano.packed_spikes():
@@ -487,6 +497,10 @@ def stdano_integer(x):
     return stdano.IntegerLIFNode()(x)
 
 
+def interrupt(module, inputs):
+    raise KeyboardInterrupt
+
+
 def test_pack_spikes_makes_a_model_do_it_by_itself():
     network, x = Network(TAKES["own pooling"][0]), images()
     expected = gradients(network, x, nullcontext())
@@ -502,6 +516,12 @@ def test_pack_spikes_makes_a_model_do_it_by_itself():
     with pytest.raises(RuntimeError):
         network(torch.randn(1, 1, 1, 1))
     assert packed._contexts.open == 0, "the context is left open behind an error"
+    stopped = network.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        network(x)
+    stopped.remove()
+    assert_same(gradients(network, x, nullcontext()), expected)
+    assert packed._contexts.open == 0
     handle.remove()
     with Counted() as counted:
         assert_same(gradients(network, x, nullcontext()), expected)

@@ -54,7 +54,7 @@ struct Values {
 inline uint8_t gather(uint64_t bytes) { return static_cast<uint8_t>(bytes * 0x0102040810204080ull >> 56); }
 inline uint64_t spread(uint64_t byte) {
   const uint64_t each = (byte * 0x0101010101010101ull) & 0x8040201008040201ull;
-  return ((each + 0x7F7F7F7F7F7F7F7Full) >> 7 | each >> 7) & 0x0101010101010101ull;
+  return (each + 0x7F7F7F7F7F7F7F7Full) >> 7 & 0x0101010101010101ull;  // a byte that is not 0 reaches its highest bit
 }
 
 template <class scalar, class real, class Word>
