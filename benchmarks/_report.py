@@ -7,7 +7,8 @@ import io
 import math
 import os
 import platform
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -147,6 +148,27 @@ def csv_rows(result: Result, about: str) -> list[dict[str, str]]:
             }
         rows.append(row)
     return rows
+
+
+def shower(as_markdown: bool) -> Callable[[str, Sequence[str], list[list[str]]], None]:
+    """What prints a table with its title: as Markdown, or by rich, without which the program ends and says so."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError as error:
+        sys.exit(f"{error.name} is missing: pip install 'stdano[app]'")
+    console = Console(width=None if sys.stdout.isatty() else 150)
+
+    def show(title: str, header: Sequence[str], lines: list[list[str]]) -> None:
+        if as_markdown:
+            print(f"\n{title}\n\n{markdown(header, lines)}", flush=True)
+            return
+        rich_table = Table(*header, title=title)
+        for line in lines:
+            rich_table.add_row(*line)
+        console.print(rich_table)
+
+    return show
 
 
 def check_header(path: Path, columns: Sequence[str] = COLUMNS) -> None:

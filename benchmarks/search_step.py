@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from _memory import MIB, peak_bytes
 from _options import LAYOUTS, positive
-from _report import machine, markdown
+from _report import machine, shower
 from _search import FUSED, WAYS, SearchCase, search_step
 from _timing import BUSY, OtherWork, Patience, seconds_of, spread
 
@@ -144,25 +144,13 @@ def summary(rows: list[Row]) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError as error:
-        print(f"{error.name} is missing: pip install 'stdano[app]'", file=sys.stderr)
-        return 1
+    show = shower(options.markdown)
     torch.set_num_threads(options.threads)
     kept = options.device == "cpu" and not options.default_allocator and keep_freed_memory()
-    console, patience = Console(width=None if sys.stdout.isatty() else 150), Patience(options.patience)
+    patience = Patience(options.patience)
     for case in cases(options):
         rows, others = measure(case, options, patience.wait)
-        title = f"{case.name}, order {options.order}"
-        if options.markdown:
-            print(f"\n{title}\n\n{markdown(HEADER, table(rows))}")
-        else:
-            rich_table = Table(*HEADER, title=title)
-            for line in table(rows):
-                rich_table.add_row(*line)
-            console.print(rich_table)
+        show(f"{case.name}, order {options.order}", HEADER, table(rows))
         print("\n" + "\n".join(summary(rows)))
         if others > BUSY:
             print(f"other programs used up to {others:.1f} cores: distrust the times")

@@ -31,7 +31,7 @@ from _contenders import spikingjelly_version
 from _memory import MIB, held_bytes, peak_bytes
 from _networks import NETWORKS, NetworkCase
 from _options import LAYOUTS, positive
-from _report import append, check_header, machine, markdown, origin_of_rows
+from _report import append, check_header, machine, origin_of_rows, shower
 from _shares import GROUPS, shares
 from _timing import BUSY, OtherWork, Patience, seconds_of, spread, why
 from _ways import WAYS, Step
@@ -231,31 +231,15 @@ def csv_rows(case: NetworkCase, rows: list[Row], about: str) -> list[dict[str, s
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError as error:
-        print(f"{error.name} is missing: pip install 'stdano[app]'", file=sys.stderr)
-        return 1
+    show = shower(options.markdown)
     try:
         if options.csv:
             check_header(options.csv, COLUMNS)
     except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
+        sys.exit(str(error))
     torch.set_num_threads(options.threads)
     kept = options.device == "cpu" and not options.default_allocator and keep_freed_memory()
-    console, patience = Console(width=None if sys.stdout.isatty() else 150), Patience(options.patience)
-
-    def show(title: str, header: list[str], lines: list[list[str]]) -> None:
-        if options.markdown:
-            print(f"\n{title}\n\n{markdown(header, lines)}", flush=True)
-            return
-        rich_table = Table(*header, title=title)
-        for line in lines:
-            rich_table.add_row(*line)
-        console.print(rich_table)
-
+    patience = Patience(options.patience)
     about = machine(options.device, options.threads)
     for case in cases(options):
         rows, others = measure(case, options.ways, options.rounds, patience.wait)
