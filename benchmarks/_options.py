@@ -15,3 +15,9 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return value
+
+
+def check_device(parser: argparse.ArgumentParser, device: str) -> None:
+    """Ends the program where --device names a GPU and there is none."""
+    if device != "cpu" and not torch.cuda.is_available():
+        parser.error(f"--device {device}: torch finds no GPU (torch.cuda.is_available() is False)")

@@ -45,7 +45,7 @@ from pathlib import Path
 import torch
 from _contenders import NEURONS, spikingjelly_version
 from _marks import MARK_HEADER, MARK_SHAPE, marks
-from _options import positive
+from _options import check_device, positive
 from _report import MEMORY_HEADER, check_header, header, markdown, memory_table, table
 from _sections import SECTIONS, Run, composed_cases, flatness, memory_cases, neuron_cases, own_cases
 from _timing import DTYPES
@@ -109,8 +109,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     options.batch = options.batch or (4 if options.quick else 32)
     options.plot = options.plot or options.csv.with_suffix(".png")
     options.no_scaling |= options.quick
-    if gpu and not torch.cuda.is_available():
-        parser.error(f"--device {options.device}: torch finds no GPU (torch.cuda.is_available() is False)")
+    check_device(parser, options.device)
     if max(options.time_steps) > min(options.elements):
         parser.error("--elements must not be below --time-steps")
     return options

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import torch
 from _memory import MIB, peak_bytes
-from _options import LAYOUTS, positive
+from _options import LAYOUTS, check_device, positive
 from _report import machine, shower
 from _search import FUSED, WAYS, SearchCase, search_step
 from _timing import BUSY, OtherWork, Patience, seconds_of, spread
@@ -66,8 +66,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--patience", type=float, default=0, metavar="S", help="wait up to S seconds in all for others to stop working")
     add("--markdown", action="store_true", help="print the tables as Markdown")
     options = parser.parse_args(argv)
-    if options.device != "cpu" and not torch.cuda.is_available():
-        parser.error(f"--device {options.device}: torch finds no GPU (torch.cuda.is_available() is False)")
+    check_device(parser, options.device)
     return options
 
 

@@ -30,7 +30,7 @@ import torch
 from _contenders import spikingjelly_version
 from _memory import MIB, held_bytes, peak_bytes
 from _networks import NETWORKS, NetworkCase
-from _options import LAYOUTS, positive
+from _options import LAYOUTS, check_device, positive
 from _report import append, check_header, machine, origin_of_rows, shower
 from _shares import GROUPS, shares
 from _timing import BUSY, OtherWork, Patience, seconds_of, spread, why
@@ -103,8 +103,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     preset = parser.parse_args(argv).preset
     parser.set_defaults(**PRESETS.get(preset, {}))
     options = parser.parse_args(argv)
-    if options.device != "cpu" and not torch.cuda.is_available():
-        parser.error(f"--device {options.device}: torch finds no GPU (torch.cuda.is_available() is False)")
+    check_device(parser, options.device)
     if not 0 < options.width < 100:
         parser.error(f"--width must be above 0 and below 100, got {options.width}")
     for name in options.network:

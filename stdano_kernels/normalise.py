@@ -13,7 +13,6 @@ from torch import Tensor
 
 from . import constant, registration, two_levels
 from .checks import dense
-from .fakes import checkpoint_distance
 from .moments import Moments, Statistics, moments_of, total
 from .saved import saved_tensors
 from .settings import compute_dtype
@@ -34,7 +33,7 @@ class Norm(NamedTuple):
         statistics, and keeps all checkpoints."""
         if torch.compiler.is_compiling() or registration.in_functorch():
             return False
-        if two_levels.is_wanted(x, (len(x) - 1) // checkpoint_distance(x)):
+        if two_levels.is_wanted(x):
             return False
         if self.statistics.training:
             return self.process_group is None

@@ -11,7 +11,6 @@ too.
 from __future__ import annotations
 
 import math
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from . import registration
 from .backends import serves
 from .checks import DTYPES, is_dense
+from .contexts import Contexts
 from .define.neuron import Neuron
 from .define.trace import Variant
 from .levels import SPIKES, Levels, if_few, levels_of, pooled, without_memory
@@ -36,11 +36,7 @@ SMALLEST = 1024  # values from which on bits are worth their way
 _GROUP = 256  # values that a part begins at, see BitsCall of csrc/call.h; a part is aligned as the whole is
 
 
-class _Contexts(threading.local):
-    open = 0  # of packed_spikes(), in this thread, as torch's hooks are
-
-
-_contexts = _Contexts()
+_contexts = Contexts()  # of packed_spikes()
 _sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # from a tensor to its _Source or _Again
 
 
@@ -64,12 +60,8 @@ def packed_spikes() -> Iterator[None]:
     a GPU a tensor that should hold spikes was changed behind PyTorch's back (``tensor.data``), gradients become NaN
     instead of wrong. ``torch.func`` transforms refuse hooks, and so this.
     """
-    _contexts.open += 1
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(_pack, _unpack):
-            yield
-    finally:
-        _contexts.open -= 1
+    with _contexts.one_more(), torch.autograd.graph.saved_tensors_hooks(_pack, _unpack):
+        yield
 
 
 def mark(spikes: Tensor, neuron: type[Neuron], variant: Variant) -> None:
@@ -82,7 +74,7 @@ def mark_pooled(out: Tensor, images: Tensor, count: int) -> bool:
     """Makes known that a tensor holds averages of so many values each of another one. Whether that has known ones."""
     if not _is_open(out, images) or images._version != 0:
         return False
-    source = _sources.get(images if images._base is None else images._base)
+    source = _sources.get(_base(images))
     return _mark(out, pooled(getattr(source, "levels", None) or levels_of(images), count))
 
 
@@ -119,19 +111,17 @@ class _Source:
 class _Bits:
     """What is kept of a tensor instead of its memory."""
 
-    def __init__(self, base: Tensor, bits: Tensor, wrong: Tensor, scale: int) -> None:
-        self.bits, self.wrong, self.scale = bits, wrong, scale
+    def __init__(self, base: Tensor, bits: Tensor, wrong: Tensor, scale: int, operator: Callable[..., Tensor]) -> None:
+        self.bits, self.wrong, self.scale, self.operator = bits, wrong, scale, operator
         self.like = without_memory(base)
         self.version = base._version
-        self.namespace = _namespace(base)
 
     def unpack(self, size: torch.Size, stride: tuple[int, ...], offset: int) -> Tensor:
         """A view of the tensor, in memory of its own that holds what the view needs."""
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         first = offset // _GROUP * _GROUP
         part = self.bits[:, first // 8 : last // 8 + 1]
-        _, unpack = _operators(self.namespace)
-        flat = unpack(part, self.wrong[first // _GROUP :], self.scale, self.like)
+        flat = self.operator(part, self.wrong[first // _GROUP :], self.scale, self.like)
         return flat.as_strided(size, stride, offset - first)
 
 
@@ -182,11 +172,15 @@ def _unpack(kept: _Kept) -> Tensor:
     return kept.tensor if kept.bits is None else kept.bits.unpack(kept.size, kept.stride, kept.offset)
 
 
+def _base(tensor: Tensor) -> Tensor:
+    return tensor if tensor._base is None else tensor._base
+
+
 def _bits_of(tensor: Tensor) -> _Bits | _Again | None:
     """The bits of all that a tensor is a view of; None where it is no spikes."""
     if not _is_plain(tensor):
         return None
-    base = tensor if tensor._base is None else tensor._base
+    base = _base(tensor)
     if base.numel() < SMALLEST or (base.is_leaf and base.requires_grad):
         return None
     if base is not tensor and (base.dtype != tensor.dtype or not _is_plain(base)):
@@ -206,13 +200,13 @@ def _bits_of(tensor: Tensor) -> _Bits | _Again | None:
         if levels is None and base.device.type != "cpu":
             return None
         source = _Source(levels or SPIKES, base._version)
-    pack, _ = _operators(_namespace(base))
+    pack, unpack = _operators(base)
     with torch.no_grad():
         flat = base.detach().as_strided((base.numel(),), (1,))
         kept, wrong, exact = pack(flat, source.levels.scale, source.levels.most.bit_length())
     if not exact:
         return None
-    bits = _Bits(base, kept, wrong, source.levels.scale)
+    bits = _Bits(base, kept, wrong, source.levels.scale, unpack)
     source.bits = weakref.ref(bits)
     _sources[base] = source
     return bits
@@ -232,8 +226,9 @@ def _namespace(tensor: Tensor) -> str | None:
     return next((registration.NAMESPACES[name] for name in ("cuda", "triton") if serves(name, tensor)), None)
 
 
-def _operators(namespace: str | None) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """What packs and unpacks."""
+def _operators(tensor: Tensor) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What packs and unpacks a tensor."""
+    namespace = _namespace(tensor)
     if namespace is None:
         return pack_by_torch, unpack_by_torch
     return registration.operator(namespace, "pack_spikes"), registration.operator(namespace, "unpack_spikes")

@@ -8,7 +8,6 @@ sequence after the other anew, from the last part to the first: 2*sqrt(T/K) at o
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,17 +17,14 @@ from torch import Tensor
 
 from .checks import dense
 from .constant import is_constant
+from .contexts import Contexts
 from .fakes import checkpoint_distance
 from .settings import compute_dtype
 
 FEWEST = 4  # states that are kept, from which on it is worth it
 
 
-class _Contexts(threading.local):
-    open = 0  # of two_level_checkpoints(), in this thread
-
-
-_contexts = _Contexts()
+_contexts = Contexts()
 
 
 @contextmanager
@@ -52,21 +48,18 @@ def two_level_checkpoints() -> Iterator[None]:
     What ``torch.utils.checkpoint`` computes again in backward must keep the same then: open the context within the
     function that is checkpointed.
     """
-    _contexts.open += 1
-    try:
+    with _contexts.one_more():
         yield
-    finally:
-        _contexts.open -= 1
 
 
-def is_wanted(x: Tensor, count: int) -> bool:
-    """Whether two levels serve a call that would keep so many states."""
-    return _contexts.open > 0 and count >= FEWEST and not is_constant(x)
+def is_wanted(x: Tensor) -> bool:
+    """Whether two levels serve a call with this input."""
+    return _contexts.open > 0 and _count(x) >= FEWEST and not is_constant(x)
 
 
 def thinned(x: Tensor, checkpoints: Tensor) -> Tensor:
     """The states ``[count, states, neurons]`` that are kept: all of them where two levels are not wanted."""
-    if not is_wanted(x, len(checkpoints)):
+    if not is_wanted(x):
         return checkpoints
     every = _every(len(checkpoints))
     return checkpoints[every - 1 :: every].clone()
@@ -75,8 +68,12 @@ def thinned(x: Tensor, checkpoints: Tensor) -> Tensor:
 def every_of(x: Tensor, kept: Tensor) -> int:
     """Of how many states one is in ``kept``; 0 where all are. It is seen from what was kept, since with torch's
     checkpointing that may be of another call of forward, outside the context."""
-    count = (len(x) - 1) // checkpoint_distance(x)
+    count = _count(x)
     return _every(count) if len(kept) < count else 0
+
+
+def _count(x: Tensor) -> int:
+    return (len(x) - 1) // checkpoint_distance(x)
 
 
 def _every(count: int) -> int:
