@@ -12,7 +12,7 @@ backward pass and SGD with momentum.
 The ways run in turn, one step each, in one order and then in the other, for several rounds: the table has medians,
 interquartile ranges, and the median over the rounds of how many times as long as the fused network each takes. Memory
 is beyond what there was before the step (parameters, optimiser, batch): what is held between forward and backward, and
-the peak. docs/training.md has figures.
+the peak. docs/whole_networks.md has figures.
 
 On the CPU freed memory is kept (stdano.keep_freed_memory) for all alike; --default-allocator leaves that.
 """
