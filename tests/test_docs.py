@@ -12,7 +12,11 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-NEEDS = {"from_spikingjelly.md": ["spikingjelly", "sklearn"], "README.md": ["spikingjelly"]}
+NEEDS = {
+    "README.md": ["spikingjelly"],
+    "from_spikingjelly.md": ["spikingjelly", "sklearn"],
+    "from_snntorch.md": ["snntorch", "sklearn"],
+}
 
 
 def blocks(page, language):
