@@ -11,6 +11,7 @@ import stdano
 import stdano_kernels
 
 PACKAGES = {module.__name__: module for module in (stdano, stdano_kernels)}
+QUIET: Any = {"warn_missing_types": False}  # constants are numbers or tensors; docstrings say so once
 NEURONS = (stdano_kernels.lif, stdano_kernels.llif, stdano_kernels.slif)
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):`~?([\w.]+)`")
 
@@ -27,7 +28,9 @@ class FromRuntime(griffe.Extension):
                 pkg.set_member(name, found := griffe.Function(name, parameters=_parameters(made), parent=pkg))
             else:
                 continue
-            found.docstring = griffe.Docstring(inspect.getdoc(made), parent=found, parser="google")
+            found.docstring = griffe.Docstring(
+                inspect.getdoc(made), parent=found, parser="google", parser_options=QUIET
+            )
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Called for each object when all of its package is loaded."""
