@@ -11,7 +11,8 @@ import stdano
 import stdano_kernels
 
 PACKAGES = {module.__name__: module for module in (stdano, stdano_kernels)}
-QUIET: Any = {"warn_missing_types": False}  # constants are numbers or tensors; docstrings say so once
+# Constants are numbers or tensors, as docstrings say once; those of the base class have no signature.
+QUIET: Any = {"warn_missing_types": False, "warn_unknown_params": False}
 NEURONS = (stdano_kernels.lif, stdano_kernels.llif, stdano_kernels.slif)
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):`~?([\w.]+)`")
 
