@@ -16,5 +16,7 @@ def on_page_content(content: str, **_: Any) -> str:
 
 
 def _mathml(found: re.Match[str]) -> str:
-    display = "block" if found[1] == "div" else "inline"
-    return convert(html.unescape(found[2]), display=display)
+    equation = html.unescape(found[2])
+    if found[1] == "div":
+        return f'<div class="equation">{convert(equation, display="block")}</div>'
+    return convert(equation)
