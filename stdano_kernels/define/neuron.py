@@ -166,16 +166,20 @@ class Neuron:
         raise NotImplementedError
 
     def charge(self, x: Any, v: Any, tau: Any = None) -> Any:
+        """The potential after the charge, ``a*(v - r) + r + c*x``, by the settings ``decay``, ``decay_input`` and
+        ``v_reset``; ``tau`` in time steps, None: the neuron's."""
         tau = self.tau if tau is None else tau
         rest = 0.0 if self.v_reset is None else self.v_reset
         gain = _reciprocal(tau) if self.decay_input else 1.0
         return self.decay(tau) * (v - rest) + (gain * x + rest)
 
     def reset(self, h: Any, s: Any, threshold: Any) -> Any:
+        """The potential after the spike ``s``: ``v_reset``, or with ``v_reset=None`` (soft) ``h - s*threshold``."""
         s = detach(s) if self.detach_reset else s
         return h - s * threshold if self.v_reset is None else where(s, self.v_reset, h)
 
     def decay(self, tau: Any) -> Any:
+        """What is left after a step: ``exp(-1/tau)``, or with ``decay="linear"`` ``1 - 1/tau``; tau in time steps."""
         if not isinstance(tau, Node):
             return exp(-1 / tau) if self.decay_mode == "exp" else 1 - 1 / tau
         self._decayed.append(tau)
