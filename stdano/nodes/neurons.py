@@ -225,11 +225,23 @@ def is_own(cls: type) -> bool:
 def reset_net(model: nn.Module) -> None:
     """Calls ``reset()`` on every layer of a model that carries a neuron's state from call to call: stdano's neurons,
     and what SpikingJelly's own ``reset_net`` is for. Nothing else is reset, metrics and the model itself included."""
-    module: Any
+    for module in carrying(model):
+        module.reset()
+
+
+def carrying(model: nn.Module) -> Iterator[Any]:
+    """The layers of a model that carry a neuron's state from call to call."""
     for module in model.modules():
         if isinstance(module, BaseNode) or is_spikingjellys(module, "MemoryModule", *SPIKINGJELLY_NEURONS):
-            reset: Any = module.reset
-            reset()
+            yield module
+
+
+def detach_net(model: nn.Module) -> None:
+    """Calls ``detach()`` on every layer of a model that :func:`reset_net` resets: the states keep their values and lose
+    their history, so that backward stops here. For a sequence that is trained in parts, between one and the next
+    (truncated backpropagation through time)."""
+    for module in carrying(model):
+        module.detach()
 
 
 @contextmanager
