@@ -55,7 +55,7 @@ def main(argv=None):
     parser.add_argument("--folder", type=Path, help="new or empty, for what is found; default: a temporary one")
     options = parser.parse_args(argv)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="stdano-"))
-    channels, T, epochs, batch_size = (4, 2, 1, 256) if options.fast else (16, 4, 8, 64)
+    channels, T, epochs, batch_size = (4, 2, 1, 256) if options.fast else (16, 4, 3, 64)
     common = dict(data="digits", T=T, epochs=epochs, batch_size=batch_size, accelerator="cpu")
     torch.manual_seed(0)
 

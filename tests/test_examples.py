@@ -129,7 +129,7 @@ def test_two_processes_train_as_one_does(run):
     assert "processes: 2" in two and "processes: 1" in one and two.count("epoch 1:") == 1
     losses = numbers(r"loss ([\d.]+)", one)
     assert losses[1] < losses[0]
-    assert numbers(r"loss ([\d.]+)", two) == pytest.approx(losses, rel=0.02)
+    assert numbers(r"loss ([\d.]+)", two) == pytest.approx(losses, rel=4e-3)  # without synchronisation 1.4e-2
     accuracies = (numbers(r"accuracy ([\d.]+)", text) for text in (one, two))
     assert next(accuracies) == pytest.approx(next(accuracies), abs=0.02)
 
