@@ -4,7 +4,9 @@
     python examples/faster_spikingjelly.py --fast
 
 The network has SpikingJelly's layers and neurons and is trained on scikit-learn's handwritten digits. A copy of it is
-converted. Both are compared in float64, then trained alike. Needs spikingjelly and scikit-learn.
+converted. Both are compared in float64 (logits and gradients differ by 4e-16), then trained alike: after 30 steps both
+losses are 0.182, and a step takes 912 ms with SpikingJelly, 596 ms with stdano (one thread, 2 CPU cores that had much
+else to do). What is left are the convolutions. Needs spikingjelly and scikit-learn.
 """
 
 import argparse

