@@ -5,8 +5,8 @@
 
 Any module from [T, B, C, H, W] to logits [T, B, classes] will do. The search makes its spiking layers super neurons and
 writes what it found to FOLDER/search. Then the network goes on in two ways: with the weights of the search, and
-trained from scratch. Here that is LIF(tau=4.0) in every layer; the test accuracy is 0.958 with super neurons, 0.967 tuned
-from the weights of the search, and 0.964 trained from scratch (2 CPU cores). Needs stdano's extra [app].
+trained from scratch. Here that is LIF(tau=4.0) in every layer. The test accuracy is 0.958 with super neurons, 0.967
+tuned from the weights of the search, and 0.964 trained from scratch (2 CPU cores). Needs stdano's extra [app].
 """
 
 import argparse
