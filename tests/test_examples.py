@@ -10,11 +10,7 @@ from pathlib import Path
 import numpy as np
 import processes
 import pytest
-import torch
 import torch.distributed as dist
-from torch import nn
-
-import stdano
 
 pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 pytest.importorskip("sklearn", reason="needs the extra [app]")
@@ -55,6 +51,7 @@ def test_each_is_short_listed_and_tested(name):
     assert any(f'"{name}' in path.read_text() for path in TESTS.glob("test_*.py"))
 
 
+@pytest.mark.slow
 def test_a_spikingjelly_network_stays_the_same(run):
     pytest.importorskip("spikingjelly.activation_based.neuron", reason="SpikingJelly is not installed")
     text = run("faster_spikingjelly", "--fast")
@@ -64,6 +61,7 @@ def test_a_spikingjelly_network_stays_the_same(run):
     assert theirs < 2.29 and ours == pytest.approx(theirs, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_search_finds_neurons_with_which_the_network_learns(run, tmp_path):
     text = run("search_own_network", "--fast", "--folder", tmp_path / "runs")
     found = Architecture.load(tmp_path / "runs" / "search" / "architecture.json")
@@ -98,6 +96,7 @@ def some_real_recordings(root, train=12, test=4):
                 shutil.copy(file, root / part / str(digit))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recordings", [write_recordings, some_real_recordings])
 def test_an_own_neuron_learns_events(run, tmp_path, recordings):
     recordings(tmp_path / "data")
@@ -110,6 +109,7 @@ def test_an_own_neuron_learns_events(run, tmp_path, recordings):
     assert any(kappa != 0.2 for kappa in numbers(r"is now (\S+) to (\S+)", text))
 
 
+@pytest.mark.slow
 def test_carried_state_answers_what_was_long_ago(run):
     text = run("long_events", "--fast")
     carried, reset = numbers(r"accuracy ([\d.]+) in the last", text)
@@ -118,6 +118,7 @@ def test_carried_state_answers_what_was_long_ago(run):
     assert levels < whole and chunk < 0.4 * whole
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
 def test_two_processes_train_as_one_does(run):
     options = ("--epochs", "2", "--channels", "4")
@@ -132,16 +133,3 @@ def test_two_processes_train_as_one_does(run):
     assert numbers(r"loss ([\d.]+)", two) == pytest.approx(losses, rel=4e-3)  # without synchronisation 1.4e-2
     accuracies = (numbers(r"accuracy ([\d.]+)", text) for text in (one, two))
     assert next(accuracies) == pytest.approx(next(accuracies), abs=0.02)
-
-
-def test_detach_net_keeps_states_and_cuts_their_history():
-    x = torch.rand(3, 2, 4, requires_grad=True)
-    net = nn.Sequential(stdano.LIFNode(), stdano.ALIFNode())
-    whole = net(torch.cat([x, x]))
-    stdano.reset_net(net)
-    net(x)
-    stdano.detach_net(net)
-    later = torch.rand(3, 2, 4, requires_grad=True)
-    y = net(later * 0 + x.detach())
-    assert torch.equal(y, whole[3:]) and y.sum().backward() is None
-    assert x.grad is None and later.grad is not None

@@ -59,3 +59,16 @@ def test_spikingjellys_layers():
     model[1](torch.ones(3))
     stdano.reset_net(model)
     assert model[0].kept == 0 and model[1].v == 0.0 and model[2].total == 3.0
+
+
+def test_detach_net_keeps_states_and_cuts_their_history():
+    x = torch.rand(3, 2, 4, requires_grad=True)
+    net = nn.Sequential(stdano.LIFNode(), stdano.ALIFNode())
+    whole = net(torch.cat([x, x]))
+    stdano.reset_net(net)
+    net(x)
+    stdano.detach_net(net)
+    later = torch.rand(3, 2, 4, requires_grad=True)
+    y = net(later * 0 + x.detach())
+    assert torch.equal(y, whole[3:]) and y.sum().backward() is None
+    assert x.grad is None and later.grad is not None

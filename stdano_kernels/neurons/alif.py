@@ -6,7 +6,7 @@ from ..define import Constant, Neuron, State, spike
 class ALIF(Neuron):
     """Adaptive LIF: each spike raises the threshold, which decays back::
 
-        theta[t] = v_threshold + kappa*b[t-1];   b[t] = exp(-1/tau_adapt)*b[t-1] + s[t]
+    theta[t] = v_threshold + kappa*b[t-1];   b[t] = exp(-1/tau_adapt)*b[t-1] + s[t]
     """
 
     v = State()

@@ -6,7 +6,7 @@ from ..define import Constant, Neuron, State, spike
 class CubaLIF(Neuron):
     """Current-based LIF: the input charges a synaptic current, which charges the potential::
 
-        i[t] = exp(-1/tau_syn)*i[t-1] + x[t];   h[t] = a*(v[t-1] - r) + r + c*i[t]
+    i[t] = exp(-1/tau_syn)*i[t-1] + x[t];   h[t] = a*(v[t-1] - r) + r + c*i[t]
     """
 
     v = State()

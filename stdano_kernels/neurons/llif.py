@@ -6,7 +6,7 @@ from ..define import Constant, Neuron, Option, State, detach, maximum, minimum, 
 class LLIF(Neuron):
     """Long-LIF (eqs. 6 and 7 of the paper): LIF whose threshold rises with inhibitory input::
 
-        theta[t+1] = theta[t] + gamma*tanh(I[t]),   I = max(x, 0) - x,   theta[0] = v_threshold
+    theta[t+1] = theta[t] + gamma*tanh(I[t]),   I = max(x, 0) - x,   theta[0] = v_threshold
     """
 
     v = State()

@@ -6,7 +6,7 @@ from ..define import Constant, Neuron, Option, State, detach, maximum, minimum, 
 class SLIF(Neuron):
     """Short-LIF (eqs. 8 and 9 of the paper): LIF, by default with the soft reset, whose time constant shrinks::
 
-        p[t] = s[t]*(h[t] - v_threshold);   tau[t+1] = max(tau_min, tau - beta*tanh(p[t]))
+    p[t] = s[t]*(h[t] - v_threshold);   tau[t+1] = max(tau_min, tau - beta*tanh(p[t]))
     """
 
     v = State()
