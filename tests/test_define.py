@@ -271,6 +271,10 @@ def a_loop(n, x, v):
     return spike(v), v
 
 
+def an_element(n, x, v):
+    return spike(x[0]), v
+
+
 BAD = {
     branches: "cannot branch on a symbol.*use where",
     of_torch: "torch's exp is not an operation of a step; allowed are .*where and detach",
@@ -287,6 +291,7 @@ BAD = {
     an_assignment: "cannot set n.tau: what changes from step to step is a State",
     a_list: r"an operand must be a symbol or a number, got \[1.0\]",
     a_loop: "it has no elements",
+    an_element: "it has no elements",
 }
 
 

@@ -20,13 +20,31 @@ from stdano import LIFNode
 from stdano.files import write_atomically
 from stdano.presets import get_preset
 from stdano.settings import DataSettings, TrainSettings, read_settings, replace
-from stdano.training import Diverged, Interrupted, evaluate, predict, resume, tet_loss, train
+from stdano.training import Diverged, Interrupted, evaluate, predict, resume, setup, tet_loss, train
 from stdano.training.checkpoint import load_checkpoint, save_checkpoint
 
 TINY = replace(
     TrainSettings(), width=0.1, dropout=0.2, T=2, epochs=3, batch_size=256, crop=1, threads=1, accelerator="cpu"
 )
 FILES = {"settings.json", "last.pt", "best.pt", "metrics.csv", "curve.png"}
+
+
+def test_threads_are_those_that_were_asked_for(monkeypatch):
+    """Also where Fabric has set another number for the processes that it started."""
+    before, make = torch.get_num_threads(), setup.make_fabric
+
+    def make_fabric(run):
+        torch.set_num_threads(2)
+        return make(run)
+
+    monkeypatch.setattr(setup, "make_fabric", make_fabric)
+    settings = replace(TrainSettings(), data="digits", width=0.25, accelerator="cpu")
+    try:
+        for asked, used in ((3, 3), (0, 2)):
+            made = setup.Setup(replace(settings, threads=asked))
+            assert torch.get_num_threads() == made.settings.run.threads == used
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_tet_loss_by_hand():

@@ -201,7 +201,7 @@ def _hand_links_on(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
         if not is_own(type(new)) or is_patched(new):
             raise ValueError(
                 f"a {type(old).__name__} that is fused with its norm can only become one of stdano's own neurons, not "
-                f"a {type(new).__name__}: call unfuse() first"
+                f"a {type(new).__name__} of {type(new).__module__}: call unfuse() first"
             )
     if len({id(new) for _, new in fused}) < len(fused) or any(new._link is not None for _, new in fused):
         raise ValueError("each neuron that is fused with a norm must become another one without a norm; unfuse() first")

@@ -48,9 +48,9 @@ class Setup:
         self, settings: TrainSettings, model: nn.Module | None = None, encoding: Encoding | None = None
     ) -> None:
         settings.check()
+        self.fabric = make_fabric(settings.run)  # which, where it starts processes, sets their threads
         self.settings = settings = replace(settings, threads=settings.run.threads or torch.get_num_threads())
         torch.set_num_threads(settings.run.threads)
-        self.fabric = make_fabric(settings.run)
         check_backend(settings.model.backend, self.fabric.device)
         if settings.run.keep_memory and self.fabric.device.type == "cpu":
             keep_freed_memory()

@@ -89,7 +89,7 @@ class Node:
 
     __int__ = __index__ = __complex__ = __float__
 
-    def __iter__(self) -> NoReturn:
+    def __iter__(self, *index: Any) -> NoReturn:
         fail("a symbol is the value of one neuron: it has no elements")
 
     __getitem__ = __len__ = __iter__
