@@ -4,6 +4,7 @@ import sys
 
 from stdano_kernels import __version__, packed_spikes, two_level_checkpoints
 
+from .bridges.onnx import to_onnx
 from .memory import keep_freed_memory
 from .nodes import link, neurons, normalised, norms, recomputation, super_neuron
 from .nodes.base import BaseNode
@@ -55,6 +56,7 @@ __all__ = [
     "packed_spikes",
     "reset_net",
     "stateless",
+    "to_onnx",
     "two_level_checkpoints",
     "unfuse",
 ]
