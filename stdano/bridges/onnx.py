@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from stdano_kernels.backends import EXTENSION_ERROR
 
 from ..nodes.base import BaseNode
+from ..nodes.link import link_of
 from ..nodes.neurons import SPIKINGJELLY_NEURONS, is_spikingjellys, reset_net
 from ..nodes.super_neuron import SuperNeuron
 
@@ -58,8 +59,9 @@ def to_onnx(
     Returns:
         What ``torch.onnx.export`` returns.
 
-    Inputs are named ``input`` (several ``input0``, ``input1``, ...) and outputs ``output`` likewise. With ``states`` the
-    state ``v`` of layer ``1`` goes in as ``1.v`` and comes out as ``1.v.next``; :func:`initial_states` makes the first.
+    Inputs are named ``input`` (several ``input0``, ``input1``, ...) and outputs ``output`` likewise. With ``states``
+    the state ``v`` of layer ``1`` goes in as ``1.v`` and comes out as ``1.v.next``;
+    :func:`stdano.bridges.onnx.initial_states` makes the first.
 
     How equal results are: ONNX has no fused multiply-add, and runtimes have their own exp and tanh. Potentials differ
     in the last bits, and a spike differs where the potential meets the threshold within that.
@@ -84,11 +86,11 @@ def to_onnx(
     with torch.no_grad():
         tensors, count = call.example(tuple(t.detach().cpu() for t in inputs))
         shapes += [dict.fromkeys(range(t.dim()), torch.export.Dim.AUTO) for t in tensors[len(inputs) :]]
+        # Exported here, not by torch.onnx, whose own way keeps open what the model has turned out to fix.
+        exported = torch.export.export(call, tensors, dynamic_shapes={"tensors": tuple(shapes)}, strict=False)
         program = torch.onnx.export(
-            call,
-            tensors,
+            exported,
             dynamo=True,
-            dynamic_shapes={"tensors": tuple(shapes)},
             input_names=[*_numbered("input", len(inputs)), *call.rests],
             output_names=[*_numbered("output", count), *(f"{name}.next" for name in call.rests)],
             opset_version=opset_version,
@@ -96,10 +98,13 @@ def to_onnx(
             verbose=False,
         )
     assert program is not None
+    graph = program.model.graph
+    for value in (*graph.inputs, *graph.outputs):
+        assert value.shape is not None
+        for axis, size in enumerate(map(str, value.shape)):
+            if size.isdecimal():
+                value.shape[axis] = int(size)
     if states:
-        graph = program.model.graph
-        for given, after in zip(graph.inputs[len(inputs) :], graph.outputs[count:], strict=True):
-            given.shape = after.shape  # whose fixed sizes are known as such
         program.model.metadata_props[AT_REST] = json.dumps(call.rests)
     program.save(os.fspath(file))
     return program
@@ -245,6 +250,11 @@ def _check_layers(model: nn.Module, states: bool) -> None:
             raise ValueError(
                 f"model must have stdano's neurons, but {name or 'it'} is a {type(module).__name__} of SpikingJelly; "
                 "stdano.convert replaces it"
+            )
+        if link_of(module) is not None and getattr(module, "running_mean", module) is None:
+            raise ValueError(
+                f"model must have norms with running statistics where they are fused with a neuron, but {name} has "
+                "none; stdano.unfuse(model) takes the two apart"
             )
         if states and isinstance(module, SuperNeuron):
             raise ValueError(

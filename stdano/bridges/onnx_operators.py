@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnxscript import evaluator, opset18
+from onnxscript import evaluator
 
 from .onnx_scan import Member, Tape, scan, step_of
 
@@ -23,6 +23,12 @@ def table() -> dict[Callable, Callable]:
     }
 
 
+def _translation(function: Callable) -> Callable:
+    """Takes the annotations away, which the exporter would read as ONNX types."""
+    function.__annotations__ = {}
+    return function
+
+
 def _tape(x: ir.Value) -> Tape:
     """For arithmetic on x, which half precision does in FLOAT."""
     return Tape(ir.DataType.DOUBLE if x.dtype == ir.DataType.DOUBLE else ir.DataType.FLOAT)
@@ -30,7 +36,8 @@ def _tape(x: ir.Value) -> Tape:
 
 def _emit(tape: Tape) -> None:
     """Adds the nodes to the graph that is being made."""
-    evaluator.default().nodes.extend(tape.nodes)  # type: ignore[attr-defined]
+    recorder: Any = evaluator.default()
+    recorder.nodes.extend(tape.nodes)
 
 
 def _rank(value: ir.Value) -> int:
@@ -38,21 +45,35 @@ def _rank(value: ir.Value) -> int:
     return len(value.shape)
 
 
+def _size(value: ir.Value) -> int:
+    """Of the first axis, where that is fixed."""
+    assert value.shape is not None
+    size = value.shape[0]
+    assert isinstance(size, int)
+    return size
+
+
 def _of_channels(tape: Tape, value: ir.Value, rank: int) -> ir.Value:
     """``[C]`` as it broadcasts against a step ``[B, C, ...]`` of an x of that rank."""
     return tape("Reshape", value, tape.tensor(np.array([-1, *[1] * (rank - 3)])))
 
 
-def _list_of(values: Sequence[ir.Value]) -> ir.Value:
+def _rows(tape: Tape, numbers: ir.Value, count: int, rank: int) -> list[ir.Value]:
+    """The rows of ``[count, C]``, as :func:`_of_channels`."""
+    return [_of_channels(tape, tape("Gather", numbers, tape.tensor(np.array(k))), rank) for k in range(count)]
+
+
+def _list_of(tape: Tape, values: Sequence[ir.Value]) -> ir.Value:
     """What torch calls a list of tensors; the exporter's optimiser takes it apart again."""
-    return opset18.SequenceConstruct(*values) if values else opset18.SequenceEmpty()
+    return tape("SequenceConstruct", *values) if values else tape("SequenceEmpty")
 
 
+@_translation
 def _scan_forward(
-    x: Any,
-    state: Sequence[Any],
-    constants: Sequence[Any],
-    affine: Any | None,
+    x: ir.Value,
+    state: Sequence[ir.Value],
+    constants: Sequence[ir.Value],
+    affine: ir.Value | None,
     which: Sequence[int],
     values: Sequence[float],
     alpha: float,
@@ -69,7 +90,7 @@ def _scan_forward(
     states = list(state) or member.at_rest(tape, tape("Shape", x, start=1))
     rows: list[ir.Value] = []
     if affine is not None:
-        rows = [_of_channels(tape, tape("Gather", affine, tape.tensor(np.array(k))), rank) for k in range(3)]
+        rows = _rows(tape, affine, 3, rank)
 
     def before(body: Tape, xt: ir.Value) -> ir.Value:
         xt = body.cast(xt, body.dtype)
@@ -82,13 +103,15 @@ def _scan_forward(
         return [body("Cast", value, to=x.dtype) for value in (*spikes, *(after[k] for k in sequences))]
 
     final, (spikes, *found) = scan(tape, x, [member], states, before, results)
+    checkpoints = tape("Identity", spikes)  # which backward alone takes: the optimiser removes it
+    lists = [_list_of(tape, final if return_state else []), _list_of(tape, found)]
     _emit(tape)
-    checkpoints = opset18.Identity(spikes)  # which backward alone takes: the optimiser removes it
-    return [spikes, _list_of(final if return_state else []), _list_of(found), checkpoints]
+    return [spikes, *lists, checkpoints]
 
 
-def _super_neuron_encode(x: Any, kernels: Sequence[str], values: Sequence[float]) -> list[ir.Value]:
-    """A code for each neuron and step, whose bit k is the spike of the k-th neuron; and counts, for training alone."""
+@_translation
+def _super_neuron_encode(x: ir.Value, kernels: Sequence[str], values: Sequence[float]) -> list[ir.Value]:
+    """A code for each place in x, whose bit k is the spike of the k-th neuron, and the spikes of each in a channel."""
     tape = _tape(x)
     members, rest = [], list(values)
     for kernel in kernels:
@@ -105,23 +128,34 @@ def _super_neuron_encode(x: Any, kernels: Sequence[str], values: Sequence[float]
         return [body("Cast", code, to=ir.DataType.UINT8)]
 
     _, (codes,) = scan(tape, x, members, states, lambda body, xt: body.cast(xt, body.dtype), results)
+    codes.dtype = ir.DataType.UINT8
+    counts = _channel_rows(tape, [_bit(tape, codes, k) for k in range(len(members))], _rank(x))
     _emit(tape)
-    return [codes, opset18.Identity(codes)]
+    return [codes, counts]
 
 
-def _super_neuron_decode(codes: Any, numbers: Any, like: Any) -> ir.Value:
+def _bit(tape: Tape, codes: ir.Value, k: int) -> ir.Value:
+    """Whether the k-th neuron has fired."""
+    bit = tape("BitwiseAnd", codes, tape.tensor(np.array(2**k, np.uint8)))
+    return tape("Cast", bit, to=ir.DataType.BOOL)
+
+
+def _channel_rows(tape: Tape, values: Sequence[ir.Value], rank: int) -> ir.Value:
+    """The sums of values ``[T, B, C, ...]`` in each channel, in double precision, a row each: ``[len(values), C]``."""
+    axes = tape.tensor(np.array([axis for axis in range(rank) if axis != 2]))
+    first = tape.tensor(np.array([0]))
+    rows = [tape("ReduceSum", tape("Cast", v, to=ir.DataType.DOUBLE), axes, keepdims=0) for v in values]
+    return tape("Concat", *[tape("Unsqueeze", row, first) for row in rows], axis=0)
+
+
+@_translation
+def _super_neuron_decode(codes: ir.Value, numbers: ir.Value, like: ir.Value) -> ir.Value:
     """From codes ``[T, B, C, ...]`` to the offset of each channel and, of each neuron that has fired, its scale:
     ``numbers`` is ``[1 + K, C]``."""
-    assert numbers.shape is not None
-    tape, rank = _tape(like), _rank(codes)
-    rows = [
-        _of_channels(tape, tape("Gather", numbers, tape.tensor(np.array(k))), rank) for k in range(int(numbers.shape[0]))
-    ]
-    y = rows[0]
-    for k, scale in enumerate(rows[1:]):
-        bit = tape("BitwiseAnd", codes, tape.tensor(np.array(2**k, np.uint8)))
-        fired = tape("Cast", bit, to=ir.DataType.BOOL)
-        y = tape("Add", y, tape("Where", fired, scale, tape.number(0.0)))
+    tape = _tape(like)
+    y, *scales = _rows(tape, numbers, _size(numbers), _rank(codes))
+    for k, scale in enumerate(scales):
+        y = tape("Add", y, tape("Where", _bit(tape, codes, k), scale, tape.number(0.0)))
     y = tape("Cast", y, to=like.dtype)
     _emit(tape)
     return y

@@ -48,27 +48,29 @@ class Tape:
 
     Args:
         dtype: of arithmetic, FLOAT or DOUBLE.
+        prefix: of the values' names; none: whoever takes the nodes gives them names.
     """
 
-    def __init__(self, dtype: ir.DataType) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: ir.DataType, prefix: str = "") -> None:
+        self.dtype, self.prefix = dtype, prefix
         self.nodes: list[ir.Node] = []
         self._literals: dict[float, ir.Value] = {}
 
     def several(self, op: str, *inputs: ir.Value, outputs: int, **attributes: Any) -> Sequence[ir.Value]:
         node = ir.node(op, inputs, attributes, num_outputs=outputs)
+        if self.prefix:
+            for k, value in enumerate(node.outputs):
+                value.name = f"{self.prefix}{len(self.nodes)}_{k}"
         self.nodes.append(node)
         return node.outputs
 
-    def __call__(self, op: str, *inputs: ir.Value, dtype: ir.DataType | None = None, **attributes: Any) -> ir.Value:
+    def __call__(self, op: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         (out,) = self.several(op, *inputs, outputs=1, **attributes)
-        out.dtype = dtype
         return out
 
     def tensor(self, value: Any) -> ir.Value:
         """A constant from what numpy takes."""
-        tensor = ir.tensor(value)
-        return self("Constant", value=tensor, dtype=tensor.dtype)
+        return self("Constant", value=ir.tensor(value))
 
     def number(self, value: float) -> ir.Value:
         """A number in the dtype of arithmetic."""
@@ -78,7 +80,7 @@ class Tape:
         return self._literals[value]
 
     def cast(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
-        return value if value.dtype == dtype else self("Cast", value, to=dtype, dtype=dtype)
+        return value if value.dtype == dtype else self("Cast", value, to=dtype)
 
     def print(self, roots: Sequence[Node], names: dict[int, ir.Value], exact: bool = False) -> list[ir.Value]:
         """The roots' values; ``names`` has those of inputs and gets those of all other nodes.
@@ -130,7 +132,7 @@ def _operands(a: Node) -> tuple[Node, ...]:
 def step_of(kernel: str) -> Step:
     """The graph of a neuron, by the name by which operators know it in its settings."""
     neuron, variant = KERNELS[kernel]
-    return traced(neuron, variant)  # type: ignore[arg-type]
+    return traced(neuron, variant)
 
 
 class Member:
@@ -192,10 +194,12 @@ def scan(
     Returns:
         The states after the last step; the results, ``[T, ...]``.
     """
-    shape = None if x.shape is None else x.shape[1:]
-    body = Tape(tape.dtype)
-    carried = [ir.val(f"state{k}", tape.dtype, shape) for k in range(len(states))]
-    xt = ir.val("x", x.dtype, shape)
+    shape: Any = None if x.shape is None else x.shape[1:]
+    # No name within may be one of the graph around it: tools that know values by their names would mix them up.
+    prefix = f"{x.name}.step{len(x.uses())}."
+    body = Tape(tape.dtype, prefix)
+    carried = [ir.val(f"{prefix}state{k}", tape.dtype, shape) for k in range(len(states))]
+    xt = ir.val(f"{prefix}x", x.dtype, shape)
     given = before(body, xt)
     spikes: list[ir.Value] = []
     after: list[ir.Value] = []
@@ -206,6 +210,6 @@ def scan(
         after += values
     # Each output has a node and a name of its own, which runtimes ask for.
     outputs = [body("Identity", value) for value in (*after, *results(body, spikes, after))]
-    graph = ir.Graph([*carried, xt], outputs, nodes=body.nodes, name="step")
+    graph = ir.Graph([*carried, xt], outputs, nodes=body.nodes, name=f"{prefix}graph")
     out = tape.several("Scan", *states, x, outputs=len(outputs), body=graph, num_scan_inputs=1)
     return out[: len(states)], out[len(states) :]
