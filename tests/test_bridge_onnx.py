@@ -1,0 +1,282 @@
+"""Networks as ONNX files: onnxruntime gives what the CPU kernels give. Both round in float32, in other places."""
+
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from random_neurons import declarations
+from test_define import Everything
+from torch import nn
+
+pytest.importorskip("onnx", reason="needs the extra [bridges]")
+pytest.importorskip("onnxscript", reason="needs the extra [bridges]")
+pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+
+import onnx
+import onnxruntime
+
+import stdano
+from stdano.bridges.onnx import initial_states, translations
+from stdano.models import create_model
+from stdano_kernels.neurons import NEURONS
+
+# Potentials of order 1 to 10 after steps of a few roundings each; a spike differs where one is nearer to the threshold.
+STATE, SHARE = 1e-5, 1e-4
+C = 3
+NODES = {
+    **{name: lambda neuron=neuron: stdano.node(neuron)() for name, neuron in NEURONS.items()},
+    "parametric": lambda: stdano.ParametricLIFNode(1.7),
+    "lif, soft reset": lambda: stdano.LIFNode(v_reset=None),
+    "lif, no leak": lambda: stdano.LIFNode(tau=float("inf")),
+    "lif, linear": lambda: stdano.LIFNode(tau=torch.tensor(3.0), decay="linear", decay_input=True),
+    "lif, a channel": lambda: stdano.LIFNode(v_threshold=nn.Parameter(torch.tensor([0.7, 1.0, 1.3])), v_reset=-0.25),
+    "llif, a neuron": lambda: stdano.LLIFNode(tau=torch.linspace(1.1, 5.0, 4 * C).view(C, 4), gamma=0.3),
+    "llif, a channel": lambda: stdano.LLIFNode(v_threshold=torch.tensor([0.7, 1.0, 1.3])),  # a state rests at it
+    "slif, hardtanh": lambda: stdano.SLIFNode(beta=0.5, squash="hardtanh"),
+    "everything": lambda: stdano.node(Everything)(),
+    "everything, option": lambda: stdano.node(Everything)(mode="b"),
+    "soft spikes": lambda: stdano.LIFNode(spike="soft", alpha=2.0),
+}
+
+
+class Side(nn.Module):
+    """Layers side by side."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = nn.ModuleDict(layers)
+
+    def forward(self, x):
+        return {name: layer(x) for name, layer in self.layers.items()}
+
+
+def session_of(file):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(file, options)
+
+
+def run(session, x, states=None):
+    """The outputs by name."""
+    names = [output.name for output in session.get_outputs()]
+    values = session.run(None, {"input": x.numpy(), **(states or {})})
+    return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
+
+
+def exported(model, example, tmp_path, **options):
+    stdano.to_onnx(model, example, tmp_path / "model.onnx", **options)
+    return session_of(tmp_path / "model.onnx")
+
+
+def called(model, x):
+    with torch.no_grad(), stdano.stateless(model.eval()):
+        return model(x)
+
+
+@pytest.fixture(scope="module")
+def side(tmp_path_factory):
+    """All nodes as one file with their states; and for an input of other sizes than the example, what they give."""
+    torch.manual_seed(0)
+    model = Side({name: make() for name, make in NODES.items()}).eval()
+    file = tmp_path_factory.mktemp("onnx") / "side.onnx"
+    stdano.to_onnx(model, torch.randn(5, 2, C, 4), file, states=True)
+    session = session_of(file)
+    x = 1.5 * torch.randn(100, 7, C, 4) + 0.2
+    with torch.no_grad():
+        want = model(x)
+    return model, file, session, x, want, run(session, x, initial_states(session, {"input": x.numpy()}))
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_spikes_and_states(side, name):
+    model, _, _, _, want, got = side
+    layer, spikes = model.layers[name], got[f"output{[*NODES].index(name)}"]
+    if name == "soft spikes":
+        torch.testing.assert_close(spikes, want[name], atol=STATE, rtol=0)
+    else:
+        assert 0.02 < want[name].count_nonzero() / want[name].numel() < 0.9
+        assert (spikes != want[name]).double().mean() <= SHARE
+    for state in layer.neuron.states:
+        found = (got[f"layers.{name}.{state}.next"] - getattr(layer, state)).abs()
+        assert (found > STATE).double().mean() <= SHARE  # where a spike differs, so do states
+
+
+def test_a_file_is_standard_and_holds_a_loop_a_layer(side):
+    _, file, *_ = side
+    onnx.checker.check_model(file, full_check=True)
+    model = onnx.load(file)
+    assert {entry.domain for entry in model.opset_import} == {""} and not model.functions
+    assert [node.op_type for node in model.graph.node].count("Scan") == len(NODES)
+    sizes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input]
+    (T, B, *rest), *states = sizes
+    assert isinstance(T, str) and isinstance(B, str) and rest == [C, 4] and states == [[B, C, 4]] * len(states)
+
+
+def test_states_go_from_chunk_to_chunk(side):
+    *_, session, x, _, whole = side
+    states, outputs = initial_states(session, {"input": x.numpy()}), []
+    for chunk in x.split([1, 60, 39]):
+        after = run(session, chunk, states)
+        states = {name: after[f"{name}.next"].numpy() for name in states}
+        outputs.append(after)
+    for name in whole:
+        own = torch.cat([after[name] for after in outputs]) if name.startswith("output") else after[name]
+        assert torch.equal(own, whole[name]), name
+    with pytest.raises(ValueError, match=r"inputs must tell the sizes of state layers\.lif\.v"):
+        initial_states(session, {})
+
+
+@pytest.mark.parametrize("dtype", (torch.float64, torch.float16), ids=str)
+def test_other_dtypes(dtype, tmp_path):
+    model = Side({"lif": stdano.LIFNode(), "llif": stdano.LLIFNode(v_threshold=torch.tensor([0.7, 1.0, 1.3]))})
+    session = exported(model, torch.randn(4, 2, C).to(dtype), tmp_path)
+    x = (1.5 * torch.randn(50, 20, C)).to(dtype)
+    for spikes, want in zip(run(session, x).values(), called(model, x).values(), strict=True):
+        assert spikes.dtype == dtype and 0.02 < want.mean() < 0.9
+        assert (spikes != want).double().mean() <= SHARE
+
+
+def uneven(model):
+    """Norms and mixtures that are not as they were made."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.weight, 0.5, 3.0)
+        elif isinstance(module, stdano.SuperNeuron):
+            nn.init.normal_(module.alpha)
+            nn.init.uniform_(module.running_mean, 0.1, 0.4)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "neurons", "images"),
+    [
+        ("vgg-small", "LLIF", True),
+        ("vgg-small", "super", False),
+        pytest.param("resnet18", "SLIF", False, marks=pytest.mark.slow),
+    ],
+)
+def test_models(name, neurons, images, tmp_path):
+    model = uneven(create_model(name, neurons, width=0.1, size=8, T=3))
+    stdano.fuse(model)
+    example, x = (torch.randn(*(() if images else (n + 2,)), n, 3, 8, 8) for n in (2, 5))
+    session = exported(model, example, tmp_path, dynamic=(0,) if images else None)
+    want = called(model, x)
+    torch.testing.assert_close(run(session, x)["output"], want, atol=STATE, rtol=STATE)
+    assert want.std() > 100 * STATE
+
+
+def test_the_model_stays_as_it_was(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 5), stdano.BatchNormNeuron(5, "LIF", backend="reference"))
+    model(torch.randn(3, 2, 4)).sum().backward()
+    neuron, values = model[1][1], {name: t.clone() for name, t in model.state_dict().items()}
+    before = neuron.v.clone()
+    session = exported(model, torch.randn(3, 2, 4), tmp_path)
+    assert all(module.training for module in model.modules()) and neuron.backend == "reference"
+    assert torch.equal(neuron.v, before) and all(torch.equal(t, values[k]) for k, t in model.state_dict().items())
+    x = 3 * torch.randn(6, 3, 4)
+    assert torch.equal(run(session, x)["output"], called(model, x))  # in eval mode and from rest
+
+
+class Loop(nn.Module):
+    """A loop over time of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.neuron = stdano.LIFNode(step_mode="s")
+
+    def forward(self, x):
+        return torch.stack([self.neuron(step) for step in x])
+
+
+def test_sizes_that_a_model_fixes_are_fixed_in_the_file(tmp_path):
+    model, example = Loop(), 2 * torch.randn(4, 2, 3)
+    session = exported(model, example, tmp_path)
+    assert session.get_inputs()[0].shape[0] == 4 and isinstance(session.get_inputs()[0].shape[1], str)
+    x = 2 * torch.randn(4, 6, 3)
+    assert torch.equal(run(session, x)["output"], model(x))
+
+
+def test_a_neuron_step_by_step(tmp_path):
+    neuron = stdano.LLIFNode(step_mode="s")
+    session = exported(neuron, torch.randn(2, 3), tmp_path, states=True)
+    x = 2 * torch.randn(9, 4, 3)
+    states = initial_states(session, {"input": x[0].numpy()})
+    assert [*states] == ["v", "theta"] and (states["theta"] == 1).all()
+    for step in x:
+        spikes, *after = run(session, step, states).values()
+        states = dict(zip(states, (t.numpy() for t in after), strict=True))
+        assert torch.equal(spikes, neuron(step))
+
+
+def test_torch_can_export_by_itself(tmp_path):
+    """With the table of translations alone."""
+    model, x = nn.Sequential(nn.Linear(4, 5), stdano.SLIFNode()).eval(), 3 * torch.randn(6, 2, 4)
+    with stdano.stateless(model):
+        program = torch.onnx.export(model, (x,), custom_translation_table=translations(), dynamo=True, verbose=False)
+    program.save(tmp_path / "model.onnx")
+    session = session_of(tmp_path / "model.onnx")
+    (spikes,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    assert torch.equal(torch.from_numpy(spikes), called(model, x))
+
+
+def no_statistics():
+    return stdano.BatchNormNeuron(3, "LIF", track_running_stats=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "example", "options", "error", "message"),
+    [
+        (lambda: lambda x: x, torch.ones(2, 2), {}, TypeError, "model must be a torch.nn.Module, got function"),
+        (stdano.LIFNode, [1.0], {}, TypeError, "example_input must be a tensor or a tuple of tensors, got list"),
+        (stdano.LIFNode, (), {}, TypeError, "example_input must be .* got an empty tuple"),
+        (stdano.LIFNode, torch.ones(2, 2), {"dynamic": (2,)}, ValueError, "dynamic must be axes .* below 2, got 2"),
+        (stdano.LIFNode, torch.ones(2, 1), {"dynamic": (1,)}, ValueError, "size 2 or more in its dynamic axis 1"),
+        (stdano.LIFNode, torch.ones(2, 2), {"opset_version": 17}, ValueError, "opset_version must be .* got 17"),
+        (lambda: stdano.SuperNeuron(3), torch.ones(2, 2, 3), {"states": True}, ValueError, r"stdano\.convert"),
+        (no_statistics, torch.ones(2, 2, 3), {}, ValueError, "norms with running statistics"),
+    ],
+)
+def test_what_is_refused(make, example, options, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        stdano.to_onnx(make(), example, tmp_path / "model.onnx", **options)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_neurons_of_spikingjelly_are_refused(tmp_path):
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+    with pytest.raises(ValueError, match=r"0 is a LIFNode of SpikingJelly; stdano\.convert replaces it"):
+        stdano.to_onnx(nn.Sequential(neuron.LIFNode()), torch.ones(2, 2), tmp_path / "model.onnx")
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(ModuleNotFoundError, match=r"onnxscript must be installed .* pip install 'stdano\[bridges\]'"):
+        translations()
+
+
+@pytest.mark.slow
+def test_drawn_neurons(tmp_path):
+    made = {}
+    while len(made) < 4:
+        neuron, settings = declarations().example()
+        settings["surrogate_function"] = settings.pop("surrogate")
+        made[str(len(made))] = stdano.node(neuron)(**settings)
+    model = Side(made)
+    session, x = exported(model, torch.randn(4, 2, C), tmp_path), 1.5 * torch.randn(60, 30, C)
+    for spikes, want in zip(run(session, x).values(), called(model, x).values(), strict=True):
+        assert (spikes != want).double().mean() <= SHARE
+
+
+def test_the_example(tmp_path, capsys):
+    pytest.importorskip("sklearn", reason="needs the extra [app]")
+    example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "inference_export.py"))
+    example["main"](["--fast", "--file", str(tmp_path / "digits.onnx")])
+    printed = capsys.readouterr().out
+    accuracy = float(re.search(r"accuracy of onnxruntime: ([\d.]+) %", printed)[1])
+    agree, count = map(int, re.search(r"agree with stdano: (\d+) of (\d+)", printed).groups())
+    assert accuracy > 50 and count == 360 and agree >= 359
+    assert np.isclose((tmp_path / "digits.onnx").stat().st_size, 62e3, rtol=0.1)
