@@ -4,7 +4,6 @@ import re
 import runpy
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from random_neurons import declarations
@@ -23,6 +22,18 @@ from stdano.bridges.onnx import initial_states, translations
 from stdano.models import create_model
 from stdano_kernels.neurons import NEURONS
 
+
+class Cast(nn.Module):
+    """A layer in another dtype."""
+
+    def __init__(self, layer, dtype):
+        super().__init__()
+        self.layer, self.dtype = layer, dtype
+
+    def forward(self, x):
+        return self.layer(x.to(self.dtype))
+
+
 # Potentials of order 1 to 10 after steps of a few roundings each; a spike differs where one is nearer to the threshold.
 STATE, SHARE = 1e-5, 1e-4
 C = 3
@@ -36,8 +47,9 @@ NODES = {
     "llif, a neuron": lambda: stdano.LLIFNode(tau=torch.linspace(1.1, 5.0, 4 * C).view(C, 4), gamma=0.3),
     "llif, a channel": lambda: stdano.LLIFNode(v_threshold=torch.tensor([0.7, 1.0, 1.3])),  # a state rests at it
     "slif, hardtanh": lambda: stdano.SLIFNode(beta=0.5, squash="hardtanh"),
-    "everything": lambda: stdano.node(Everything)(),
-    "everything, option": lambda: stdano.node(Everything)(mode="b"),
+    "everything": lambda: stdano.node(Everything)(mode="b"),
+    "float64": lambda: Cast(stdano.LLIFNode(v_threshold=torch.tensor([0.7, 1.0, 1.3])), torch.float64),
+    "float16": lambda: Cast(stdano.LLIFNode(v_threshold=torch.tensor([0.7, 1.0, 1.3])), torch.float16),
     "soft spikes": lambda: stdano.LIFNode(spike="soft", alpha=2.0),
 }
 
@@ -93,15 +105,17 @@ def side(tmp_path_factory):
 @pytest.mark.parametrize("name", NODES)
 def test_spikes_and_states(side, name):
     model, _, _, _, want, got = side
-    layer, spikes = model.layers[name], got[f"output{[*NODES].index(name)}"]
+    spikes = got[f"output{[*NODES].index(name)}"]
+    assert spikes.dtype == want[name].dtype
     if name == "soft spikes":
         torch.testing.assert_close(spikes, want[name], atol=STATE, rtol=0)
     else:
         assert 0.02 < want[name].count_nonzero() / want[name].numel() < 0.9
         assert (spikes != want[name]).double().mean() <= SHARE
-    for state in layer.neuron.states:
-        found = (got[f"layers.{name}.{state}.next"] - getattr(layer, state)).abs()
-        assert (found > STATE).double().mean() <= SHARE  # where a spike differs, so do states
+    for place, neuron in model.layers[name].named_modules(prefix=f"layers.{name}"):
+        for state in neuron.neuron.states if isinstance(neuron, stdano.BaseNode) else ():
+            found = (got[f"{place}.{state}.next"] - getattr(neuron, state)).abs()
+            assert (found > STATE).double().mean() <= SHARE  # where a spike differs, so do states
 
 
 def test_a_file_is_standard_and_holds_a_loop_a_layer(side):
@@ -129,16 +143,6 @@ def test_states_go_from_chunk_to_chunk(side):
         initial_states(session, {})
 
 
-@pytest.mark.parametrize("dtype", (torch.float64, torch.float16), ids=str)
-def test_other_dtypes(dtype, tmp_path):
-    model = Side({"lif": stdano.LIFNode(), "llif": stdano.LLIFNode(v_threshold=torch.tensor([0.7, 1.0, 1.3]))})
-    session = exported(model, torch.randn(4, 2, C).to(dtype), tmp_path)
-    x = (1.5 * torch.randn(50, 20, C)).to(dtype)
-    for spikes, want in zip(run(session, x).values(), called(model, x).values(), strict=True):
-        assert spikes.dtype == dtype and 0.02 < want.mean() < 0.9
-        assert (spikes != want).double().mean() <= SHARE
-
-
 def uneven(model):
     """Norms and mixtures that are not as they were made."""
     for module in model.modules():
@@ -151,12 +155,13 @@ def uneven(model):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "neurons", "images"),
     [
         ("vgg-small", "LLIF", True),
         ("vgg-small", "super", False),
-        pytest.param("resnet18", "SLIF", False, marks=pytest.mark.slow),
+        ("resnet18", "SLIF", False),
     ],
 )
 def test_models(name, neurons, images, tmp_path):
@@ -169,20 +174,8 @@ def test_models(name, neurons, images, tmp_path):
     assert want.std() > 100 * STATE
 
 
-def test_the_model_stays_as_it_was(tmp_path):
-    model = nn.Sequential(nn.Linear(4, 5), stdano.BatchNormNeuron(5, "LIF", backend="reference"))
-    model(torch.randn(3, 2, 4)).sum().backward()
-    neuron, values = model[1][1], {name: t.clone() for name, t in model.state_dict().items()}
-    before = neuron.v.clone()
-    session = exported(model, torch.randn(3, 2, 4), tmp_path)
-    assert all(module.training for module in model.modules()) and neuron.backend == "reference"
-    assert torch.equal(neuron.v, before) and all(torch.equal(t, values[k]) for k, t in model.state_dict().items())
-    x = 3 * torch.randn(6, 3, 4)
-    assert torch.equal(run(session, x)["output"], called(model, x))  # in eval mode and from rest
-
-
 class Loop(nn.Module):
-    """A loop over time of its own."""
+    """A loop over time of its own, which fixes T."""
 
     def __init__(self):
         super().__init__()
@@ -192,12 +185,22 @@ class Loop(nn.Module):
         return torch.stack([self.neuron(step) for step in x])
 
 
-def test_sizes_that_a_model_fixes_are_fixed_in_the_file(tmp_path):
-    model, example = Loop(), 2 * torch.randn(4, 2, 3)
-    session = exported(model, example, tmp_path)
-    assert session.get_inputs()[0].shape[0] == 4 and isinstance(session.get_inputs()[0].shape[1], str)
-    x = 2 * torch.randn(4, 6, 3)
-    assert torch.equal(run(session, x)["output"], model(x))
+def test_the_model_stays_as_it_was_and_sizes_that_it_fixes_are_fixed_in_the_file(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 5), stdano.BatchNormNeuron(5, "LIF", backend="reference"), Loop())
+    model(torch.randn(4, 2, 4)).sum().backward()
+    neuron, values = model[1][1], {name: t.clone() for name, t in model.state_dict().items()}
+    before = neuron.v.clone()
+    session = exported(model, torch.randn(4, 2, 4), tmp_path)
+    assert all(module.training for module in model.modules()) and neuron.backend == "reference"
+    assert torch.equal(neuron.v, before) and all(torch.equal(t, values[k]) for k, t in model.state_dict().items())
+    T, B, features = session.get_inputs()[0].shape
+    assert (T, features) == (4, 4) and isinstance(B, str)
+    x = 4 * torch.randn(4, 30, 4)
+    model.eval()
+    stdano.reset_net(model)
+    with torch.no_grad():
+        want = model(x)  # in eval mode and from rest
+    assert want.mean() > 0.02 and torch.equal(run(session, x)["output"], want)
 
 
 def test_a_neuron_step_by_step(tmp_path):
@@ -210,6 +213,12 @@ def test_a_neuron_step_by_step(tmp_path):
         spikes, *after = run(session, step, states).values()
         states = dict(zip(states, (t.numpy() for t in after), strict=True))
         assert torch.equal(spikes, neuron(step))
+
+
+def test_the_weighted_sum_of_a_super_neuron(tmp_path):
+    model = uneven(nn.Sequential(stdano.SuperNeuron(C, ["LIF", "LIF(tau=4.0)", "LLIF", "SLIF"])))
+    session, x = exported(model, torch.randn(4, 2, C, 2), tmp_path), torch.randn(20, 5, C, 2)
+    torch.testing.assert_close(run(session, x)["output"], called(model, x), atol=STATE, rtol=STATE)
 
 
 def test_torch_can_export_by_itself(tmp_path):
@@ -271,12 +280,13 @@ def test_drawn_neurons(tmp_path):
         assert (spikes != want).double().mean() <= SHARE
 
 
-def test_the_example(tmp_path, capsys):
+def test_the_example(tmp_path, capsys, set_threads):
     pytest.importorskip("sklearn", reason="needs the extra [app]")
+    set_threads(1)
     example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "inference_export.py"))
     example["main"](["--fast", "--file", str(tmp_path / "digits.onnx")])
     printed = capsys.readouterr().out
     accuracy = float(re.search(r"accuracy of onnxruntime: ([\d.]+) %", printed)[1])
     agree, count = map(int, re.search(r"agree with stdano: (\d+) of (\d+)", printed).groups())
     assert accuracy > 50 and count == 360 and agree >= 359
-    assert np.isclose((tmp_path / "digits.onnx").stat().st_size, 62e3, rtol=0.1)
+    assert f"{(tmp_path / 'digits.onnx').stat().st_size / 1024:.1f} KiB" in printed
