@@ -20,7 +20,9 @@ import onnxruntime
 import stdano
 from stdano.bridges.onnx import initial_states, translations
 from stdano.models import create_model
+from stdano_kernels.define import graph
 from stdano_kernels.neurons import NEURONS
+from stdano_kernels.reference import apply
 
 
 class Cast(nn.Module):
@@ -143,6 +145,33 @@ def test_states_go_from_chunk_to_chunk(side):
         initial_states(session, {})
 
 
+OPERATIONS = {
+    **dict.fromkeys(("lt", "le", "gt", "ge", "eq", "ne", "add", "sub", "mul", "div"), 2),
+    **dict.fromkeys(("neg", "abs", "exp", "exp_or_zero", "exp_negative", "tanh", "atan", "sigmoid", "reciprocal"), 1),
+    **dict.fromkeys(("log", "sqrt", "limit"), 1),
+    "fma": 3,
+}
+
+
+def test_each_operation_is_that_of_the_reference():
+    from onnx_ir import DataType, Graph, Model, to_proto, val
+
+    from stdano.bridges.onnx_scan import Tape
+
+    tape, given = Tape(DataType.FLOAT), [val(name, DataType.FLOAT, [6]) for name in "abc"]
+    symbols = [graph.symbol(name) for name in "abc"]
+    names = dict(zip(map(id, symbols), given, strict=True))
+    roots = [graph.node(op, *symbols[:count]) for op, count in OPERATIONS.items()]
+    body = Graph(given, tape.print(roots, names), nodes=tape.nodes, opset_imports={"": 20}, name="operations")
+    file = to_proto(Model(body, ir_version=10)).SerializeToString()
+    a, b, c = values = torch.tensor([[-95.0, -1.5, 0.25, 0.5, 2.0, 3.0], [1.0, -1.5, 2.0, 0.25, 3.0, 3.0], [1.0] * 6])
+    inputs = {name: value.numpy() for name, value in zip("abc", values, strict=True)}
+    for (op, count), got in zip(OPERATIONS.items(), session_of(file).run(None, inputs), strict=True):
+        want = apply(op, *(a, b, c)[:count])
+        want = want.clamp(min=1.2e-38) if op == "exp_negative" else want  # as the kernels: never 0
+        torch.testing.assert_close(torch.from_numpy(got), want, atol=1e-37, rtol=1e-6, equal_nan=True, msg=op)
+
+
 def uneven(model):
     """Norms and mixtures that are not as they were made."""
     for module in model.modules():
@@ -253,6 +282,13 @@ def test_what_is_refused(make, example, options, error, message, tmp_path):
     with pytest.raises(error, match=message):
         stdano.to_onnx(make(), example, tmp_path / "model.onnx", **options)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_size_of_one_is_warned_of(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.export, "export", lambda *given, **options: pytest.fail("goes on"))
+    with pytest.warns(UserWarning, match=r"size 1 in axes \[1\]") as caught, pytest.raises(pytest.fail.Exception):
+        stdano.to_onnx(stdano.LIFNode(), torch.ones(2, 1, 3), tmp_path / "model.onnx")
+    assert caught[0].filename == __file__
 
 
 def test_neurons_of_spikingjelly_are_refused(tmp_path):

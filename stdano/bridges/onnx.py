@@ -8,6 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def to_onnx(
         raise ValueError(f"opset_version must be an integer from 18 on, got {opset_version!r}")
     _check_layers(model, states)
     table = translations()
-    shapes = [_open_axes(t, dynamic) for t in inputs]
+    shapes = [*map(partial(_open_axes, dynamic), inputs)]
     call = _Call(model, states)
     with torch.no_grad():
         tensors, count = call.example(tuple(t.detach().cpu() for t in inputs))
@@ -224,7 +225,7 @@ def _rest(node: BaseNode, state: str, value: Tensor) -> Any:
     return rest.tolist()
 
 
-def _open_axes(t: Tensor, dynamic: Sequence[int] | None) -> dict[int, Any]:
+def _open_axes(dynamic: Sequence[int] | None, t: Tensor) -> dict[int, Any]:
     """What torch.export is told of an input's axes."""
     if dynamic is None:
         axes = range(min(2, t.dim()))
