@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
 from random_neurons import declarations
 from test_define import Everything
 from torch import nn
@@ -158,11 +159,11 @@ def test_each_operation_is_that_of_the_reference():
 
     from stdano.bridges.onnx_scan import Tape
 
-    tape, given = Tape(DataType.FLOAT), [val(name, DataType.FLOAT, [6]) for name in "abc"]
+    tape, inner = Tape(DataType.FLOAT), [val(name, DataType.FLOAT, [6]) for name in "abc"]
     symbols = [graph.symbol(name) for name in "abc"]
-    names = dict(zip(map(id, symbols), given, strict=True))
+    names = dict(zip(map(id, symbols), inner, strict=True))
     roots = [graph.node(op, *symbols[:count]) for op, count in OPERATIONS.items()]
-    body = Graph(given, tape.print(roots, names), nodes=tape.nodes, opset_imports={"": 20}, name="operations")
+    body = Graph(inner, tape.print(roots, names), nodes=tape.nodes, opset_imports={"": 20}, name="operations")
     file = to_proto(Model(body, ir_version=10)).SerializeToString()
     a, b, c = values = torch.tensor([[-95.0, -1.5, 0.25, 0.5, 2.0, 3.0], [1.0, -1.5, 2.0, 0.25, 3.0, 3.0], [1.0] * 6])
     inputs = {name: value.numpy() for name, value in zip("abc", values, strict=True)}
@@ -305,16 +306,13 @@ def test_a_missing_package_is_named(monkeypatch):
 
 
 @pytest.mark.slow
-def test_drawn_neurons(tmp_path):
-    made = {}
-    while len(made) < 4:
-        neuron, settings = declarations().example()
-        settings["surrogate_function"] = settings.pop("surrogate")
-        made[str(len(made))] = stdano.node(neuron)(**settings)
-    model = Side(made)
+@given(drawn=declarations())
+@settings(max_examples=4, suppress_health_check=[*HealthCheck])
+def test_drawn_neurons(drawn, tmp_path):
+    neuron, options = drawn
+    model = stdano.node(neuron)(surrogate_function=options.pop("surrogate"), **options)
     session, x = exported(model, torch.randn(4, 2, C), tmp_path), 1.5 * torch.randn(60, 30, C)
-    for spikes, want in zip(run(session, x).values(), called(model, x).values(), strict=True):
-        assert (spikes != want).double().mean() <= SHARE
+    assert (run(session, x)["output"] != called(model, x)).double().mean() <= SHARE
 
 
 def test_the_example(tmp_path, capsys, set_threads):
