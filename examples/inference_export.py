@@ -4,7 +4,7 @@ A small spiking network learns scikit-learn's handwritten digits. Its BatchNorms
 it is written to an ONNX file that takes any number of images. onnxruntime then runs the file, without stdano, and its
 predictions are held against the network's.
 
-    pip install 'stdano[app]' onnx onnxscript onnxruntime
+    pip install 'stdano[app,bridges]' onnxruntime
     python examples/inference_export.py           # 96.7 % right, a file of 38 KiB
     python examples/inference_export.py --fast    # one epoch of training instead of five
 """
