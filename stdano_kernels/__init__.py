@@ -1,6 +1,6 @@
 """Spiking neurons for PyTorch whose whole time loop, forward and backward, is one kernel."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from .backends import BackendStatus, backends
 from .batch_norm import bn_neuron

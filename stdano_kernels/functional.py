@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from .neurons import NEURONS
 from .normalise import Norm
 from .settings import choice, flag
 from .spec import KERNELS, Settled, Spec, spec_of, traced
+
+if TYPE_CHECKING:
+    from .signatures import Function, LIFFunction, LIFState, LLIFFunction, LLIFState, SLIFFunction, SLIFState
 
 _DOC = """{doc}
 
@@ -60,10 +63,10 @@ _CONSTANTS = (
 )
 
 
-_functions: dict[type[Neuron], Callable[..., Any]] = {}
+_functions: dict[type[Neuron], Function[Any]] = {}
 
 
-def function(neuron: type[Neuron], name: str | None = None) -> Callable[..., Any]:
+def function(neuron: type[Neuron], name: str | None = None) -> Function[Any]:
     """A declared neuron as a function of ``x [T, ...]`` with its constants and options as keyword arguments; the same
     function each time.
 
@@ -98,8 +101,8 @@ def function(neuron: type[Neuron], name: str | None = None) -> Callable[..., Any
     run.__doc__ = _docstring(spec)
     run.__signature__ = spec.signature()  # type: ignore[attr-defined]
     run.neuron = neuron  # type: ignore[attr-defined]
-    _functions[neuron] = run
-    return run
+    _functions[neuron] = run  # type: ignore[assignment]
+    return _functions[neuron]
 
 
 def _docstring(spec: Spec) -> str:
@@ -303,10 +306,15 @@ def warn_uncompiled(name: str, reason: str) -> None:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {name: function(neuron, name) for name, neuron in NEURONS.items()}
-lif, llif, slif = (FUNCTIONS[name] for name in ("lif", "llif", "slif"))
-LIFState, LLIFState, SLIFState = (spec_of(NEURONS[name]).state_type for name in ("lif", "llif", "slif"))
 for _name, _neuron in NEURONS.items():
     _state = spec_of(_neuron).state_type
     _state.__module__, _state.__qualname__ = __name__, _state.__name__
     globals()[_state.__name__] = _state
     torch.serialization.add_safe_globals([_state])  # for torch.load(weights_only=True)
+if TYPE_CHECKING:
+    lif: LIFFunction
+    llif: LLIFFunction
+    slif: SLIFFunction
+else:
+    lif, llif, slif = (FUNCTIONS[name] for name in ("lif", "llif", "slif"))
+    LIFState, LLIFState, SLIFState = (globals()[f"{name}State"] for name in ("LIF", "LLIF", "SLIF"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,14 @@ class BaseNode(nn.Module):
     _segments: Segments
     _link: Link | None = None  # to the BatchNorm that this neuron computes as well; see stdano.fuse
     _stateless: bool = False  # within stdano.stateless
+
+    if TYPE_CHECKING:  # what a call returns; nn.Module says Any
+
+        @overload
+        def __call__(self, x: Tensor) -> Tensor: ...
+        @overload
+        def __call__(self, x: Tensor, return_sequences: Sequence[str]) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+        def __call__(self, *arguments: Any, **more: Any) -> Any: ...
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

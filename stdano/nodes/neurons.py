@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,43 +21,43 @@ from .base import BaseNode
 class LIFNode(BaseNode):
     """With ``decay="linear"`` it equals SpikingJelly's LIFNode of the same arguments."""
 
-    neuron = declarations.LIF
+    neuron: ClassVar[type[Neuron]] = declarations.LIF
 
 
 class LLIFNode(BaseNode):
     """``theta`` is the threshold of the next step."""
 
-    neuron = declarations.LLIF
+    neuron: ClassVar[type[Neuron]] = declarations.LLIF
 
 
 class SLIFNode(BaseNode):
     """``p`` is the residual potential of the last step's spike, 0 without one."""
 
-    neuron = declarations.SLIF
+    neuron: ClassVar[type[Neuron]] = declarations.SLIF
 
 
 class IFNode(BaseNode):
     """It equals SpikingJelly's IFNode of the same arguments."""
 
-    neuron = declarations.IF
+    neuron: ClassVar[type[Neuron]] = declarations.IF
 
 
 class ALIFNode(BaseNode):
     """``b`` is what the next step's threshold is raised by, before ``kappa``."""
 
-    neuron = declarations.ALIF
+    neuron: ClassVar[type[Neuron]] = declarations.ALIF
 
 
 class CubaLIFNode(BaseNode):
     """``i`` is the synaptic current of the last step."""
 
-    neuron = declarations.CubaLIF
+    neuron: ClassVar[type[Neuron]] = declarations.CubaLIF
 
 
 class IntegerLIFNode(BaseNode):
     """Its spikes are 0, 1, 2, 3 or 4."""
 
-    neuron = declarations.IntegerLIF
+    neuron: ClassVar[type[Neuron]] = declarations.IntegerLIF
 
 
 class LearnedTau(BaseNode):

@@ -10,6 +10,8 @@ from .lif import LIF
 from .llif import LLIF
 from .slif import SLIF
 
+__all__ = ["ALIF", "IF", "LIF", "LLIF", "NEURONS", "SLIF", "CubaLIF", "IntegerLIF"]
+
 NEURONS: dict[str, type[Neuron]] = {
     "lif": LIF,
     "llif": LLIF,
