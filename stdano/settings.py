@@ -350,7 +350,7 @@ def _short(value: object) -> str:
     return text if len(text) < 80 else text[:77] + "..."
 
 
-def _choice(settings: Any, name: str, allowed: tuple) -> None:
+def _choice(settings: Any, name: str, allowed: tuple[Any, ...]) -> None:
     if getattr(settings, name) not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {getattr(settings, name)!r}")
 

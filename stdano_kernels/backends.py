@@ -12,12 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from .toolkit import find_toolkit
 
+F = TypeVar("F", bound=Callable[..., Any])
 NAMES = ("reference", "cpu", "triton", "cuda")
 
 
@@ -137,7 +139,7 @@ def _code_error(index: int) -> str | None:
     )
 
 
-def constant_when_traced(function: Callable) -> Callable:
+def constant_when_traced(function: F) -> F:
     """torch.compiler.assume_constant_result, which would import the whole compiler together with this package."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function

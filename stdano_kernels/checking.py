@@ -89,7 +89,9 @@ def check(neuron: type[Neuron], **settings: Any) -> CheckReport:
     return report
 
 
-def _gradcheck(run: Callable, neuron: type[Neuron], settings: dict[str, Any], backend: str) -> tuple[str, bool | None]:
+def _gradcheck(
+    run: Callable[..., Any], neuron: type[Neuron], settings: dict[str, Any], backend: str
+) -> tuple[str, bool | None]:
     device = "cuda" if backend == "cuda" else "cpu"
     spec, x = spec_of(neuron), _input((4, 1, 3), torch.float64, device)
     values = spec.settings(settings)
@@ -135,7 +137,7 @@ class _On:
     """The checks of one backend."""
 
     def __init__(
-        self, run: Callable, neuron: type[Neuron], settings: dict[str, Any], backend: str, device: str
+        self, run: Callable[..., Any], neuron: type[Neuron], settings: dict[str, Any], backend: str, device: str
     ) -> None:
         self.run, self.neuron, self.settings, self.backend, self.device = run, neuron, settings, backend, device
 

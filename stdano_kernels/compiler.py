@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -74,9 +75,9 @@ def name_of(neuron: type[Neuron], variant: Variant) -> str:
         return kernel_name(planned(neuron, variant))
 
 
-_errors: dict[tuple, str] = {}
+_errors: dict[tuple[Any, ...], str] = {}
 # Kernels that were asked for before, by neuron and kind of call; for functional.py.
-ready: dict[tuple, tuple[str, str | None]] = {}
+ready: dict[tuple[Any, ...], tuple[str, str | None]] = {}
 
 
 def use_level(level: str) -> str:

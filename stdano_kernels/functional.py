@@ -24,7 +24,10 @@ from .settings import choice, flag
 from .spec import KERNELS, Settled, Spec, spec_of, traced
 
 if TYPE_CHECKING:
-    from .signatures import Function, LIFFunction, LIFState, LLIFFunction, LLIFState, SLIFFunction, SLIFState
+    from .signatures import Function, LIFFunction, LLIFFunction, SLIFFunction
+    from .signatures import LIFState as LIFState
+    from .signatures import LLIFState as LLIFState
+    from .signatures import SLIFState as SLIFState
 
 _DOC = """{doc}
 
@@ -144,7 +147,7 @@ def _run(
         packed.mark(spikes, settled.neuron, settled.variant)
     if not (return_state or wanted):
         return spikes
-    out: list = [spikes]
+    out: list[Any] = [spikes]
     if return_state:
         out.append(spec.state_type(*final))
     if return_v_seq:
@@ -209,11 +212,11 @@ def _sequences(spec: Spec, return_v_seq: bool, names: Sequence[str]) -> list[int
 # Steps as Python, by the names that printed_reference gives. A module, because torch.compile looks into those anew each
 # time, and finds functions in them that it can guard.
 _printed = ModuleType("stdano_kernels.printed")
-_names: dict[tuple, str] = {}
+_names: dict[tuple[Any, ...], str] = {}
 
 
 @constant_when_traced
-def printed_reference(neuron: type[Neuron], plain: tuple) -> str:
+def printed_reference(neuron: type[Neuron], plain: tuple[Any, ...]) -> str:
     """The name in ``_printed`` of a step as Python, made once; ``plain``: of a variant."""
     key = (neuron, plain)
     if key not in _names:
@@ -224,7 +227,7 @@ def printed_reference(neuron: type[Neuron], plain: tuple) -> str:
 
 
 @constant_when_traced
-def kernel_for(neuron: type[Neuron], plain: tuple, backend: str, is_double: bool) -> tuple[str, str | None]:
+def kernel_for(neuron: type[Neuron], plain: tuple[Any, ...], backend: str, is_double: bool) -> tuple[str, str | None]:
     """The name of a compiled kernel, and why there is none; ``plain``: of a variant."""
     variant = Variant(*plain)
     name = compiler.name_of(neuron, variant)  # type: ignore[arg-type]

@@ -212,7 +212,7 @@ class _Joint(torch.autograd.Function):
 
     @staticmethod
     @registration.differentiable_once
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         call: _Call = ctx.call
         x, codes, moments = ctx.saved_tensors
         grad = torch.zeros_like(x) if grad is None else grad
@@ -250,7 +250,7 @@ class _Apart(torch.autograd.Function):
 
     @staticmethod
     @registration.differentiable_once
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         call: _Call = ctx.call
         x, codes, mean, inverse, scale = ctx.saved_tensors
         grad = torch.zeros_like(x) if grad is None else grad  # other processes may wait for this one's sums

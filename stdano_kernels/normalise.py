@@ -103,7 +103,7 @@ class _Joint(torch.autograd.Function):
         counts: tuple[int, int],
         own: registration.Call,
         return_state: bool,
-        given: tuple,
+        given: tuple[Any, ...],
         x: Tensor,
         step: Tensor | None,
         weight: Tensor | None,
@@ -127,7 +127,7 @@ class _Joint(torch.autograd.Function):
 
     @staticmethod
     @registration.differentiable_once
-    def backward(ctx: Any, grad: Tensor | None, *grads: Tensor | None) -> tuple:
+    def backward(ctx: Any, grad: Tensor | None, *grads: Tensor | None) -> tuple[Any, ...]:
         kept, affine, moments, checkpoints, *tensors = saved_tensors(ctx)
         x = constant.recall(ctx, kept)
         grads_given, settings = registration.incoming(x, ctx.own, grad, grads[: ctx.states], grads[ctx.states : -1])
@@ -177,7 +177,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     @registration.differentiable_once
-    def backward(ctx: Any, grad_x: Tensor | None, grad_affine: Tensor | None, *_: Any) -> tuple:
+    def backward(ctx: Any, grad_x: Tensor | None, grad_affine: Tensor | None, *_: Any) -> tuple[Any, ...]:
         if ctx.steps and constant.wants_all_steps(ctx):
             raise RuntimeError(
                 "stdano: x is the same at every step and has no gradient of its own behind BatchNorm, only the tensor "

@@ -31,7 +31,7 @@ class _Spike(torch.autograd.Function):
         return (u >= 0).to(u.dtype) if value is None else value.clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(inputs[1])
 
     @staticmethod
@@ -50,7 +50,7 @@ class _Choose(torch.autograd.Function):
         return torch.where(s > 0, a, b)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
 
     @staticmethod
@@ -67,7 +67,7 @@ def _limit(tau: Any) -> Any:
     return tau + (tau.detach().clamp(SMALLEST, LARGEST) - tau.detach())
 
 
-def _of(name: str) -> Callable:
+def _of(name: str) -> Callable[..., Any]:
     """torch's function for tensors, math's for numbers."""
     of_tensor, of_number = getattr(torch, name), getattr(math, name)
     return lambda a: of_tensor(a) if isinstance(a, Tensor) else of_number(a)
@@ -95,7 +95,7 @@ def _as_bool(a: Any) -> Any:
     return a > 0 if isinstance(a, Tensor) and a.dtype != torch.bool else a
 
 
-_APPLY: dict[str, Callable] = {
+_APPLY: dict[str, Callable[..., Any]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
@@ -148,7 +148,7 @@ def _call_of(op: str, *operands: str) -> str:
     return f"_APPLY[{op!r}]({', '.join(operands)})"
 
 
-def printed(name: str, inputs: Sequence[Node], roots: Sequence[Node]) -> Callable:
+def printed(name: str, inputs: Sequence[Node], roots: Sequence[Node]) -> Callable[..., Any]:
     """A function of the inputs, alpha and a zero, which gives numbers their dtype, that returns what the roots are."""
     statements = Statements(
         {op: partial(_call_of, op) for op in _APPLY},

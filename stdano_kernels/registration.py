@@ -140,7 +140,7 @@ class _Eager(torch.autograd.Function):
         return spikes, *final, *values, checkpoints
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *grads: Tensor | None) -> tuple:
+    def backward(ctx: Any, grad: Tensor | None, *grads: Tensor | None) -> tuple[Any, ...]:
         of_state, of_sequences = grads[: ctx.states], grads[ctx.states : -1]
         kept, *saved = saved_tensors(ctx)
         x = constant.recall(ctx, kept)
@@ -179,7 +179,7 @@ def refuse_vmap(*values: object) -> None:
         raise RuntimeError("stdano: BatchNorm and the super neuron do not take part in torch.vmap; use a loop")
 
 
-def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     x, state, constants, affine, *own, _, _, sequences = inputs
     ctx.own, ctx.counts = Call(*own, sequences), (len(state), len(constants))  # type: ignore[call-arg]
     ctx.set_materialize_grads(False)
@@ -193,13 +193,13 @@ def _backward_of_operator(
     of_state: Sequence[Tensor | None],
     of_sequences: Sequence[Tensor | None],
     _: Tensor | None,
-) -> tuple:
+) -> tuple[Any, ...]:
     x, *saved = saved_tensors(ctx)
     of_x, of_affine, *others = _backward(
         namespace, ctx.counts, ctx.own, constant.copied(x), saved, grad, of_state, of_sequences
     )
     # An empty list is one of tensors to torch, which wants a list back for it.
-    plain: list = [[] if value == [] else None for value in (*ctx.own[:4], None, None, ctx.own.sequences)]
+    plain: list[Any] = [[] if value == [] else None for value in (*ctx.own[:4], None, None, ctx.own.sequences)]
     return of_x, others[: ctx.counts[0]], others[ctx.counts[0] :], of_affine, *plain
 
 
@@ -212,7 +212,7 @@ def _backward(
     grad: Tensor | None,
     of_state: Sequence[Tensor | None],
     of_sequences: Sequence[Tensor | None],
-) -> tuple:
+) -> tuple[Any, ...]:
     """The gradients of x (of its one step where it is constant), affine, states and constants."""
     affine, checkpoints, *tensors = saved
     given, settings = incoming(x, own, grad, of_state, of_sequences)
@@ -236,7 +236,7 @@ def incoming(
     grad: Tensor | None,
     of_state: Sequence[Tensor | None],
     of_sequences: Sequence[Tensor | None],
-) -> tuple[tuple[Tensor, list[Tensor], list[Tensor]], tuple]:
+) -> tuple[tuple[Tensor, list[Tensor], list[Tensor]], tuple[Any, ...]]:
     """The gradients that a backward operator is given, and its settings."""
     grad = torch.zeros_like(x) if grad is None else grad
     state_grads: list[Tensor] = []
@@ -264,12 +264,12 @@ class _RefuseSecondDerivative(torch.autograd.Function):
     backward = staticmethod(no_double_backward)
 
 
-def differentiable_once(backward: Callable) -> Callable:
+def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
     """torch.autograd.function.once_differentiable with an error that says what to do, and that also comes where the
     incoming gradient is a constant: the result depends on the saved tensors all the same."""
 
     @wraps(backward)
-    def wrapped(ctx: Any, *grads: Any) -> tuple:
+    def wrapped(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return backward(ctx, *grads)
         with torch.no_grad():
@@ -280,7 +280,7 @@ def differentiable_once(backward: Callable) -> Callable:
     return wrapped
 
 
-def _mapped(name: str, info: Any, in_dims: tuple, *arguments: Any) -> tuple[tuple, tuple]:
+def _mapped(name: str, info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """torch.vmap of an operator: one call after the other."""
 
     def part(value: Any, dim: Any, k: int) -> Any:
@@ -288,7 +288,7 @@ def _mapped(name: str, info: Any, in_dims: tuple, *arguments: Any) -> tuple[tupl
             return [part(v, d, k) for v, d in zip(value, dim, strict=True)]
         return value if dim is None else value.select(dim, k)
 
-    def joined(parts: tuple) -> Any:
+    def joined(parts: tuple[Any, ...]) -> Any:
         lists = not isinstance(parts[0], Tensor)
         return [torch.stack(t) for t in zip(*parts, strict=True)] if lists else torch.stack(parts)
 

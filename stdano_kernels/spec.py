@@ -113,7 +113,7 @@ class Spec:
         self.shared = frozenset(
             name for name in self.defaults if any(means_the_same(name, neuron, other) for other in OF_THE_PAPER)
         )
-        self.known: dict[tuple, Any] = {}  # of calls without tensors among their settings, see functional.py
+        self.known: dict[tuple[Any, ...], Any] = {}  # of calls without tensors among their settings, see functional.py
 
     def _used(self) -> set[str]:
         """What the step asks for in any of its options."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 from torch import Tensor
 
@@ -32,7 +33,7 @@ SURROGATES = tuple(SHAPES)
 
 
 @cache
-def _shape(name: str) -> Callable:
+def _shape(name: str) -> Callable[..., Any]:
     if name not in SHAPES:
         raise ValueError(f"surrogate must be one of {', '.join(SURROGATES)}, got {name!r}")
     u = symbol("u")

@@ -82,7 +82,7 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     @registration.differentiable_once
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple:
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         x, mean, variance, weight = ctx.saved_tensors
         grad = torch.zeros_like(x) if grad is None else grad  # the other processes wait for this one's sums
         if x.numel() == 0:  # which torch's backward divides by

@@ -92,7 +92,7 @@ def backward(
     grad: Tensor | None,
     of_state: Sequence[Tensor | None],
     of_sequences: Sequence[Tensor | None],
-) -> tuple:
+) -> tuple[Any, ...]:
     """As registration's backward, with every so manieth of the checkpoints: the parts between them from the last to the
     first, each with checkpoints of its own. ``forward_of``, ``backward_of``: registration's for a part."""
     affine, kept, *tensors = saved

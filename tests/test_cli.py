@@ -1,6 +1,8 @@
 """The command line as a user meets it. What computes is replaced; one real run is stopped with Ctrl-C."""
 
 import dataclasses
+import importlib.metadata
+import json
 import re
 import signal
 import subprocess
@@ -9,12 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from cli_common import needs_the_extra, note_calls, raising
 from processes import HANG_SECONDS
 
 import stdano
 from stdano.app import cli
 from stdano.settings import SearchSettings, TrainSettings, to_json
+from stdano_kernels import backends
 
 
 def settings_names(kind):
@@ -28,6 +32,25 @@ def test_info_tells_versions_devices_and_backends(capsys):
     assert re.search(r"^torch +\d", out, re.M) and re.search(r"^processor +\S", out, re.M)
     for backend in ("reference", "cpu", "triton", "cuda"):
         assert re.search(rf"^backend {backend} +(available|missing): \S", out, re.M)
+
+
+def test_info_as_json(capsys, monkeypatch):
+    monkeypatch.setenv("STDANO_CACHE", "/somewhere")
+    monkeypatch.setenv("CXX", "g++-13")
+    assert cli.main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == [
+        *("stdano", "python", "platform", "processor", "threads", "packages", "cuda_devices", "backends", "environment")
+    ]
+    assert found["stdano"] == stdano.__version__ and found["threads"] == torch.get_num_threads()
+    assert found["packages"]["torch"] == importlib.metadata.version("torch")
+    bridges = {"nir", "snntorch", "sinabs", "onnx", "onnxruntime"}
+    assert bridges <= set(found["packages"])
+    assert found["backends"] == {name: dataclasses.asdict(status) for name, status in backends().items()}
+    assert found["environment"].items() >= {"STDANO_CACHE": "/somewhere", "CXX": "g++-13"}.items()
+    assert cli.main(["info"]) == 0
+    rows = dict(re.split(r" +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert rows["torch"] == found["packages"]["torch"] and rows["CXX"] == "g++-13"
 
 
 def test_usage(capsys):

@@ -13,6 +13,8 @@ from packaging.utils import parse_wheel_filename
 from processes import run
 from test_build import ROOT, copy_sources, python
 
+import stdano_kernels
+
 LIBRARY = ROOT / "stdano_kernels/_C.abi3.so"
 MOST = 5 * 2**20
 pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason="the CPU kernels were not built in this tree")
@@ -35,6 +37,36 @@ def test_a_release_is_built_with_the_oldest_and_tried_with_both_ends():
     assert f"/opt/python/cp{python.replace('.', '')}-" in release and f'python: ["{python}", ' in release
     for script in re.findall(r"\S*\.ci/\S+", release):
         assert (ROOT / script).exists(), script
+
+
+def test_a_release_has_one_version_and_date():
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = (ROOT / "pyproject.toml").read_text()
+    version, date = re.search(r"^## (\S+) \((.*)\)$", (ROOT / "CHANGELOG.md").read_text(), re.M).groups()
+    assert 'version = { attr = "stdano_kernels.__version__" }' in project
+    assert stdano_kernels.__version__ == version == str(citation["version"])
+    assert citation["date-released"] == date
+    assert citation["cff-version"] == "1.2.0" and f'license = "{citation["license"]}"' in project
+    assert {"message", "title", "authors", "abstract", "references"} <= set(citation)
+    assert f"| {version.rpartition('.')[0]}.x |" in (ROOT / "SECURITY.md").read_text()
+
+
+def test_what_the_hosting_site_reads():
+    yaml = pytest.importorskip("yaml")
+    folder = ROOT / ".github/ISSUE_TEMPLATE"
+    forms = {file.stem: yaml.safe_load(file.read_text()) for file in folder.glob("*.yml")}
+    assert set(forms) == {"bug_report", "feature_request", "wrong_result", "config"}
+    assert forms.pop("config") == {"blank_issues_enabled": True}
+    for name, form in forms.items():
+        assert {"name", "description", "labels", "body"} == set(form), name
+        for part in form["body"]:
+            assert part["type"] in ("textarea", "dropdown") and part["attributes"]["label"], name
+        ids = [part["id"] for part in form["body"]]
+        assert len(set(ids)) == len(ids), name
+    for name in ("bug_report", "wrong_result"):
+        (wanted,) = (part for part in forms[name]["body"] if part["id"] == "info")
+        assert "`stdano info --json`" in wanted["attributes"]["label"] and wanted["validations"]["required"]
 
 
 @pytest.fixture(scope="module")

@@ -59,8 +59,8 @@ def watched(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     require_layers(model, layers)
     seen: dict[str, list[Tensor]] = {name: [] for name in layers}
 
-    def hook(name: str) -> Callable[[nn.Module, tuple, dict], tuple]:
-        def note(module: nn.Module, inputs: tuple, named: dict) -> tuple:
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], tuple[Any, ...]]:
+        def note(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
             x = inputs[0] if inputs else named.pop("x")
             if torch.is_grad_enabled() and not x.requires_grad:
                 x = x.detach().requires_grad_()

@@ -108,11 +108,11 @@ def share_study(
         raise ValueError(f"correlation must be numbers from 0 to 1, got {correlation!r}")
 
     @cache
-    def measured(name: str, settings: tuple, inputs: tuple) -> list[tuple]:
+    def measured(name: str, settings: tuple[Any, ...], inputs: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         xs = (_inputs(**dict(inputs), seed=seed, neurons=neurons).to(device) for seed in range(seeds))
         return [_measured(name, dict(settings), x) for x in xs]
 
-    out: dict[tuple, Shift] = {}
+    out: dict[tuple[Any, ...], Shift] = {}
     for values in itertools.product(*given.values()):
         combination = dict(zip(given, values, strict=True))
         inputs = tuple((k, combination[k]) for k in _INPUTS)
@@ -132,13 +132,15 @@ def _inputs(T: int, mean: float, std: float, correlation: float, seed: int, neur
     return mean + std * (correlation**0.5 * z[-1] + (1 - correlation) ** 0.5 * z[:-1])
 
 
-def _measured(name: str, settings: dict[str, Any], x: Tensor) -> tuple:
+def _measured(name: str, settings: dict[str, Any], x: Tensor) -> tuple[Any, ...]:
     share = gradient_share(name, x, **settings)
     spikes = function(NEURONS[name])(x, **settings).mean(dtype=torch.float64).item()
     return share, reach(jacobian(name, x, **settings)), spikes
 
 
-def _shift(name: str, reset: float | None, settings: dict[str, Any], lif: list[tuple], other: list[tuple]) -> Shift:
+def _shift(
+    name: str, reset: float | None, settings: dict[str, Any], lif: list[tuple[Any, ...]], other: list[tuple[Any, ...]]
+) -> Shift:
     pairs = list(zip(lif, other, strict=True))
     return Shift(
         name,

@@ -4,6 +4,7 @@ imported by those, so that the others work without it."""
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,11 +134,16 @@ def presets(arguments: Sequence[str]) -> None:
 
 def info(arguments: Sequence[str]) -> None:
     """``stdano info``."""
-    from ..info import info as facts
+    from ..info import facts
+    from ..info import info as table
 
     text = "Versions, devices, and which backends work here and why."
-    argparse.ArgumentParser(prog="stdano info", description=text).parse_args(arguments)
-    for name, value in facts():
+    parser = argparse.ArgumentParser(prog="stdano info", description=text)
+    parser.add_argument("--json", action="store_true", help="as one JSON object, for bug reports")
+    if parser.parse_args(arguments).json:
+        print(json.dumps(facts(), indent=2))
+        return
+    for name, value in table():
         print(f"{name:<18}{value}")
 
 

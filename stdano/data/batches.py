@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -122,7 +122,7 @@ class Batches:
         )
 
 
-class _Steps(Dataset):
+class _Steps(Dataset[Any]):
     """Whole batches by epoch and step."""
 
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def source(
     """The images of two lists of files below ``root``, normalised by the training images; or of the test alone, not
     normalised."""
 
-    def part(kind: str, listing: Listing) -> tuple[Samples, dict]:
+    def part(kind: str, listing: Listing) -> tuple[Samples, dict[str, Any]]:
         key = {"data": name.split(":")[0], "root": str(root.resolve()), "part": kind}
         values, about = decoded(listing[0], root, settings.size, settings.cache, key)
         return Samples(values, listing[1]), about

@@ -82,7 +82,7 @@ class Arguments:
             ]
         )
 
-    def bind(self, module: nn.Module, arguments: tuple, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def bind(self, module: nn.Module, arguments: tuple[Any, ...], settings: Mapping[str, Any]) -> dict[str, Any]:
         """Every argument's value in a call of the constructor, as a module keeps it.
 
         Raises:

@@ -53,7 +53,7 @@ class BaseNode(nn.Module):
     backend: str
     store_v_seq: bool = False
     _arguments: ClassVar[Arguments]
-    _made_by: ClassVar[tuple[Callable, Any] | None] = None  # of a class that no module has under its name
+    _made_by: ClassVar[tuple[Callable[..., Any], Any] | None] = None  # of a class that no module has under its name
     _state: State
     _v_seq: list[Tensor]
     _segments: Segments
@@ -222,7 +222,7 @@ class BaseNode(nn.Module):
         holder._state = None if holder._state is None else tuple(t.detach() for t in holder._state)
         holder._v_seq = [t.detach() for t in holder._v_seq]
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> BaseNode:
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> BaseNode:
         module = super()._apply(fn, recurse)
         self._state = None if self._state is None else tuple(fn(t) for t in self._state)
         self._v_seq = [_each_step(fn, t) for t in self._v_seq]

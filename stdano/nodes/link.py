@@ -234,7 +234,7 @@ def kernel_shape(shape: Sequence[int], channels: int, inner: int) -> tuple[int, 
     return None
 
 
-def reads_output_alone(hook: Callable) -> Callable:
+def reads_output_alone(hook: Callable[..., Any]) -> Callable[..., Any]:
     """Marks a forward hook that does not look at a module's input and changes nothing: a fused neuron that has no
     other hooks stays fused."""
     hook.reads_output_alone = True  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ class _Around:
     def __init__(self) -> None:
         self._local = threading.local()
 
-    def __reduce__(self) -> tuple:  # nothing is open in a copy of the module
+    def __reduce__(self) -> tuple[Any, ...]:  # nothing is open in a copy of the module
         return type(self), ()
 
     def open(self, module: nn.Module, inputs: Any) -> None:

@@ -148,7 +148,7 @@ def run_layers(
     """One forward call that tells ``seen`` the name and input of each layer as it runs. Neurons are reset around it;
     the rest of the model is left as it was."""
 
-    def hook(name: str) -> Callable[[nn.Module, tuple, dict], None]:
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         return lambda module, args, kwargs: seen(name, first_argument(args, kwargs))
 
     handles = [layer.register_forward_pre_hook(hook(name), with_kwargs=True) for name, layer in layers.items()]

@@ -35,7 +35,7 @@ class Flow:
     errors: dict[str, str] = field(default_factory=dict)  # by name, why parts could not be traced
 
 
-Reshape = Callable[[str, tuple], bool]
+Reshape = Callable[[str, tuple[Any, ...]], bool]
 
 
 def traced(model: nn.Module, of_interest: Callable[[nn.Module], bool], is_reshape: Reshape | None = None) -> Flow:
@@ -65,7 +65,9 @@ def _is_call(node: fx.Node) -> bool:
     return node.op == "call_module"
 
 
-def _graphs(model: nn.Module, of_interest: Callable, errors: dict[str, str]) -> Iterator[tuple[str, fx.Graph]]:
+def _graphs(
+    model: nn.Module, of_interest: Callable[..., Any], errors: dict[str, str]
+) -> Iterator[tuple[str, fx.Graph]]:
     """Graphs and the prefixes of their modules' names; the largest ones that can be traced."""
     opaque: set[nn.Module] = set()
 
@@ -119,7 +121,7 @@ def _attribute(module: str, attribute: str) -> str:
     return f"the attribute {module}{'.' if module else ''}{attribute}"
 
 
-def first_argument(args: tuple, kwargs: dict) -> Any:
+def first_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What a call works on, whether it is passed by position or by name."""
     return args[0] if args else kwargs.get("input", next(iter(kwargs.values()), None))
 
@@ -135,7 +137,9 @@ def _name(node: fx.Node, modules: dict[fx.Node, nn.Module]) -> str:
     return "the input of what holds it" if node.op == "placeholder" else str(node.target)
 
 
-def _takers(node: fx.Node, modules: dict, of_interest: Callable, is_reshape: Reshape) -> Iterator[Place]:
+def _takers(
+    node: fx.Node, modules: dict[fx.Node, nn.Module], of_interest: Callable[..., Any], is_reshape: Reshape
+) -> Iterator[Place]:
     yield from node.meta.get("kept", ())
     for user in node.users:
         name = _name(user, modules)
@@ -151,7 +155,9 @@ def _takers(node: fx.Node, modules: dict, of_interest: Callable, is_reshape: Res
             yield name
 
 
-def _maker(node: fx.Node, modules: dict, of_interest: Callable, is_reshape: Reshape) -> Place:
+def _maker(
+    node: fx.Node, modules: dict[fx.Node, nn.Module], of_interest: Callable[..., Any], is_reshape: Reshape
+) -> Place:
     source = first_argument(node.args, node.kwargs)
     if not isinstance(source, fx.Node):
         return "a constant"
@@ -200,7 +206,9 @@ class _Recorder(TorchFunctionMode):
         # Tensors are kept, so that no other can get the id of one.
         self.followed: dict[int, tuple[Tensor, nn.Module, torch.Size, list[Place]]] = {}
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         out = func(*args, **(kwargs or {}))
         if self.inside:
             return out
@@ -220,7 +228,7 @@ class _Recorder(TorchFunctionMode):
             if id(value) in self.followed:
                 self.followed[id(value)][3].append(by)
 
-    def enter(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.take((args, kwargs), module)
         x = next(_all_of(Tensor, (args, kwargs)), None)
         known = self.followed.get(id(x))
@@ -230,7 +238,7 @@ class _Recorder(TorchFunctionMode):
             self.flow.shapes[module].append((known[2], x.shape))
         self.inside += 1
 
-    def leave(self, module: nn.Module, args: tuple, out: Any) -> None:
+    def leave(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         self.inside -= 1
         takers: list[Place] = []
         self.flow.takers[module].append(takers)

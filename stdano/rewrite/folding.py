@@ -97,7 +97,7 @@ def _of_interest(module: nn.Module) -> bool:
     return _is_layer(module) or is_norm(module) or is_spiking(module) or isinstance(module, BatchNormNeuron)
 
 
-def _moves_time(name: str, arguments: tuple) -> bool:
+def _moves_time(name: str, arguments: tuple[Any, ...]) -> bool:
     """Reshaping that leaves dimensions behind the first, or behind T and B, alone."""
     if name == "flatten":
         return arguments[1:] == (0, 1)

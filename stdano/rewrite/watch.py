@@ -28,9 +28,11 @@ def watched(layers: Mapping[str, nn.Module], see: See) -> Iterator[None]:
             handle.remove()
 
 
-def _hook(name: str, see: See) -> Callable[[nn.Module, tuple, dict[str, Any], Tensor | tuple], None]:
+def _hook(
+    name: str, see: See
+) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor | tuple[Any, ...]], None]:
     @reads_output_alone
-    def show(layer: nn.Module, inputs: tuple, named: dict[str, Any], out: Tensor | tuple) -> None:
+    def show(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], out: Tensor | tuple[Any, ...]) -> None:
         see(name, layer, (*inputs, *named.values())[0], out[0] if isinstance(out, tuple) else out)
 
     return show

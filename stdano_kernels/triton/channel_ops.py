@@ -179,4 +179,4 @@ _OF_SUPER_NEURONS = (
     super_neuron_forward,
     super_neuron_gradients,
 )
-OPERATORS: dict[str, Callable] = {f.__name__: f for f in (*_OF_CHANNELS, *_OF_SUPER_NEURONS)}
+OPERATORS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (*_OF_CHANNELS, *_OF_SUPER_NEURONS)}

@@ -49,7 +49,7 @@ def tonic_set(name: str, root: Path) -> EventSet:
     values = sorted({*train_targets, *test_targets})
     sensor = _sensor(name, train)
 
-    def part(dataset: Any, targets: list, indices: list[int]) -> Recordings:
+    def part(dataset: Any, targets: list[Any], indices: list[int]) -> Recordings:
         files = _files(dataset) or [f"recording {i} of tonic:{name}" for i in range(len(dataset))]
 
         def read(index: int) -> np.ndarray:
@@ -138,7 +138,7 @@ def _open(name: str, root: Path, advice: str, **part: bool) -> Any:
         ) from error
 
 
-def _targets(name: str, dataset: Any) -> list:
+def _targets(name: str, dataset: Any) -> list[Any]:
     targets = getattr(dataset, "targets", ())
     if len(targets) != len(dataset):
         targets = [dataset[i][1] for i in range(len(dataset))]
@@ -151,7 +151,7 @@ def _targets(name: str, dataset: Any) -> list:
     return [t if isinstance(t, str) else int(t) for t in targets]
 
 
-def _split(dataset: Any, targets: list) -> tuple[list[int], list[int]]:
+def _split(dataset: Any, targets: list[Any]) -> tuple[list[int], list[int]]:
     """Indices for training and for the test. tonic lists some folders in the order of the disk, hence the names."""
     order = list(range(len(targets)))
     files = _files(dataset)
@@ -182,7 +182,7 @@ def _sensor(name: str, dataset: Any) -> tuple[int, int] | None:
     return int(sensor[0]), int(sensor[1])
 
 
-def _classes(dataset: Any, values: list) -> tuple[str, ...]:
+def _classes(dataset: Any, values: list[Any]) -> tuple[str, ...]:
     names = getattr(dataset, "classes", None)
     if isinstance(names, dict):
         names = sorted(names, key=names.__getitem__)
