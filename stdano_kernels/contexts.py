@@ -10,7 +10,7 @@ from contextlib import contextmanager
 class Contexts(threading.local):
     """In each thread by itself, as torch's hooks for saved tensors are."""
 
-    open = 0
+    open: int = 0
 
     @contextmanager
     def one_more(self) -> Iterator[None]:

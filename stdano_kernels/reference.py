@@ -169,10 +169,12 @@ class Printed:
 
     def __init__(self, step: Step) -> None:
         name = step.neuron.__name__
-        self.derive = printed(f"{name}_constants", list(step.constants.values()), step.makers)
-        self.step = printed(f"{name}_step", [step.x, *step.states.values(), *step.derived], step.outputs)
-        self.rests = step.rest_names()
-        self.constants = tuple(step.constants)
+        self.derive: Callable[..., Any] = printed(f"{name}_constants", list(step.constants.values()), step.makers)
+        self.step: Callable[..., Any] = printed(
+            f"{name}_step", [step.x, *step.states.values(), *step.derived], step.outputs
+        )
+        self.rests: list[str | float] = step.rest_names()
+        self.constants: tuple[str, ...] = tuple(step.constants)
 
 
 def per_channel(constant: Tensor | float, x: Tensor) -> Tensor | float:

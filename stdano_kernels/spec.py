@@ -81,12 +81,16 @@ class Spec:
         name: the function's.
     """
 
+    neuron: type[Neuron]
+    name: str
+    time_constants: frozenset[str]
+
     def __init__(self, neuron: type[Neuron], name: str) -> None:
         self.neuron, self.name = neuron, name
         used = self._used()
-        self.constants = tuple(c for c in neuron.constants if c in used)
-        self.options = tuple(o for o in neuron.options if o in used)
-        self.has_surrogate = "surrogate" in used
+        self.constants: tuple[str, ...] = tuple(c for c in neuron.constants if c in used)
+        self.options: tuple[str, ...] = tuple(o for o in neuron.options if o in used)
+        self.has_surrogate: bool = "surrogate" in used
         state = namedtuple(f"{neuron.__name__}State", list(neuron.states))  # type: ignore[misc]
         state.__doc__ = f"State of :func:`{name}` between two calls, each of shape ``x.shape[1:]``."
         # Where pickle finds it: the declaration's own attribute.
@@ -110,7 +114,7 @@ class Spec:
         self.defaults |= {o: neuron.options[o].default for o in self.options if o not in vars(Neuron)}
         self.time_constants = frozenset().union(*[traced(neuron, Variant(reset=r)).times for r in ("hard", "soft")])
         # Those that mean what they mean in every neuron, or in one of the paper's.
-        self.shared = frozenset(
+        self.shared: frozenset[str] = frozenset(
             name for name in self.defaults if any(means_the_same(name, neuron, other) for other in OF_THE_PAPER)
         )
         self.known: dict[tuple[Any, ...], Any] = {}  # of calls without tensors among their settings, see functional.py

@@ -109,7 +109,7 @@ class Counter:
     """Counts what :func:`activity` returns while it is entered; :meth:`begin` starts a new batch."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.layers = spiking_layers(model)
+        self.layers: dict[str, nn.Module] = spiking_layers(model)
         require_layers(model, self.layers)
         self.records: dict[str, _Record] = {}  # in order of execution
         self.samples = 0

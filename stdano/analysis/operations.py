@@ -86,6 +86,11 @@ class Synapses:
         levels: the largest number of spikes that a neuron of the model fires in a step.
     """
 
+    layer: Weighted
+    levels: int
+    inputs: int
+    dense: int
+
     def __init__(self, layer: Weighted, levels: int) -> None:
         self.layer, self.levels = layer, levels
         self.inputs = self.dense = 0

@@ -37,6 +37,8 @@ class TimeFirst(nn.Module):
     """Direct input encoding: images ``[B, C, H, W]`` are the input of each of the T steps, as a view that repeats them;
     frames ``[T, B, C, H, W]`` are taken as they are."""
 
+    in_channels: int
+
     def __init__(self, T: int, in_channels: int) -> None:
         super().__init__()
         self.T, self.in_channels = T, in_channels
@@ -118,6 +120,9 @@ class SharedDropout(nn.Module):
 
 class NormNeuron(nn.Module):
     """BatchNorm over the merged T*B, and the neuron behind it, which :func:`stdano.fuse` makes one kernel."""
+
+    norm: nn.Module
+    neuron: nn.Module
 
     def __init__(self, norm: nn.Module, neuron: nn.Module) -> None:
         super().__init__()

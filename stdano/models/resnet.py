@@ -15,15 +15,17 @@ class Block(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, make: Factory, dropout: float) -> None:
         super().__init__()
-        self.activation1 = NormNeuron(make.norm(in_channels), make.neuron(in_channels))
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
-        self.activation2 = NormNeuron(make.norm(out_channels), make.neuron(out_channels))
-        self.dropout = SharedDropout(dropout)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.activation1: NormNeuron = NormNeuron(make.norm(in_channels), make.neuron(in_channels))
+        self.conv1: nn.Conv2d = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.activation2: NormNeuron = NormNeuron(make.norm(out_channels), make.neuron(out_channels))
+        self.dropout: SharedDropout = SharedDropout(dropout)
+        self.conv2: nn.Conv2d = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         same = stride == 1 and in_channels == out_channels
-        self.skip = stride if in_channels < FEW_CHANNELS else 1  # a stride by slicing, which is slower
+        self.skip: int = stride if in_channels < FEW_CHANNELS else 1  # a stride by slicing, which is slower
         stride //= self.skip
-        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+        self.shortcut: nn.Identity | nn.Conv2d = (
+            nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         spikes = self.activation1(x)
@@ -54,19 +56,19 @@ class PreActResNet18(nn.Module):
         super().__init__()
         widths = [scaled(channels, width) for channels in WIDTHS]
         self.T = T
-        self.time_first = TimeFirst(T, in_channels)
-        self.stem = InputConv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        self.time_first: TimeFirst = TimeFirst(T, in_channels)
+        self.stem: InputConv2d = InputConv2d(in_channels, widths[0], 3, padding=1, bias=False)
         channels, blocks = widths[0], []
         for stage, out_channels in enumerate(widths):
             for number in range(BLOCKS):
                 stride = 2 if stage and not number else 1
                 blocks.append(Block(channels, out_channels, stride, make, dropout))
                 channels = out_channels
-        self.blocks = nn.Sequential(*blocks)
-        self.activation = NormNeuron(make.norm(channels), make.neuron(channels))
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = SharedDropout(dropout)
-        self.head = nn.Linear(channels, num_classes)
+        self.blocks: nn.Sequential = nn.Sequential(*blocks)
+        self.activation: NormNeuron = NormNeuron(make.norm(channels), make.neuron(channels))
+        self.pool: nn.AdaptiveAvgPool2d = nn.AdaptiveAvgPool2d(1)
+        self.dropout: SharedDropout = SharedDropout(dropout)
+        self.head: nn.Linear = nn.Linear(channels, num_classes)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ class Layer(nn.Module):
     def __init__(self, conv: nn.Module, out_channels: int, make: Factory, dropout: float) -> None:
         super().__init__()
         self.conv = conv
-        self.activation = NormNeuron(make.norm(out_channels), make.neuron(out_channels))
-        self.dropout = SharedDropout(dropout)
+        self.activation: NormNeuron = NormNeuron(make.norm(out_channels), make.neuron(out_channels))
+        self.dropout: SharedDropout = SharedDropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         # The first convolution takes time, and convolves images that are repeated once.
@@ -75,7 +75,7 @@ class VGG(nn.Module):
     ) -> None:
         super().__init__()
         self.T = T
-        self.time_first = TimeFirst(T, in_channels)
+        self.time_first: TimeFirst = TimeFirst(T, in_channels)
         channels = in_channels
         built: list[nn.Module] = []
         for widths in blocks:
@@ -86,9 +86,9 @@ class VGG(nn.Module):
                 layers.append(Layer(conv, width, make, dropout))
                 channels = width
             built.append(nn.Sequential(*layers, _Halve()))
-        self.blocks = nn.Sequential(*built)
-        self.pool = nn.AdaptiveAvgPool2d(head_size)
-        self.head = nn.Linear(channels * head_size**2, num_classes)
+        self.blocks: nn.Sequential = nn.Sequential(*built)
+        self.pool: nn.AdaptiveAvgPool2d = nn.AdaptiveAvgPool2d(head_size)
+        self.head: nn.Linear = nn.Linear(channels * head_size**2, num_classes)
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from stdano_kernels import DeclarationError, Neuron
 from stdano_kernels.backends import NAMES
 from stdano_kernels.functional import settle
 from stdano_kernels.settings import choice, flag, python_value
-from stdano_kernels.spec import spec_of
+from stdano_kernels.spec import Spec, spec_of
 
 from .surrogates import resolve_surrogate
 
@@ -56,10 +56,14 @@ class Arguments:
         DeclarationError: a name of the declaration is one that every module has for something else.
     """
 
+    neuron: type[Neuron]
+    spec: Spec
+    defaults: dict[str, Any]
+
     def __init__(self, neuron: type[Neuron], base: type[nn.Module]) -> None:
         self.neuron, self.spec = neuron, spec_of(neuron)
         spec = self.spec
-        self.constants = frozenset(spec.constants)
+        self.constants: frozenset[str] = frozenset(spec.constants)
         given = {"surrogate_function" if name == "surrogate" else name: v for name, v in spec.defaults.items()}
         if "alpha" in given:
             given["alpha"] = None  # a surrogate object brings its own
@@ -68,13 +72,15 @@ class Arguments:
             if hasattr(base, name) or name in _OF_MODULES or name == "training":
                 raise DeclarationError(f"{neuron.__name__}: {name!r} is a name that its module has for something else")
         shown = [name for name in _SHARED if name in given] + own
-        self.settings = tuple(("surrogate" if name == "surrogate_function" else name, name) for name in shown)
+        self.settings: tuple[tuple[str, str], ...] = tuple(
+            ("surrogate" if name == "surrogate_function" else name, name) for name in shown
+        )
         of_modules = {k: v for k, v in _OF_MODULES.items() if k != "store_v_seq" or "v" in neuron.states}
         positional = {name: given[name] for name in shown if name in _SHARED and name not in _KEYWORDS} | of_modules
         keywords = {name: given[name] for name in (*_KEYWORDS, *own) if name in given}
         self.defaults = positional | keywords
         kind = inspect.Parameter
-        self.signature = inspect.Signature(
+        self.signature: inspect.Signature = inspect.Signature(
             [
                 kind("self", kind.POSITIONAL_OR_KEYWORD),
                 *(kind(name, kind.POSITIONAL_OR_KEYWORD, default=value) for name, value in positional.items()),

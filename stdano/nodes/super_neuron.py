@@ -91,6 +91,8 @@ class SuperNeuron(nn.Module):
     """
 
     alpha: nn.Parameter
+    surrogate_function: str
+    surrogate_alpha: float
     removed: Tensor | None
     running_mean: Tensor | None
     running_var: Tensor | None
@@ -136,10 +138,10 @@ class SuperNeuron(nn.Module):
             raise ValueError("process_group must be None without sync=True")
         self.num_channels = num_channels
         self.candidates = candidates
-        self.neurons = tuple(map(name_of, candidates))
+        self.neurons: tuple[str, ...] = tuple(map(name_of, candidates))
         self.eps = eps
-        self.track_running_stats = flag("track_running_stats", track_running_stats)
-        self.sync = flag("sync", sync)
+        self.track_running_stats: bool = flag("track_running_stats", track_running_stats)
+        self.sync: bool = flag("sync", sync)
         self.process_group = process_group
         self.tau = tau
         self.decay_input = decay_input

@@ -149,14 +149,18 @@ class Architect:
         ValueError: the model has no super neurons, or the order is another.
     """
 
+    model: nn.Module
+
     def __init__(self, model: nn.Module, lr: float = 3e-4, weight_decay: float = 1e-4, order: int = 1) -> None:
         if order not in (1, 2):
             raise ValueError(f"order must be 1 or 2, got {order!r}")
         self.model, self.order = model, order
-        self.alphas = list(alphas(model).values())
+        self.alphas: list[nn.Parameter] = list(alphas(model).values())
         if not self.alphas:
             raise ValueError(f"model must have super neurons, {type(model).__name__} has none")
-        self.optimiser = torch.optim.Adam(self.alphas, lr=lr, betas=(0.5, 0.999), weight_decay=weight_decay)
+        self.optimiser: torch.optim.Adam = torch.optim.Adam(
+            self.alphas, lr=lr, betas=(0.5, 0.999), weight_decay=weight_decay
+        )
 
     def step(
         self,

@@ -19,7 +19,7 @@ class SpikeCounter:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.layers = spiking_layers(model)
+        self.layers: dict[str, nn.Module] = spiking_layers(model)
         # Spikes, and neurons times steps. Spikes are summed on the device, which nobody has to wait for meanwhile.
         self.counts: dict[str, list[Tensor | float]] = {name: [0.0, 0.0] for name in self.layers}
 

@@ -33,6 +33,10 @@ def resuming(folder: Path, command: str) -> str:
 class Diverged(Exception):
     """The loss is not finite. ``rates`` are the firing rates of the layers at that step."""
 
+    epoch: int
+    step: int
+    rates: dict[str, float]
+
     def __init__(self, what: str, loss: float, epoch: int, step: int, rates: dict[str, float], folder: Path) -> None:
         listed = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items()) or "unknown"
         super().__init__(
@@ -46,7 +50,7 @@ class Interrupt:
     """Turns the first Ctrl-C into a flag, so that no step is left half done; a second one stops at once."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested: bool = False
         self._main = threading.current_thread() is threading.main_thread()  # signals are set from there alone
 
     def __enter__(self) -> Interrupt:

@@ -69,6 +69,9 @@ class Display:
         enabled: whether anything is shown: on one of all processes alone.
     """
 
+    epochs: int
+    steps: int
+
     def __init__(self, epochs: int, steps: int, enabled: bool = True) -> None:
         self.console = console(quiet=not enabled)
         self.epochs, self.steps = epochs, steps
