@@ -2,7 +2,7 @@
 
 Slow are the tests that say so (``@pytest.mark.slow``). Of a test over crossed parameters, a few cases in which each
 value of each parameter comes up are as quick as the test; those in which each pair of values comes up are slow; what
-is left is exhaustive. Of mutations, which try the tests and not the library, two thirds are exhaustive.
+is left is exhaustive. Of mutations, which try the tests and not the library, two thirds and more are exhaustive.
 """
 
 import itertools
@@ -35,10 +35,12 @@ def covering(cases, seed, together=1):
     return chosen
 
 
-def sample(mutations):
-    """Mutations as parameters, of which every third is slow and the others are exhaustive."""
-    kinds = itertools.cycle((pytest.mark.slow, pytest.mark.exhaustive, pytest.mark.exhaustive))
-    return [pytest.param(name, marks=mark) for name, mark in zip(mutations, kinds, strict=False)]
+def sample(mutations, each=3):
+    """Mutations as parameters, of which one of so many is slow and the others are exhaustive."""
+    return [
+        pytest.param(name, marks=pytest.mark.exhaustive if number % each else pytest.mark.slow)
+        for number, name in enumerate(mutations)
+    ]
 
 
 def mark_cases(items):

@@ -161,12 +161,15 @@ MUTATIONS = {
 build = partial(run, check=True)
 
 
-def settings(small):
-    """The variants of each neuron: each reset, with each surrogate somewhere; small: one."""
-    if small:
+def settings(size):
+    """The variants of each neuron. "all": each reset, with each surrogate somewhere; "few": both, but of all neurons
+    together; "small": one variant."""
+    if size == "small":
         return {"llif": [Variant()]}
-    surrogate = cycle(SHAPES)
-    resets = {name: ("zero", "soft", "hard") if name == "llif" else ("zero", "soft") for name in NEURONS}
+    surrogate, reset = cycle(SHAPES), cycle(("soft", "hard", "zero"))
+    resets = dict.fromkeys(NEURONS, ("zero", "soft")) | {"llif": ("zero", "soft", "hard")}
+    if size == "few":
+        resets |= {name: (next(reset),) for name in NEURONS if name not in TOGETHER}
     return {name: [Variant(reset=r, surrogate=next(surrogate)) for r in of] for name, of in resets.items()}
 
 
@@ -180,9 +183,10 @@ def ranges(step):
     return f"{{{', '.join(out)}}},"
 
 
-def print_neurons(folder, small):
+def print_neurons(folder, size):
     """What the kernels of both sides are compiled with."""
-    plans = {name: [plan(trace(NEURONS[name], v)) for v in of] for name, of in settings(small).items()}
+    small = size == "small"
+    plans = {name: [plan(trace(NEURONS[name], v)) for v in of] for name, of in settings(size).items()}
     every = [p for of_neuron in plans.values() for p in of_neuron]
     printed = [namespace_source(p, k, floats=True, doubles=True) for k, p in enumerate(every)]
     table = ",\n".join(entry for _, entry in printed)
@@ -218,10 +222,10 @@ def link_and_run(objects, program, *arguments):
     return run([program, *arguments], env=environment)
 
 
-def make_tree(folder, small):
+def make_tree(folder, size):
     """Sources, and objects of what no mutation touches: the program, and the CPU kernels that it compares with."""
     shutil.copytree(ROOT / "csrc", folder / "csrc")
-    print_neurons(folder / "printed", small)
+    print_neurons(folder / "printed", size)
     compile_part(folder, ROOT / "tests/host_shim_main.cpp", folder / "main.o", *SANITIZE)
     compile_part(folder, ROOT / "csrc/cpu/generic.cpp", folder / "cpu.o", "-O1")
     return folder
@@ -229,24 +233,27 @@ def make_tree(folder, small):
 
 @pytest.fixture(scope="module")
 def small_tree(tmp_path_factory):
-    return make_tree(tmp_path_factory.mktemp("small"), small=True)
+    return make_tree(tmp_path_factory.mktemp("small"), "small")
 
 
 def compile_device(tree, part, output, flags=SANITIZE_MEMORY):
     compile_part(tree, ROOT / f"tests/host_shim_{part}.cpp", output, *flags)
 
 
-@pytest.mark.slow
-def test_launches_equal_the_cpu_kernels(tmp_path):
+@pytest.mark.parametrize(
+    ("size", "least"),
+    [pytest.param("few", 4000, marks=pytest.mark.slow), pytest.param("all", 6000, marks=pytest.mark.exhaustive)],
+)
+def test_launches_equal_the_cpu_kernels(size, least, tmp_path):
     """All neurons, kernels and dtypes, unmutated; if these fail, a failure below means nothing."""
-    tree = make_tree(tmp_path / "tree", small=False)
+    tree = make_tree(tmp_path / "tree", size)
     objects = [tree / f"{part}.o" for part in ("main", "cpu", KERNELS, AROUND)]
     for part in (KERNELS, AROUND):
         compile_device(tree, part, tree / f"{part}.o")
     result = link_and_run(objects, tmp_path / "program")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     cases, rest = result.stdout.split(" cases, ")
-    assert int(cases) > 6000
+    assert int(cases) > least
     assert rest == "0 mismatches, 0 wrong quotients\n"
 
 

@@ -177,23 +177,40 @@ assert stdano_kernels.__file__.startswith(sys.argv[1]), stdano_kernels.__file__
 """
 
 
-# The checks pass on an unchanged copy. Triton's cache is shared: its kernels are found by what they depend on.
-@pytest.mark.parametrize("mutation", [pytest.param(None, marks=pytest.mark.slow), *sample(MUTATIONS)])
-def test_a_broken_triton_kernel_is_caught(mutation, tmp_path):
+# Each compiles kernels of its own, for a quarter of a minute.
+SAMPLE = sample(MUTATIONS, each=6)
+UNCHANGED = {  # by what is checked of them
+    "few": {MUTATIONS[p.values[0]][3] for p in SAMPLE if p.marks[0].name == "slow"},
+    "all": set(CHECKS),
+}
+
+
+def of_copy(checks, change, folder):
+    """What a process says that runs checks on a copy of the project, and the copy's text that is changed in it.
+    Triton's cache is shared: its kernels are found by what they depend on."""
     for name in ("stdano_kernels", "tests"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    checks = "".join(CHECKS.values())
-    if mutation is not None:
-        file, text, replacement, check = MUTATIONS[mutation]
-        checks = CHECKS[check]
-        source = tmp_path / "stdano_kernels" / file
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    if change is not None:
+        file, text, replacement = change
+        source = folder / "stdano_kernels" / file
         assert source.read_text().count(text) == 1, "the mutation must apply exactly once"
         source.write_text(source.read_text().replace(text, replacement))
-    script = MUTANT + checks + 'print("fine")'
-    result = simulate("-c", script, str(tmp_path), folder=tmp_path, PYTHONPATH=str(tmp_path))
-    if mutation is None:
-        assert result.stdout == "fine\n", result.stderr[-3000:]
-    else:
-        assert result.returncode != 0 and ("AssertionError" in result.stderr or "PTXError" in result.stderr), (
-            result.stdout + result.stderr[-3000:]
-        )
+    script = MUTANT + "".join(CHECKS[check] for check in checks) + 'print("fine")'
+    return simulate("-c", script, str(folder), folder=folder, PYTHONPATH=str(folder))
+
+
+@pytest.mark.parametrize(
+    "which", [pytest.param("few", marks=pytest.mark.slow), pytest.param("all", marks=pytest.mark.exhaustive)]
+)
+def test_the_checks_pass_on_an_unchanged_copy(which, tmp_path):
+    result = of_copy(sorted(UNCHANGED[which]), None, tmp_path)
+    assert result.stdout == "fine\n", result.stderr[-3000:]
+
+
+@pytest.mark.parametrize("mutation", SAMPLE)
+def test_a_broken_triton_kernel_is_caught(mutation, tmp_path):
+    *change, check = MUTATIONS[mutation]
+    result = of_copy([check], change, tmp_path)
+    assert result.returncode != 0 and ("AssertionError" in result.stderr or "PTXError" in result.stderr), (
+        result.stdout + result.stderr[-3000:]
+    )

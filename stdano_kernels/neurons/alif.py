@@ -9,10 +9,10 @@ class ALIF(Neuron):
     theta[t] = v_threshold + kappa*b[t-1];   b[t] = exp(-1/tau_adapt)*b[t-1] + s[t]
     """
 
-    v: State = State()
-    b: State = State(0.0)
-    tau_adapt: Constant = Constant(20.0, above=0.0, doc="of the threshold, in time steps")
-    kappa: Constant = Constant(0.1, doc="rise of the threshold at a spike")
+    v = State()
+    b = State(0.0)
+    tau_adapt = Constant(20.0, above=0.0, doc="of the threshold, in time steps")
+    kappa = Constant(0.1, doc="rise of the threshold at a spike")
 
     def step(n, x, v, b):
         h = n.charge(x, v)

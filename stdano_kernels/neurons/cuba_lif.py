@@ -9,9 +9,9 @@ class CubaLIF(Neuron):
     i[t] = exp(-1/tau_syn)*i[t-1] + x[t];   h[t] = a*(v[t-1] - r) + r + c*i[t]
     """
 
-    v: State = State()
-    i: State = State(0.0)
-    tau_syn: Constant = Constant(5.0, above=0.0, doc="of the synaptic current, in time steps")
+    v = State()
+    i = State(0.0)
+    tau_syn = Constant(5.0, above=0.0, doc="of the synaptic current, in time steps")
 
     def step(n, x, v, i):
         i = n.decay(n.tau_syn) * i + x

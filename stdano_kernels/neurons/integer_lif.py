@@ -11,10 +11,8 @@ class IntegerLIF(Neuron):
         v[t] = h[t] - s[t]*v_threshold
     """
 
-    v: State = State()
-    v_reset: Constant = Constant(
-        None, or_none=True, doc="potential after a spike, or None: as many thresholds less as spikes"
-    )
+    v = State()
+    v_reset = Constant(None, or_none=True, doc="potential after a spike, or None: as many thresholds less as spikes")
 
     def step(n, x, v):
         h = n.charge(x, v)

@@ -9,7 +9,7 @@ class IF(Neuron):
     h[t] = v[t-1] + x[t];   s[t] = 1 if h[t] >= v_threshold else 0
     """
 
-    v: State = State()
+    v = State()
 
     def step(n, x, v):
         h = v + x

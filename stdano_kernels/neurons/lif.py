@@ -10,7 +10,7 @@ class LIF(Neuron):
     v[t] = r where s[t] else h[t]         (hard)    or    h[t] - s[t]*v_threshold    (soft)
     """
 
-    v: State = State()
+    v = State()
 
     def step(n, x, v):
         h = n.charge(x, v)

@@ -9,13 +9,13 @@ class LLIF(Neuron):
     theta[t+1] = theta[t] + gamma*tanh(I[t]),   I = max(x, 0) - x,   theta[0] = v_threshold
     """
 
-    v: State = State()
-    theta: State = State("v_threshold")
-    gamma: Constant = Constant(0.1, doc="how much inhibitory input raises the threshold")
-    detach_adapt: Option = Option(
+    v = State()
+    theta = State("v_threshold")
+    gamma = Constant(0.1, doc="how much inhibitory input raises the threshold")
+    detach_adapt = Option(
         False, doc="theta counts as a constant in the backward pass; then v_threshold gets no gradient either"
     )
-    squash: Option = Option("tanh", "hardtanh", doc="``hardtanh`` limits I to 1 instead, for hardware without tanh")
+    squash = Option("tanh", "hardtanh", doc="``hardtanh`` limits I to 1 instead, for hardware without tanh")
 
     def step(n, x, v, theta):
         inhibition = where(x > 0, 0.0, -x)  # not max(x, 0) - x: that is NaN at infinity

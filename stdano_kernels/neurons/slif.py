@@ -9,15 +9,13 @@ class SLIF(Neuron):
     p[t] = s[t]*(h[t] - v_threshold);   tau[t+1] = max(tau_min, tau - beta*tanh(p[t]))
     """
 
-    v: State = State()
-    p: State = State(0.0)
-    v_reset: Constant = Constant(
-        None, or_none=True, doc="potential after a spike (hard reset), or None for the soft reset"
-    )
-    beta: Constant = Constant(0.1, doc="how much the residual potential shortens the time constant")
-    tau_min: Constant = Constant(1.05, above=0.0, doc="lower bound of the time constant, in time steps")
-    detach_adapt: Option = Option(False, doc="p counts as a constant in the backward pass")
-    squash: Option = Option("tanh", "hardtanh", doc="``hardtanh`` limits p to 1 instead, for hardware without tanh")
+    v = State()
+    p = State(0.0)
+    v_reset = Constant(None, or_none=True, doc="potential after a spike (hard reset), or None for the soft reset")
+    beta = Constant(0.1, doc="how much the residual potential shortens the time constant")
+    tau_min = Constant(1.05, above=0.0, doc="lower bound of the time constant, in time steps")
+    detach_adapt = Option(False, doc="p counts as a constant in the backward pass")
+    squash = Option("tanh", "hardtanh", doc="``hardtanh`` limits p to 1 instead, for hardware without tanh")
 
     def step(n, x, v, p):
         p = detach(p) if n.detach_adapt else p

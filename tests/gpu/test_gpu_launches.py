@@ -87,7 +87,7 @@ def test_layouts_are_not_copied(launches, backend, neuron, layout):
 
 
 @every_backend
-@every_neuron
+@two_neurons
 def test_states_and_potentials_move_when_asked_for(launches, backend, neuron):
     x = make_x((4, 3, 32))
     state = make_state(neuron, x)
@@ -111,7 +111,7 @@ def test_states_and_potentials_move_when_asked_for(launches, backend, neuron):
 
 
 @every_backend
-@every_neuron
+@two_neurons
 def test_inference_stores_spikes_alone(launches, backend, neuron):
     x = make_x((40, 3, 32))
     with torch.no_grad():

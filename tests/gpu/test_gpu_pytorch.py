@@ -13,7 +13,6 @@ from kernels_common import (
     STATES,
     by_dtype,
     every_leaky_neuron,
-    every_neuron,
     every_neuron_of_the_paper,
     make_affine,
     make_cotangents,
@@ -85,7 +84,7 @@ def test_auto_gives_large_tensors_to_triton():
     assert torch.equal(compiled(x), stdano_kernels.lif(x, backend="cuda"))
 
 
-@every_neuron
+@two_neurons
 def test_auto_takes_cuda_then_triton_then_the_reference(neuron, without):
     x, call = make_x((4, 3)).cuda(), functional.FUNCTIONS[neuron]
     expected = call(x.cpu())
@@ -235,7 +234,7 @@ def test_compiled_equals_eager(backend, neuron, steps):
     assert all(torch.equal(a, b) for a, b in zip(actual, torch.autograd.grad(function(x, tau), (x, tau)), strict=True))
 
 
-@every_neuron
+@two_neurons
 def test_compiled_auto(neuron, without):
     """The choice of the backend is made while the graph is traced, and does not break it."""
     x = make_x((4, 3)).cuda()
@@ -247,7 +246,7 @@ def test_compiled_auto(neuron, without):
 
 
 @every_backend
-@every_leaky_neuron
+@two_neurons
 @by_dtype(HALF)
 def test_autocast_keeps_the_kernel_and_half_precision(backend, neuron, dtype):
     """A layer under autocast gives half precision; one fused kernel takes it and answers in it."""

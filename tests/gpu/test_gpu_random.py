@@ -15,7 +15,7 @@ def check(neuron, settings, steps):
     assert_same_bits({name: t.cpu() for name, t in actual.items()}, expected)
 
 
-@hypothesis_settings(max_examples=4, derandomize=True, **FEW)
+@hypothesis_settings(max_examples=2, derandomize=True, **FEW)
 @given(declarations())
 def test_random_declarations(drawn):
     check(*drawn, steps=9)
