@@ -26,7 +26,7 @@ INCLUDE = Path(__file__).parent / "include"
 FLAGS = ["-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 # float64 and soft spikes serve checks, for which a fast compiler counts more.
 FAST, QUICK = ["-O3"], ["-O2", "-ftree-vectorize"]
-LEVELS = {
+LEVELS: dict[str, list[str]] = {
     "generic": [],
     "x86-64-v3": ["-mavx2", "-mfma", "-mbmi", "-mbmi2"],
     "x86-64-v4": ["-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mbmi"]
