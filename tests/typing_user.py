@@ -46,7 +46,7 @@ class Adaptive(Neuron):
     kappa = Constant(0.1, above=0.0, doc="rise of the threshold")
     kind = Option("plain", "leaky", doc="of the threshold")
 
-    def step(self, x: Any, v: Any, b: Any) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(self, x: Any, v: Any, b: Any) -> tuple[Any, ...]:
         h = self.charge(x, v)
         theta = self.v_threshold + self.kappa * b
         s = spike(h - theta)

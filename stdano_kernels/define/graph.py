@@ -63,6 +63,10 @@ class Node:
     __neg__, __abs__, __and__, __or__, __invert__ = map(_operator, ("neg", "abs", "and", "or", "not"))
     __lt__, __le__, __gt__, __ge__, __eq__, __ne__ = map(_operator, COMPARISONS)
 
+    op: str
+    args: tuple[Node, ...]
+    value: Any
+
     def __init__(self, op: str, args: tuple[Node, ...], value: Any) -> None:
         self.op, self.args, self.value = op, args, value
         self.fired: Node | None = None  # of a spike that is a sum of levels: whether there was one
@@ -106,7 +110,7 @@ class Node:
         return make(op, *operands)
 
     @classmethod
-    def __torch_function__(cls, function: Any, types: Any, args: tuple = (), kwargs: Any = None) -> NoReturn:
+    def __torch_function__(cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> NoReturn:
         fail(f"torch's {getattr(function, '__name__', function)} is not an operation of a step; {ALLOWED}")
 
 

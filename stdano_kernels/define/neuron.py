@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from .graph import DeclarationError, Node, fail, make
@@ -20,7 +21,7 @@ class State:
     """
 
     def __init__(self, rest: float | str | None = None) -> None:
-        self.rest = rest
+        self.rest: float | str | None = rest
 
 
 class _Attribute:
@@ -48,6 +49,11 @@ class Constant(_Attribute):
         doc: what it is, in the user's words.
     """
 
+    default: float | None
+    above: float | None
+    doc: str
+    or_none: bool
+
     def __init__(
         self, default: float | None, *, above: float | None = None, doc: str = "", or_none: bool = False
     ) -> None:
@@ -62,9 +68,12 @@ class Option(_Attribute):
         doc: what it does.
     """
 
+    default: bool | str
+    doc: str
+
     def __init__(self, default: bool | str, *others: str, doc: str = "") -> None:
         self.default, self.doc = default, doc
-        self.choices: tuple = (default, *others) if isinstance(default, str) else (False, True)
+        self.choices: tuple[bool | str, ...] = (default, *others) if isinstance(default, str) else (False, True)
 
 
 class Neuron:
@@ -84,13 +93,13 @@ class Neuron:
     A method ``surrogate(n, u)`` that returns a value and a slope stands for the arguments ``surrogate`` and ``alpha``.
     """
 
-    tau = Constant(2.0, above=0.0, doc='time constant in time steps, above 0 (above 1 with ``decay="linear"``)')
-    v_threshold = Constant(1.0, doc="threshold")
-    v_reset = Constant(0.0, or_none=True, doc="potential after a spike (hard reset), or None for the soft reset")
+    tau: Constant = Constant(2.0, above=0.0, doc='time constant in time steps, above 0 (above 1 with ``decay="linear"``)')
+    v_threshold: Constant = Constant(1.0, doc="threshold")
+    v_reset: Constant = Constant(0.0, or_none=True, doc="potential after a spike (hard reset), or None for the soft reset")
 
-    decay_mode = Option("exp", "linear", doc="``exp``: a = exp(-1/tau); ``linear``: a = 1 - 1/tau")
-    decay_input = Option(False, doc="the input is multiplied by 1/tau")
-    detach_reset = Option(False, doc="no gradient through the spike in the reset")
+    decay_mode: Option = Option("exp", "linear", doc="``exp``: a = exp(-1/tau); ``linear``: a = 1 - 1/tau")
+    decay_input: Option = Option(False, doc="the input is multiplied by 1/tau")
+    detach_reset: Option = Option(False, doc="no gradient through the spike in the reset")
 
     #: Read from the class: names of states; declarations of constants and options by name.
     states: ClassVar[dict[str, State]] = {}
@@ -102,7 +111,7 @@ class Neuron:
         cls.states, cls.constants, cls.options = {}, {}, {}
         for base in reversed(cls.__mro__):
             for name, value in vars(base).items():
-                tables: dict[type, dict] = {State: cls.states, Constant: cls.constants, Option: cls.options}
+                tables: dict[type, dict[str, Any]] = {State: cls.states, Constant: cls.constants, Option: cls.options}
                 for kind, table in tables.items():
                     if isinstance(value, kind):
                         table[name] = value
@@ -162,8 +171,11 @@ class Neuron:
             fail(f"a step cannot set n.{name}: what changes from step to step is a State")
         super().__setattr__(name, value)
 
-    def step(self, x: Any, *states: Any) -> tuple:
+    def _no_step(self, x: Any, *states: Any) -> tuple[Any, ...]:
         raise NotImplementedError
+
+    #: One time step; a subclass has it as a method, with a parameter for each of its states.
+    step: Callable[..., tuple[Any, ...]] = _no_step
 
     def charge(self, x: Any, v: Any, tau: Any = None) -> Any:
         """The potential after the charge, ``a*(v - r) + r + c*x``, by the settings ``decay``, ``decay_input`` and

@@ -31,7 +31,7 @@ class Variant:
     soft: bool = False
 
     @property
-    def plain(self) -> tuple:
+    def plain(self) -> tuple[Any, ...]:
         """Its values: what torch.compile hands on to functions that it does not trace."""
         return self.reset, self.options, self.surrogate, self.soft
 
