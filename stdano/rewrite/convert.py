@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,9 +15,9 @@ from ..nodes.candidates import ALLOWED, DIGITS, candidate, names_in, settings_of
 from ..nodes.link import is_patched
 from ..nodes.neurons import class_of, is_own, names_neuron, reset_net
 from ..nodes.normalised import hand_on
-from .containers import held_aside
 from .dataflow import first_argument, graph_of
-from .inherit import called, check_known, is_spiking, kind_of, move_hooks, require_layers, spiking_layers, successor
+from .inherit import check_known, is_spiking, kind_of, require_layers, spiking_layers, successor
+from .swap import require_reachable, swap
 
 Replacement = str | Neuron | type[Neuron] | type[BaseNode] | Callable[[nn.Module], nn.Module]
 
@@ -94,17 +93,10 @@ def convert(
     called_by = {layer: name for name, layer in layers.items()}
     by_name = {called_by[layer]: layer for layer, how in chosen.items() if names_neuron(how)}
     check_known(by_name, explicitly=isinstance(neurons, Mapping))
-    _require_reachable(model, layers, chosen)
-    new = {id(old): _replace(called_by[old], old, how, settings) for old, how in chosen.items()}
-    _hand_links_on([(old, new[id(old)]) for old in chosen])
-    for old in chosen:
-        move_hooks(old, new[id(old)])
-    _invalidate_spikingjelly_cache(model)
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):  # named_children() hides the second use of a layer
-            if id(child) in new:
-                setattr(parent, name, new[id(child)])
-    return new.get(id(model), model)
+    require_reachable(model, layers, chosen, is_spiking)
+    new = {old: _replace(called_by[old], old, how, settings) for old, how in chosen.items()}
+    _hand_links_on(list(new.items()))
+    return swap(model, new)
 
 
 def execution_order(model: nn.Module, example_input: Tensor | None = None) -> list[tuple[str, nn.Module]]:
@@ -183,17 +175,6 @@ def _replace(name: str, old: nn.Module, how: Any, settings: dict[str, Any]) -> n
     return how(old)
 
 
-def _require_reachable(model: nn.Module, layers: dict[str, nn.Module], chosen: dict[nn.Module, Replacement]) -> None:
-    """Raises ValueError for layers that forward may run by a list of its own, which would go on to run the old ones."""
-    names = {layer: name for name, layer in layers.items()}
-    for where, held in held_aside(model):
-        if is_spiking(held) and (held in chosen or held not in names):
-            raise ValueError(
-                f"{called(names.get(held, ''), held)} must not be held in {where}, since it would stay there: use "
-                "nn.ModuleList or nn.ModuleDict, or take it out first"
-            )
-
-
 def _hand_links_on(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
     """What was fused with a norm stays so; all pairs are checked before any is changed."""
     fused = [(old, new) for old, new in pairs if isinstance(old, BaseNode) and old._link is not None and new is not old]
@@ -208,11 +189,3 @@ def _hand_links_on(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
     for old, new in fused:
         assert isinstance(old, BaseNode) and isinstance(new, BaseNode)
         hand_on(old, new)
-
-
-def _invalidate_spikingjelly_cache(model: nn.Module) -> None:
-    """SpikingJelly remembers which modules reset_net visits; it would go on to reset the replaced ones."""
-    functional = sys.modules.get("spikingjelly.activation_based.functional")
-    invalidate = getattr(functional, "invalidate_reset_cache", None)
-    if invalidate is not None:
-        invalidate(model)
