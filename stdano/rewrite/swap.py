@@ -18,7 +18,7 @@ def swap(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
     _invalidate_spikingjelly_cache(model)
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):  # named_children() hides the second use of a layer
-            if child in new:
+            if child is not None and child in new:
                 setattr(parent, name, new[child])
     return new.get(model, model)
 
