@@ -6,7 +6,7 @@ from stdano_kernels.settings import choice
 from stdano_kernels.surrogate import SURROGATES
 
 # SpikingJelly's class -> our name, with alpha meaning the same.
-_SPIKINGJELLY = {
+SPIKINGJELLY_SURROGATES = {
     "PiecewiseQuadratic": "triangle",
     "Rect": "rectangle",
     "Sigmoid": "sigmoid",
@@ -31,10 +31,10 @@ def resolve_surrogate(surrogate_function: object, alpha: float | None) -> tuple[
         choice("surrogate_function", surrogate_function, SURROGATES)
         return surrogate_function, 1.0 if alpha is None else alpha
     kind = type(surrogate_function).__name__
-    if kind not in _SPIKINGJELLY:
+    if kind not in SPIKINGJELLY_SURROGATES:
         raise ValueError(
             f"surrogate_function must be one of {', '.join(SURROGATES)} or a SpikingJelly surrogate of type "
-            f"{', '.join(_SPIKINGJELLY)}; got {surrogate_function!r}"
+            f"{', '.join(SPIKINGJELLY_SURROGATES)}; got {surrogate_function!r}"
         )
     own = float(getattr(surrogate_function, "alpha", 1.0))
     if alpha is not None and alpha != own:
@@ -46,4 +46,4 @@ def resolve_surrogate(surrogate_function: object, alpha: float | None) -> tuple[
         )
     if not getattr(surrogate_function, "spiking", True):
         raise ValueError(f'surrogate_function {kind}(spiking=False) must be written as {kind}() with spike="soft"')
-    return _SPIKINGJELLY[kind], own
+    return SPIKINGJELLY_SURROGATES[kind], own

@@ -108,10 +108,15 @@ def inherited(old: nn.Module, new: type[BaseNode]) -> dict[str, Any]:
             values.pop("v_reset", None)
     if learns_tau(old):
         values.pop("tau", None)
-    if is_spikingjellys(old, *_IF) or isinstance(old, IFNode):
+    if is_integrator(old):
         values["tau"] = math.inf  # with which both kinds of decay are none
         values.pop("decay", None)
     return {name: value for name, value in values.items() if name in new._arguments.defaults}
+
+
+def is_integrator(layer: nn.Module) -> bool:
+    """Whether a layer is an integrate-and-fire neuron, stdano's or SpikingJelly's."""
+    return is_spikingjellys(layer, *_IF) or isinstance(layer, IFNode)
 
 
 def learns_tau(layer: nn.Module) -> bool:
