@@ -96,7 +96,7 @@ class VGG(nn.Module):
         return self.head(features.flatten(2))
 
 
-class _Halve(nn.Module):
+class Halve(nn.Module):
     """Average pooling 2 x 2 of maps that have more than one pixel a side."""
 
     def forward(self, x: Tensor) -> Tensor:

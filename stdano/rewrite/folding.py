@@ -59,7 +59,7 @@ def fuse_conv_bn(model: nn.Module) -> nn.Module:
         connection = link_of(norm)
         if connection is not None:
             unlink(connection)
-        replaced[norm] = _Folded(described(norm, names), _dimensions(layer) + time_first).eval()
+        replaced[norm] = Folded(described(norm, names), _dimensions(layer) + time_first).eval()
     for parent in list(folded.modules()):
         for name, child in list(parent._modules.items()):
             if child in replaced:
@@ -67,7 +67,7 @@ def fuse_conv_bn(model: nn.Module) -> nn.Module:
     return folded
 
 
-class _Folded(nn.Identity):
+class Folded(nn.Identity):
     """In place of a norm. The number of dimensions tells whether the norm's channels were the layer's: a BatchNorm1d
     behind a linear layer, say, normalises dimension 1, while the layer's outputs are the last."""
 
