@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..models.blocks import merged
 from ..rewrite.folding import fuse_conv_bn
+from ..rewrite.fusion import unfuse
 from . import nir_layers, nir_neurons
 from .nir_writer import Writer
 
@@ -57,7 +58,11 @@ def to_nir(model: nn.Module, example_input: Tensor, *, dt: float = 1e-4, strict:
     if not isinstance(example_input, Tensor) or example_input.dim() < 3:
         got = list(example_input.shape) if isinstance(example_input, Tensor) else type(example_input).__name__
         raise ValueError(f"example_input must be a tensor [T, B, ...], got {got}")
-    folded = fuse_conv_bn(model) if not model.training else copy.deepcopy(model)
+    training = [name for name, m in model.named_modules() if m.training and nir_layers.differs_in_training(m)]
+    if training:
+        raise ValueError(f"model must be in eval mode, but in training mode are {', '.join(training[:5])}")
+    whole = nn.Sequential(model) if not list(model.children()) else model  # a layer by itself is not looked into
+    folded = unfuse(fuse_conv_bn(copy.deepcopy(whole).eval()))
     return Writer(nir, folded, dt, strict).write(example_input)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from ..models.blocks import SharedDropout, TimeFirst
 from ..models.vgg import Halve
@@ -17,7 +18,8 @@ from ..rewrite.fusion import is_norm
 from .foreign import refuse
 
 # In eval mode they hand on what they get.
-_IDENTITIES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, SharedDropout, TimeFirst, Folded)
+_DROPOUT = (_DropoutNd, SharedDropout)
+_IDENTITIES = (nn.Identity, *_DROPOUT, TimeFirst, Folded)
 #: Layers that know no time: they take [T*B, ...].
 TIMELESS = (nn.Conv1d, nn.Conv2d, nn.AvgPool2d)
 
@@ -33,8 +35,11 @@ def node_of(nir: Any, name: str, layer: Any, into: tuple[int, ...], out: tuple[i
     Raises:
         ValueError: NIR has none.
     """
-    identity = isinstance(layer, _IDENTITIES) or is_spikingjellys(layer, "Dropout", "Dropout2d")
-    if identity or (isinstance(layer, (nn.Flatten, Halve)) and into == out):
+    if (
+        isinstance(layer, _IDENTITIES)
+        or _is_spikingjellys_dropout(layer)
+        or (isinstance(layer, (nn.Flatten, Halve)) and into == out)
+    ):
         return None
     for cls, write in _WRITERS.items():
         if isinstance(layer, cls) and type(layer).__name__ in (cls.__name__, "InputConv2d"):  # others may do otherwise
@@ -42,6 +47,15 @@ def node_of(nir: Any, name: str, layer: Any, into: tuple[int, ...], out: tuple[i
     if is_norm(layer):
         return _norm(nir, layer, into)
     refuse(name, layer, "NIR has no node for it")
+
+
+def differs_in_training(layer: nn.Module) -> bool:
+    """Whether a layer does something else in training."""
+    return is_norm(layer) or isinstance(layer, _DROPOUT) or _is_spikingjellys_dropout(layer)
+
+
+def _is_spikingjellys_dropout(layer: nn.Module) -> bool:
+    return is_spikingjellys(layer, "Dropout", "Dropout2d")
 
 
 def _linear(nir: Any, name: str, layer: Any, into: tuple, out: tuple) -> Any:
@@ -56,6 +70,8 @@ def _convolution(nir: Any, name: str, layer: Any, into: tuple, out: tuple) -> An
         refuse(name, layer, "groups must be 1: the package nir takes the channels of a group for all of the input")
     if layer.padding_mode != "zeros":
         refuse(name, layer, f'padding_mode must be "zeros", got {layer.padding_mode!r}')
+    if len({*layer.kernel_size}) > 1:
+        refuse(name, layer, f"the package nir takes kernels to be square, got {list(layer.kernel_size)}")
     weight = _numpy(layer.weight)
     bias = np.zeros(len(weight), weight.dtype) if layer.bias is None else _numpy(layer.bias)
     settings = {k: getattr(layer, k) for k in ("stride", "padding", "dilation", "groups")}

@@ -36,8 +36,6 @@ def node_of(nir: Any, name: str, layer: Any, shape: tuple[int, ...], dt: float, 
     """
     if type(layer) not in _KINDS or "forward" in vars(layer):
         refuse(name, layer, "NIR has IF, LIF and CubaLIF; a reader would compute something else")
-    if layer._link is not None:
-        refuse(name, layer, "it is fused with its norm: call unfuse() first, or export in eval mode")
     if layer.spike != "hard":
         refuse(name, layer, "its spikes are soft, for which NIR has no node")
     if strict and layer.v_reset is None:
@@ -61,12 +59,10 @@ def _written(nir: Any, name: str, layer: Any, shape: tuple[int, ...], dt: float)
     reset = full(0.0 if layer.v_reset is None else layer.v_reset)
     threshold = full(layer.v_threshold)
     tau = None if isinstance(layer, IFNode) else _linear(layer, layer.tau)
-    if tau is None or np.isinf(tau).all():
+    if tau is None or np.isinf(tau).all():  # of a tensor none is
         if isinstance(layer, CubaLIFNode):
             refuse(name, layer, "tau is infinite, for which NIR has no node with a current")
         return nir.IF(r=full(1 / dt), v_threshold=threshold, v_reset=reset)
-    if np.isinf(tau).any():
-        refuse(name, layer, "tau is infinite for a part of the neurons, for which NIR has no node")
     r = full(tau / _array(layer.tau) if layer.decay_input else tau)
     fields = dict(r=r, v_leak=reset.copy(), v_threshold=threshold, v_reset=reset)
     if isinstance(layer, CubaLIFNode):

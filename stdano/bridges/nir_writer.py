@@ -61,7 +61,6 @@ class Writer:
     def __init__(self, nir: Any, model: nn.Module, dt: float, strict: bool) -> None:
         self.nir, self.model, self.dt, self.strict = nir, model, dt, strict
         self.nodes: dict[str, Any] = {}
-        self.shapes: dict[str, Shape] = {}  # of the nodes' outputs
         self.edges: list[tuple[str, str]] = []
         self.known: dict[fx.Node, tuple[list[str], int]] = {}
         self.neurons: set[nn.Module] = set()
@@ -76,29 +75,19 @@ class Writer:
                 if not isinstance(value, fx.Node) or value not in self.known:
                     raise ValueError("model must return one tensor that depends on its input")
                 sources, leading = self.known[value]
-                shape = self._shape(value)[leading:]
-                self._node("output", self.nir.Output(list(shape)), sources, shape)
+                self._node("output", self.nir.Output(list(self._shape(value)[leading:])), sources)
             elif isinstance(self.values[n], Tensor):
                 self._value(n)
         if len(set(self.edges)) < len(self.edges):
             raise ValueError("model adds a value to itself, for which NIR has no edges")
-        written = self.nir.NIRGraph(nodes=self.nodes, edges=self.edges)
-        for name, node in self.nodes.items():
-            found = tuple(int(v) for v in next(iter(node.output_type.values())))
-            if found != self.shapes[name]:
-                raise ValueError(
-                    f"node {name!r} has an output {list(self.shapes[name])}, which the package nir takes to be "
-                    f"{list(found)}"
-                )
-        return written
+        return self.nir.NIRGraph(nodes=self.nodes, edges=self.edges)
 
     def _value(self, n: fx.Node) -> None:
         name = getattr(n.target, "__name__", str(n.target))
         if n.op == "placeholder":
             if self.nodes:
                 raise ValueError(f"model must have one input, got {name!r} as well")
-            shape = self._shape(n)[2:]
-            self.known[n] = ([self._node("input", self.nir.Input(list(shape)), [], shape)], 2)
+            self.known[n] = ([self._node("input", self.nir.Input(list(self._shape(n)[2:])), [])], 2)
         elif n.op == "call_module":
             self._layer(n, str(n.target), self.model.get_submodule(str(n.target)))
         elif name in _ADDITIONS and all(a in self.known for a in n.args) and len(n.args) == 2:
@@ -123,15 +112,15 @@ class Writer:
             refuse(name, layer, f"it does not keep T and B: it makes {list(after)} of {list(before)}")
         into, out = before[leading:], after[leading:]
         if is_spiking(layer):
+            node = nir_neurons.node_of(self.nir, name, layer, into, self.dt, self.strict)
             if leading != 2 or layer.step_mode != "m":
                 refuse(name, layer, 'it must get [T, B, ...] in step_mode "m"')
             if layer in self.neurons:
                 refuse(name, layer, "it runs twice, and a node of NIR has one potential")
             self.neurons.add(layer)
-            node = nir_neurons.node_of(self.nir, name, layer, into, self.dt, self.strict)
         else:
             node = nir_layers.node_of(self.nir, name, layer, into, out)
-        self.known[n] = (sources if node is None else [self._node(name, node, sources, out)], leading)
+        self.known[n] = (sources if node is None else [self._node(name, node, sources)], leading)
 
     def _reshaped(self, n: fx.Node, name: str) -> None:
         """Merging or splitting T and B is nothing to NIR, which has neither; making a vector of a sample is a node."""
@@ -145,7 +134,7 @@ class Writer:
                 if after == (*first, *kept):
                     if kept != sample:
                         node = nir_layers.flattened(self.nir, name, sample, kept)
-                        sources = [self._node(name, node, sources, kept)]
+                        sources = [self._node(name, node, sources)]
                     self.known[n] = (sources, len(first))
                     return
         raise ValueError(
@@ -156,13 +145,13 @@ class Writer:
     def _shape(self, n: Any) -> Shape:
         return tuple(self.values[n].shape)
 
-    def _node(self, name: str, node: Any, sources: list[str], shape: Shape) -> str:
+    def _node(self, name: str, node: Any, sources: list[str]) -> str:
         base = key = name.replace(".", "_")
         number = 1
         while key in self.nodes or (
             key in ("input", "output") and not isinstance(node, (self.nir.Input, self.nir.Output))
         ):
             key, number = f"{base}_{number}", number + 1
-        self.nodes[key], self.shapes[key] = node, shape
+        self.nodes[key] = node
         self.edges += [(source, key) for source in sources]
         return key
