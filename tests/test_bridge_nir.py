@@ -40,6 +40,7 @@ def test_there_and_back_in_all_bits(name, tmp_path):
     for source in (graph, tmp_path / "net.nir", str(tmp_path / "net.nir")):
         back = stdano.from_nir(source)
         assert torch.equal(back(x), expected) and expected.sum() > 20
+    assert list(stdano.to_nir(back, x, strict=name != "soft").nodes) == list(graph.nodes)
     for setting in ("surrogate_function", "alpha", "detach_reset", "v_reset"):
         assert getattr(back.layers["1"], setting) == getattr(neuron, setting)
     settings = dict(surrogate_function="sigmoid", detach_reset=True)

@@ -122,6 +122,9 @@ def test_hidden_potentials_and_layers_that_are_used_twice():
     last = stdano.from_snntorch(snn.Leaky(beta=0.5, init_hidden=True, output=True))
     spikes, v = last(torch.randn(7, 2, 3))
     assert spikes.shape == v.shape == (7, 2, 3) and torch.equal(v[-1], last.v)
+    single, x = stdano.from_snntorch(snn.Leaky(beta=0.5), step_mode="s"), torch.full((2, 3), 0.5)
+    assert single(x)[1].eq(0.5).all() and single(x)[1].eq(0.75).all() and single(x, torch.ones(2, 3))[1].eq(1).all()
+    assert single(x, torch.zeros(0))[1].eq(0.5).all()  # begins anew
 
 
 def test_misuse_is_an_error():

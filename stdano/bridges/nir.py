@@ -63,7 +63,8 @@ def to_nir(model: nn.Module, example_input: Tensor, *, dt: float = 1e-4, strict:
         raise ValueError(f"model must be in eval mode, but in training mode are {', '.join(training[:5])}")
     whole = nn.Sequential(model) if not list(model.children()) else model  # a layer by itself is not looked into
     folded = unfuse(fuse_conv_bn(copy.deepcopy(whole).eval()))
-    return Writer(nir, folded, dt, strict).write(example_input)
+    prefix = "layers." if isinstance(model, NIRModel) else ""  # names stay what they were in the graph it comes from
+    return Writer(nir, folded, dt, strict, prefix).write(example_input)
 
 
 def from_nir(graph: Any, *, dt: float = 1e-4, **settings: Any) -> nn.Module:

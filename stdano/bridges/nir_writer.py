@@ -52,14 +52,14 @@ def _run(model: nn.Module, x: Tensor) -> tuple[fx.Graph, dict[fx.Node, Any]]:
 
 
 class Writer:
-    """Writes a model, which it may change.
+    """Writes a model, which it may change. The nodes have the names of its layers, less the prefix.
 
     Of each value of the model it knows the nodes whose outputs add up to it, and how many dimensions stand before those
     of a sample: 2 for ``[T, B, ...]``, 1 for ``[T*B, ...]``.
     """
 
-    def __init__(self, nir: Any, model: nn.Module, dt: float, strict: bool) -> None:
-        self.nir, self.model, self.dt, self.strict = nir, model, dt, strict
+    def __init__(self, nir: Any, model: nn.Module, dt: float, strict: bool, prefix: str) -> None:
+        self.nir, self.model, self.dt, self.strict, self.prefix = nir, model, dt, strict, prefix
         self.nodes: dict[str, Any] = {}
         self.edges: list[tuple[str, str]] = []
         self.known: dict[fx.Node, tuple[list[str], int]] = {}
@@ -146,7 +146,7 @@ class Writer:
         return tuple(self.values[n].shape)
 
     def _node(self, name: str, node: Any, sources: list[str]) -> str:
-        base = key = name.replace(".", "_")
+        base = key = name.removeprefix(self.prefix).replace(".", "_")
         number = 1
         while key in self.nodes or (
             key in ("input", "output") and not isinstance(node, (self.nir.Input, self.nir.Output))

@@ -101,3 +101,6 @@ class Halve(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return merged(lambda images: average_pool(images, 2), x) if min(x.shape[3:]) > 1 else x
+
+
+_Halve = Halve  # pickles of whole networks know it by this name

@@ -85,6 +85,9 @@ class Folded(nn.Identity):
         return input
 
 
+_Folded = Folded  # pickles of whole networks know it by this name
+
+
 def _is_layer(module: nn.Module) -> bool:
     kind = type(module)
     spikingjelly = kind.__module__.startswith("spikingjelly.") and kind.__name__ in [
