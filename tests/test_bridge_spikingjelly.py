@@ -72,10 +72,10 @@ def test_there_and_back_with_checkpoints(tmp_path):
     "settings",
     [
         dict(tau=3.0),
-        dict(tau=0.4, v_reset=None, surrogate_function="fast_sigmoid"),
-        dict(tau=20.0, v_reset=-0.5, v_threshold=torch.tensor(0.75), surrogate_function="sigmoid", alpha=4.0),
+        dict(tau=0.4, v_reset=None),
+        dict(tau=20.0, v_threshold=torch.tensor(0.75), alpha=2.0),
         dict(tau=4.0, decay="linear", decay_input=True, surrogate_function="piecewise_exp", alpha=2.0),
-        dict(tau=math.inf, surrogate_function="rectangle"),
+        dict(tau=math.inf),
     ],
     ids=["exp", "short", "long", "linear", "no leak"],
 )
