@@ -11,7 +11,7 @@ activation = pytest.importorskip("sinabs.activation")
 
 single = dict(spike_fn=activation.SingleSpike)
 SETTINGS = {
-    "LIF": lambda: layers.LIF(tau_mem=5.0, min_v_mem=-0.1, norm_input=False, **single),
+    "LIF": lambda: layers.LIF(tau_mem=5.0, spike_threshold=1, min_v_mem=-0.1, norm_input=False, **single),
     "IAF": lambda: layers.IAF(spike_threshold=torch.tensor(0.8), reset_fn=activation.MembraneReset(0.1), **single),
     "current": lambda: layers.LIF(tau_mem=torch.rand(7) * 9 + 1, tau_syn=3.0, spike_threshold=0.5, **single),
     "decays": lambda: layers.LIF(tau_mem=5.0, tau_syn=2.0, norm_input=False, train_alphas=True, **single),

@@ -54,7 +54,7 @@ def test_same_bits_and_gradients(name):
 
 
 def test_a_potential_at_the_threshold_does_not_spike():
-    theirs = snn.Leaky(beta=0.5)
+    theirs = snn.Leaky(beta=0.5, threshold=1)
     x = torch.tensor([1.0, 0.5, 0.75, 0.625 + 2**-23]).reshape(4, 1, 1)
     expected = stepped(theirs, x)[0].flatten().tolist()
     assert expected == [0, 0, 1, 0]  # 1, 1, 1.25, 0.25 and what the late reset took

@@ -71,6 +71,7 @@ def require_last_dimension(layer: nn.Module, name: str, value: Any, x: Tensor, l
         )
 
 
-def tensor_of(value: Any) -> Tensor:
-    """A number as a tensor of its own; a tensor, or what learns, as it is."""
-    return value if isinstance(value, Tensor) else torch.tensor(float(value))
+def floating(value: Any) -> Tensor:
+    """A number, or a tensor of whole numbers, as a tensor of floating-point numbers; what is one already, as it is."""
+    tensor = torch.as_tensor(value)
+    return tensor if tensor.is_floating_point() else tensor.float()

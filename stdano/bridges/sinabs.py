@@ -12,7 +12,7 @@ from stdano_kernels import Constant, Neuron, Option, State
 from stdano_kernels.define import detach, exp, relu, spike, where
 
 from ..nodes.base import BaseNode
-from .foreign import as_constant, is_from, is_plain, refuse, replace_layers, require_last_dimension, tensor_of
+from .foreign import as_constant, floating, is_from, is_plain, refuse, replace_layers, require_last_dimension
 from .rounding import rounded
 
 MOST_SPIKES = 16
@@ -179,14 +179,14 @@ def _counterpart(name: str, layer: Any, max_spikes: int | None) -> SinabsNode:
         refuse(name, layer, "record_states=True fills layer.recordings; ask the new layer for return_sequences instead")
     has_current = "i_syn" in layer._buffers
     settings: dict[str, Any] = {
-        "v_threshold": layer.spike_threshold,
+        "v_threshold": floating(layer.spike_threshold),
         "norm_input": bool(layer.norm_input),
         "most_spikes": str(_most_spikes(name, layer, max_spikes)),
         **_reset(name, layer),
         **_surrogate(name, layer),
     }
     if layer.min_v_mem is not None:
-        settings |= {"bounded": True, "min_v_mem": layer.min_v_mem}
+        settings |= {"bounded": True, "min_v_mem": floating(layer.min_v_mem)}
     taus = {}
     for of in ("mem", "syn") if has_current else ("mem",):
         tau = getattr(layer, f"tau_{of}", None)
@@ -229,7 +229,7 @@ def _reset(name: str, layer: Any) -> dict[str, Any]:
     if kind != "MembraneSubtract":
         refuse(name, layer, f"reset_fn must be MembraneSubtract or MembraneReset, got {kind}")
     value = layer.reset_fn.subtract_value
-    return {} if value is None else {"reset_mode": "less", "reset_to": tensor_of(value)}
+    return {} if value is None else {"reset_mode": "less", "reset_to": floating(value)}
 
 
 def _surrogate(name: str, layer: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from stdano_kernels.define import maximum, minimum, spike, where
 from stdano_kernels.settings import choice
 
 from ..nodes.base import BaseNode
-from .foreign import as_constant, is_from, is_plain, refuse, replace_layers, require_last_dimension
+from .foreign import as_constant, floating, is_from, is_plain, refuse, replace_layers, require_last_dimension
 from .rounding import SMALLEST, rounded
 
 _MECHANISMS = ("subtract", "zero", "none")  # in the order of snnTorch's reset_mechanism_val
@@ -184,8 +184,8 @@ def _counterpart(name: str, layer: Any, step_mode: str) -> LeakyNode:
             refuse(name, layer, f"{constant} must have the shape [], [N] or [C, 1, 1], got {list(shape)}")
     kind, surrogate = _surrogate(name, layer)
     new = kind(
-        beta=layer.beta,
-        v_threshold=layer.threshold,
+        beta=floating(layer.beta),
+        v_threshold=floating(layer.threshold),
         reset_mechanism=layer.reset_mechanism,
         reset_delay=layer.reset_delay,
         step_mode=step_mode,
