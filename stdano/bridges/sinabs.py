@@ -27,6 +27,9 @@ class SinabsLIF(Neuron):
 
     with ``c = 1 - alpha_mem``, or 1 without ``norm_input``. With ``most_spikes`` above 1, a step gives as many spikes
     as the potential holds thresholds, up to that number.
+
+    As in sinabs, the threshold gets no gradient from the spike, and a reset to a potential none either: a comparison
+    with finite differences (``stdano_kernels.check``) shows that.
     """
 
     v = State(0.0)
