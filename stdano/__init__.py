@@ -4,7 +4,11 @@ import sys
 
 from stdano_kernels import __version__, packed_spikes, two_level_checkpoints
 
+from .bridges.nir import from_nir, to_nir
 from .bridges.onnx import to_onnx
+from .bridges.sinabs import from_sinabs
+from .bridges.snntorch import from_snntorch
+from .bridges.spikingjelly import from_spikingjelly, to_spikingjelly
 from .memory import keep_freed_memory
 from .nodes import link, neurons, normalised, norms, recomputation, super_neuron
 from .nodes.base import BaseNode
@@ -48,6 +52,10 @@ __all__ = [
     "__version__",
     "convert",
     "detach_net",
+    "from_nir",
+    "from_sinabs",
+    "from_snntorch",
+    "from_spikingjelly",
     "fuse",
     "fuse_conv_bn",
     "keep_freed_memory",
@@ -56,7 +64,9 @@ __all__ = [
     "packed_spikes",
     "reset_net",
     "stateless",
+    "to_nir",
     "to_onnx",
+    "to_spikingjelly",
     "two_level_checkpoints",
     "unfuse",
 ]

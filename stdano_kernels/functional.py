@@ -183,18 +183,24 @@ def _checked(spec: Spec, given: dict[str, Any], x: Tensor) -> tuple[Settled, lis
 
 
 def _constants(spec: Spec, settled: Settled, settings: dict[str, Any], x: Tensor) -> list[float | Tensor]:
-    """The constants that the step uses, in its order."""
+    """The constants that the step uses with these settings, in its order; all are checked."""
     out: list[float | Tensor] = []
+    used = used_constants(settled.neuron, settled.variant.plain)
     for name in spec.constants:
         value = settings[name]
         if value is None and spec.neuron.constants[name].or_none:
             continue
         above = spec.above(name, settings)
         value = check_constant(name, value, x, above, or_inf=above is not None and name in spec.time_constants)
-        if name == "v_reset" and settled.variant.reset != "hard":
-            continue
-        out.append(value if isinstance(value, Tensor) else spec.limited(name, value, settings))
+        if name in used:
+            out.append(value if isinstance(value, Tensor) else spec.limited(name, value, settings))
     return out
+
+
+@constant_when_traced
+def used_constants(neuron: type[Neuron], plain: tuple[Any, ...]) -> tuple[str, ...]:
+    """Names of the constants that a kernel takes; ``plain``: of a variant."""
+    return tuple(traced(neuron, Variant(*plain)).constants)
 
 
 def _sequences(spec: Spec, return_v_seq: bool, names: Sequence[str]) -> list[int]:

@@ -243,3 +243,33 @@ def test_a_neuron_without_constants():
 
     spikes = stdano_kernels.function(Bare)(torch.tensor([0.5, 0.5, 0.25, 0.75])[:, None], backend="reference")
     assert spikes.flatten().tolist() == [0, 1, 0, 1]
+
+
+class Either(Neuron):
+    """Which of two constants the step reads depends on an option."""
+
+    v = State()
+    mode = Option("up", "down")
+    higher = Constant(0.2)
+    lower = Constant(0.3)
+
+    def step(n, x, v):
+        h = n.charge(x, v)
+        s = spike(h - n.v_threshold - n.higher if n.mode == "up" else h - n.v_threshold + n.lower)
+        return s, n.reset(h, s, n.v_threshold)
+
+
+@pytest.mark.parametrize("backend", [b for b in ("reference", "cpu") if stdano_kernels.backends()[b].available])
+def test_constants_that_another_option_reads(backend):
+    x = torch.randn(6, 3, 8, generator=torch.Generator().manual_seed(0))
+    layers = [stdano.node(Either)(mode=m, higher=0.2, lower=0.3, backend=backend) for m in ("up", "down")]
+    up, down = (layer(x) for layer in layers)
+    assert torch.equal(up, stdano.LIFNode(v_threshold=1.2, v_reset=0.0, backend=backend)(x))
+    assert torch.equal(down, stdano.LIFNode(v_threshold=0.7, v_reset=0.0, backend=backend)(x))
+    lower = torch.tensor(0.3, requires_grad=True)
+    stdano_kernels.function(Either)(x, mode="up", lower=lower, backend=backend).sum()
+    assert lower.grad is None
+    with pytest.raises(ValueError, match="lower must be"):
+        stdano_kernels.function(Either)(x, mode="up", lower=float("nan"), backend=backend)
+    mixed = stdano.SuperNeuron(3, [Either(mode="down"), "LIF"], backend=backend)
+    assert mixed(torch.randn(2, 2, 3, 4, 4)).isfinite().all()

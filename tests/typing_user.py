@@ -1,5 +1,5 @@
 # pyright: strict
-"""What programs of users look like to type checkers, which test_typing.py runs on this file; nothing here is run."""
+"""What programs of users look like to type checkers, as mypy and pyright see them; nothing here is run."""
 
 from pathlib import Path
 from typing import Any
@@ -124,10 +124,20 @@ def models(x: Tensor) -> None:
     with stdano.stateless(net), stdano.packed_spikes(), stdano.two_level_checkpoints():
         net(x)
     stdano.reset_net(net)
+    stdano.detach_net(net)
     stdano.keep_freed_memory()
     for name, status in stdano_kernels.backends().items():
         assert_type(status, BackendStatus)
         print(name, status.available, status.reason, status.details, stdano.__version__)
+
+
+def bridges(x: Tensor, folder: Path) -> None:
+    net = nn.Sequential(nn.Linear(8, 8), stdano.LIFNode())
+    assert_type(stdano.from_snntorch(net, step_mode="s"), nn.Module)
+    assert_type(stdano.from_sinabs(net, max_spikes=4), nn.Module)
+    assert_type(stdano.to_spikingjelly(stdano.from_spikingjelly(net)), nn.Module)
+    assert_type(stdano.from_nir(stdano.to_nir(net, x), surrogate_function="atan"), nn.Module)
+    stdano.to_onnx(net, x, folder / "net.onnx", states=True)
 
 
 def runs(folder: Path) -> None:

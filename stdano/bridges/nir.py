@@ -163,7 +163,7 @@ def _package() -> Any:
     try:
         import nir
     except ImportError as error:
-        raise ImportError("NIR needs the package nir: pip install nir") from error
+        raise ImportError("NIR needs the package nir: pip install 'stdano[bridges]'") from error
     return nir
 
 

@@ -58,14 +58,14 @@ def _is_spikingjellys_dropout(layer: nn.Module) -> bool:
     return is_spikingjellys(layer, "Dropout", "Dropout2d")
 
 
-def _linear(nir: Any, name: str, layer: Any, into: tuple, out: tuple) -> Any:
+def _linear(nir: Any, name: str, layer: Any, into: tuple[Any, ...], out: tuple[Any, ...]) -> Any:
     if len(into) != 1:
         refuse(name, layer, f"a linear layer of NIR takes vectors, got {list(into)}")
     weight = _numpy(layer.weight)
     return nir.Linear(weight) if layer.bias is None else nir.Affine(weight, _numpy(layer.bias))
 
 
-def _convolution(nir: Any, name: str, layer: Any, into: tuple, out: tuple) -> Any:
+def _convolution(nir: Any, name: str, layer: Any, into: tuple[Any, ...], out: tuple[Any, ...]) -> Any:
     if layer.groups != 1:
         refuse(name, layer, "groups must be 1: the package nir takes the channels of a group for all of the input")
     if layer.padding_mode != "zeros":
@@ -81,7 +81,7 @@ def _convolution(nir: Any, name: str, layer: Any, into: tuple, out: tuple) -> An
     return nir.Conv2d(input_shape=into[-2:], weight=weight, bias=bias, **settings)
 
 
-def _average(nir: Any, name: str, layer: Any, into: tuple, out: tuple) -> Any:
+def _average(nir: Any, name: str, layer: Any, into: tuple[Any, ...], out: tuple[Any, ...]) -> Any:
     padding = _pair(layer.padding)
     if layer.ceil_mode or (padding.any() and not layer.count_include_pad) or layer.divisor_override not in (None, 1):
         refuse(name, layer, "ceil_mode, count_include_pad=False and a divisor are not in NIR")
@@ -89,36 +89,36 @@ def _average(nir: Any, name: str, layer: Any, into: tuple, out: tuple) -> Any:
     return kind(kernel_size=_pair(layer.kernel_size), stride=_pair(layer.stride), padding=padding)
 
 
-def _sum(nir: Any, name: str, layer: Any, into: tuple, out: tuple) -> Any:
+def _sum(nir: Any, name: str, layer: Any, into: tuple[Any, ...], out: tuple[Any, ...]) -> Any:
     if layer.norm_type != 1 or layer.ceil_mode:
         refuse(name, layer, "norm_type must be 1 and ceil_mode False")
     stride = layer.kernel_size if layer.stride is None else layer.stride
     return nir.SumPool2d(kernel_size=_pair(layer.kernel_size), stride=_pair(stride), padding=_pair(0))
 
 
-def _adaptive(nir: Any, name: str, layer: Any, into: tuple, out: tuple) -> Any:
+def _adaptive(nir: Any, name: str, layer: Any, into: tuple[Any, ...], out: tuple[Any, ...]) -> Any:
     if any(size % parts for size, parts in zip(into[1:], out[1:], strict=True)):
         refuse(name, layer, f"maps of {list(into[1:])} do not divide into {list(out[1:])} windows of one size")
     kernel = np.array([size // parts for size, parts in zip(into[1:], out[1:], strict=True)])
     return nir.AvgPool2d(kernel_size=kernel, stride=kernel, padding=_pair(0))
 
 
-def _halve(nir: Any, name: str, layer: Any, into: tuple, out: tuple) -> Any:
+def _halve(nir: Any, name: str, layer: Any, into: tuple[Any, ...], out: tuple[Any, ...]) -> Any:
     return nir.AvgPool2d(kernel_size=_pair(2), stride=_pair(2), padding=_pair(0))
 
 
-def _flatten(nir: Any, name: str, layer: Any, into: tuple, out: tuple) -> Any:
+def _flatten(nir: Any, name: str, layer: Any, into: tuple[Any, ...], out: tuple[Any, ...]) -> Any:
     return flattened(nir, name, into, out)
 
 
-def flattened(nir: Any, what: str, into: tuple, out: tuple) -> Any:
+def flattened(nir: Any, what: str, into: tuple[Any, ...], out: tuple[Any, ...]) -> Any:
     """The node that makes a vector of all dimensions."""
     if len(out) != 1:
         raise ValueError(f"{what} must flatten all dimensions behind T and B, got {list(into)} to {list(out)}")
     return nir.Flatten(input_type=np.array(into), start_dim=0, end_dim=-1)
 
 
-def _norm(nir: Any, layer: Any, into: tuple) -> Any:
+def _norm(nir: Any, layer: Any, into: tuple[Any, ...]) -> Any:
     """A norm that is in no convolution: a convolution of 1 x 1, or a linear layer, each channel to itself."""
     scale = _double(layer.running_var).add(layer.eps).rsqrt()
     scale = scale if layer.weight is None else scale * _double(layer.weight)
@@ -132,7 +132,7 @@ def _norm(nir: Any, layer: Any, into: tuple) -> Any:
     return kind(input_shape=size, weight=weight, bias=bias, stride=1, padding=0, dilation=1, groups=1)
 
 
-_WRITERS: dict[type, Callable] = {
+_WRITERS: dict[type, Callable[..., Any]] = {
     nn.Linear: _linear,
     nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,

@@ -30,7 +30,7 @@ AT_REST = "stdano.at_rest"
 def to_onnx(
     model: nn.Module,
     example_input: Tensor | tuple[Tensor, ...],
-    file: str | os.PathLike,
+    file: str | os.PathLike[str],
     *,
     dynamic: Sequence[int] | None = None,
     states: bool = False,
@@ -111,7 +111,7 @@ def to_onnx(
     return program
 
 
-def translations() -> dict[Callable, Callable]:
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """What stdano's operators are in ONNX: the argument ``custom_translation_table`` of ``torch.onnx.export``, where
     that is called directly, in eval mode and within :func:`stdano.stateless`.
 

@@ -13,7 +13,7 @@ from onnxscript import evaluator
 from .onnx_scan import Member, Tape, scan, step_of
 
 
-def table() -> dict[Callable, Callable]:
+def table() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The translations, by operator."""
     operators = torch.ops.stdano
     return {
@@ -23,7 +23,7 @@ def table() -> dict[Callable, Callable]:
     }
 
 
-def _translation(function: Callable) -> Callable:
+def _translation(function: Callable[..., Any]) -> Callable[..., Any]:
     """Takes the annotations away, which the exporter would read as ONNX types."""
     function.__annotations__ = {}
     return function

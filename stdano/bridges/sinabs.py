@@ -69,16 +69,16 @@ class SinabsSynapticLIF(SinabsLIF):
 
 def _fired(n: Any, current: Any, v: Any) -> tuple[Any, Any]:
     """The spike and the potential after it."""
-    theta, lowest, reset_to = n.v_threshold, n.min_v_mem, n.reset_to  # read whatever the options: a kernel takes all
+    theta = n.v_threshold
     h = rounded(n.alpha_mem * v) + (rounded((1.0 - n.alpha_mem) * current) if n.norm_input else current)
     most = int(n.most_spikes)
     s = spike(h - detach(theta) if most == 1 else h / detach(theta) - 1.0, levels=most)
     if n.reset_mode == "to":
-        h = where(detach(s), 0.0, h) + reset_to
+        h = where(detach(s), 0.0, h) + n.reset_to
     else:
-        taken = s * (theta if n.reset_mode == "threshold" else reset_to)
+        taken = s * (theta if n.reset_mode == "threshold" else n.reset_to)
         h = h - (taken if most == 1 else rounded(taken))
-    return s, relu(h - lowest) + lowest if n.bounded else h
+    return s, relu(h - n.min_v_mem) + n.min_v_mem if n.bounded else h
 
 
 def _exponential(u: Any, width: Any, scale: Any) -> tuple[Any, Any]:
@@ -119,7 +119,7 @@ class SinabsNode(BaseNode):
                 values[f"alpha_{of}"] = torch.exp(-1.0 / tau)
         return {name: as_constant(value) for name, value in values.items()}
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *arguments: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         """Takes a checkpoint of sinabs' layer as well, without the state in it."""
         if f"{prefix}spike_threshold" in state_dict:
             state_dict[f"{prefix}v_threshold"] = state_dict.pop(f"{prefix}spike_threshold")

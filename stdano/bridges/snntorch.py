@@ -111,7 +111,14 @@ class LeakyNode(BaseNode):
         return {name: as_constant(value) for name, value in super()._settings().items()}
 
     def _load_from_state_dict(
-        self, state_dict: dict, prefix: str, local: dict, strict: bool, missing: list, unexpected: list, errors: list
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local: dict[str, Any],
+        strict: bool,
+        missing: list[str],
+        unexpected: list[str],
+        errors: list[str],
     ) -> None:
         """Takes a checkpoint of snnTorch's layer as well."""
         if f"{prefix}threshold" in state_dict:

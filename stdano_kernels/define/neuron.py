@@ -73,7 +73,7 @@ class Option(_Attribute):
 
     def __init__(self, default: bool | str, *others: str, doc: str = "") -> None:
         self.default, self.doc = default, doc
-        self.choices: tuple[bool | str, ...] = (default, *others) if isinstance(default, str) else (False, True)
+        self.choices: tuple[Any, ...] = (default, *others) if isinstance(default, str) else (False, True)
 
 
 class Neuron:
@@ -93,9 +93,13 @@ class Neuron:
     A method ``surrogate(n, u)`` that returns a value and a slope stands for the arguments ``surrogate`` and ``alpha``.
     """
 
-    tau: Constant = Constant(2.0, above=0.0, doc='time constant in time steps, above 0 (above 1 with ``decay="linear"``)')
+    tau: Constant = Constant(
+        2.0, above=0.0, doc='time constant in time steps, above 0 (above 1 with ``decay="linear"``)'
+    )
     v_threshold: Constant = Constant(1.0, doc="threshold")
-    v_reset: Constant = Constant(0.0, or_none=True, doc="potential after a spike (hard reset), or None for the soft reset")
+    v_reset: Constant = Constant(
+        0.0, or_none=True, doc="potential after a spike (hard reset), or None for the soft reset"
+    )
 
     decay_mode: Option = Option("exp", "linear", doc="``exp``: a = exp(-1/tau); ``linear``: a = 1 - 1/tau")
     decay_input: Option = Option(False, doc="the input is multiplied by 1/tau")
