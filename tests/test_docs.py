@@ -15,6 +15,7 @@ NEEDS = {
     "README.md": ["spikingjelly"],
     "from_spikingjelly.md": ["spikingjelly", "sklearn"],
     "from_snntorch.md": ["snntorch", "sklearn"],
+    "exchange.md": ["nir", "onnxruntime", "onnxscript", "sinabs", "spikingjelly"],
 }
 
 
@@ -36,7 +37,7 @@ def commands(page):
 
 def with_code():
     """The pages that have Python on them; what trains for a while is slow."""
-    slow = {"README", "getting_started", "training", "from_spikingjelly", "own_neuron"}
+    slow = {"README", "exchange", "own_neuron", "search"}
     for page in PAGES:
         if any(blocks(page, "python")):
             yield pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in slow))
