@@ -5,6 +5,7 @@ Arguments are checked here, once, before anything is computed; the backends trus
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from .moments import update_running
 from .neurons import NEURONS
 from .normalise import Norm
 from .settings import choice, flag
-from .spec import KERNELS, Settled, Spec, spec_of, traced
+from .spec import KERNELS, Settled, Spec, cleaned, spec_of, traced
 
 if TYPE_CHECKING:
     from .signatures import Function, LIFFunction, LLIFFunction, SLIFFunction
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .signatures import SLIFState as SLIFState
 
 _DOC = """{doc}
-
+{constants}
     Args:
         x: input ``[T, ...]``, float32, float64, float16 or bfloat16, in any memory layout. Half precision is
             computed in float32. T or any other size may be 0. What ``step.expand(T, ...)`` gives is read once, and so
@@ -60,10 +61,10 @@ _OF_ALL = {
     "alpha": "the surrogate's sharpness.",
     "spike": '``"soft"`` emits the surrogate\'s primitive, which makes the whole function differentiable.',
 }
-_CONSTANTS = (
-    "Each constant is a number or a tensor, which may require grad: of shape ``[]``, ``[C]`` with C the size of "
-    "dimension 2 of ``x: [T, B, C, ...]``, or one a neuron (``x.shape[1:]`` or what broadcasts to it)."
-)
+_CONSTANTS = """
+    Each constant is a number or a tensor, which may require grad: of shape ``[]``, ``[C]`` with C the size of
+    dimension 2 of ``x: [T, B, C, ...]``, or one a neuron (``x.shape[1:]`` or what broadcasts to it).
+"""
 
 
 _functions: dict[type[Neuron], Function[Any]] = {}
@@ -114,10 +115,12 @@ def _docstring(spec: Spec) -> str:
         declared = spec.neuron.constants.get(argument) or spec.neuron.options.get(argument)
         text = _OF_ALL.get(argument) or (declared.doc if declared else "")
         lines.append(f"        {argument}: {text}")
-    if spec.constants:
-        lines.append(f"            {_CONSTANTS}")
-    doc = (spec.neuron.__doc__ or spec.neuron.__name__).rstrip()
-    return _DOC.format(doc=doc, arguments="\n".join(lines), states=", ".join(spec.neuron.states))
+    return _DOC.format(
+        doc=textwrap.indent(cleaned(spec.neuron.__doc__ or spec.neuron.__name__), "    ").strip(),
+        constants=_CONSTANTS if spec.constants else "",
+        arguments="\n".join(lines),
+        states=", ".join(spec.neuron.states),
+    )
 
 
 def _run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 import threading
 from collections import namedtuple
 from dataclasses import dataclass
@@ -39,6 +40,13 @@ class Settled:
     neuron: type[Neuron]
     variant: Variant
     alpha: float
+
+
+def cleaned(doc: str) -> str:
+    """A docstring without the indentation of its source, but with that of equations behind its first line, which
+    formatters take away."""
+    head, colons, rest = inspect.cleandoc(doc).partition("::\n\n")
+    return head + colons + (rest if rest.startswith(" ") else textwrap.indent(rest, "    "))
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from stdano_kernels import DeclarationError, Neuron
 from stdano_kernels.backends import NAMES
 from stdano_kernels.functional import settle
 from stdano_kernels.settings import choice, flag, python_value
-from stdano_kernels.spec import Spec, spec_of
+from stdano_kernels.spec import Spec, cleaned, spec_of
 
 from .surrogates import resolve_surrogate
 
@@ -120,7 +119,7 @@ class Arguments:
 
     def documentation(self, notes: str | None) -> str:
         """The docstring of a module: the declaration's equations, notes of its own, and every argument."""
-        about = [_cleaned(text) for text in (self.neuron.__doc__, notes) if text]
+        about = [cleaned(text) for text in (self.neuron.__doc__, notes) if text]
         lines = [f"    {name}: {self._about(name)}" for name in self.defaults]
         constants = ", ".join(f"``{name}``" for name in self.defaults if name in self.constants)
         tail = (
@@ -135,12 +134,6 @@ class Arguments:
         text = _DOCS.get(name) or (declared.doc if declared else "")
         default = self.defaults[name]
         return text if name == "alpha" else f"{text.rstrip('.')}; default {default!r}."
-
-
-def _cleaned(doc: str) -> str:
-    """A docstring without the indentation of its source, but with that of equations behind its first line."""
-    head, colons, rest = inspect.cleandoc(doc).partition("::\n\n")
-    return head + colons + (rest if rest.startswith(" ") else textwrap.indent(rest, "    "))
 
 
 def declare(cls: Any, base: type[nn.Module]) -> None:
