@@ -106,10 +106,12 @@ def test_what_pip_is_told_to_install_exists():
         assert {name for names in named for name in names.split(",")} <= {*extras}, page.name
 
 
-def test_links_of_the_readme_lead_somewhere():
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md"])
+def test_links_lead_somewhere(page):
     """Those of docs/ are checked when the site is built."""
-    for link in re.findall(r"\]\((?!http)([^)#]+)|src=\"([^\"]+)", (ROOT / "README.md").read_text()):
-        assert (ROOT / "".join(link)).exists(), link
+    file = ROOT / page
+    for link in re.findall(r"\]\((?!http)([^)#]+)|src=\"([^\"]+)", file.read_text()):
+        assert (file.parent / "".join(link)).exists(), link
 
 
 def test_the_readme_is_short():
