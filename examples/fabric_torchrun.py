@@ -1,12 +1,12 @@
-"""Several processes: your own training loop, Lightning Fabric, torchrun.
+"""Your own training loop in several processes, with Lightning Fabric and torchrun.
 
     torchrun --nproc-per-node 2 examples/fabric_torchrun.py
     python examples/fabric_torchrun.py
     torchrun --nproc-per-node 2 examples/fabric_torchrun.py --epochs 1 --channels 4
 
-A batch is shared out to the processes, and BatchNorm takes its statistics over all of them. The losses that are printed
-are the same with one process as with two, but for rounding: 0.2126 after two epochs; after five the test accuracy is
-0.975 with two and 0.978 with one (2 CPU cores). On CPUs Fabric's strategy is DDP with gloo. Needs stdano's extra [app].
+Each batch is divided among the processes, and BatchNorm takes its statistics over all of them. So one process and two
+print the same losses, up to rounding: 0.2126 after two epochs. After five epochs the test accuracy is 0.975 with two
+processes and 0.978 with one (2 CPU cores). On CPUs Fabric uses DDP with gloo. Needs stdano's extra [app].
 """
 
 import argparse
@@ -35,7 +35,7 @@ class Block(nn.Module):
         self.neuron = stdano.LLIFNode(tau=1.5)
 
     def forward(self, x):
-        x = merged(self.norm, merged(self.conv, x))  # merged: T and B become one dimension for a while
+        x = merged(self.norm, merged(self.conv, x))  # merged: T and B are one dimension inside
         return self.neuron(x)
 
 
@@ -73,14 +73,14 @@ def main(argv=None):
         for batch in train.epoch(epoch):
             with stdano.stateless(net):  # every batch begins at rest, and no state is left
                 logits = model(batch.values)
-            # The mean over the whole batch, of which this process may have a smaller share: DDP averages gradients.
+            # The mean over the whole batch. DDP averages gradients, but the shares of the processes may differ in size.
             loss = cross_entropy(logits.mean(0), batch.labels, reduction="sum") * fabric.world_size / batch.total
             optimizer.zero_grad()
             fabric.backward(loss)
             optimizer.step()
             total += loss.detach() * batch.total / fabric.world_size
         net.eval()
-        right = torch.zeros(())  # answers
+        right = torch.zeros(())  # the number of right answers
         with torch.no_grad(), stdano.stateless(net):
             for batch in test.epoch(0):
                 right += (net(batch.values).mean(0).argmax(1) == batch.labels).sum()

@@ -2,7 +2,7 @@
 
 A small spiking network learns scikit-learn's handwritten digits. Its BatchNorms are folded into the convolutions, and
 it is written to an ONNX file that takes any number of images. onnxruntime then runs the file, without stdano, and its
-predictions are held against the network's.
+predictions are compared with those of the network.
 
     pip install 'stdano[app,bridges]' onnxruntime
     python examples/inference_export.py           # 96.7 % right, a file of 38 KiB

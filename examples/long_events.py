@@ -3,10 +3,10 @@
     python examples/long_events.py
     python examples/long_events.py --fast
 
-A cue of 50 steps says which of two classes it is; all that follows is noise. Every chunk of the sequence is asked for
-the class. The state is carried from chunk to chunk, and its history cut in between, so that the memory of training does
-not grow with the sequence. Printed are loss and accuracy in the last chunk, with the state carried over (accuracy 1.00)
-and without (0.60, near chance), and what is kept for backward: 20.76 MiB for all steps at once, 2.07 for a chunk.
+The first 50 steps, the cue, depend on which of two classes it is; the rest is noise. Every chunk is asked for the class.
+The state is carried from chunk to chunk, but its history is cut in between, so that the memory of training does not
+grow with the sequence. Printed are loss and accuracy in the last chunk, with the state carried over (accuracy 1.00) and
+without (0.60, near chance), and what is kept for the backward pass: 20.76 MiB for all steps at once, 2.07 for a chunk.
 """
 
 import argparse
@@ -30,13 +30,13 @@ def recordings(T, B):
 
 
 class Network(nn.Module):
-    """Spiking neurons, and an integrator a class that remembers what they have said; to logits [T, B, 2]."""
+    """Spiking neurons, and an integrator per class that remembers their output; to logits [T, B, 2]."""
 
     def __init__(self):
         super().__init__()
         readout = nn.Linear(HIDDEN, 2, bias=False)  # a bias would add up as well
         self.spiking = nn.Sequential(nn.Linear(INPUTS, HIDDEN), stdano.ALIFNode(tau=5.0), readout)
-        self.memory = stdano.IFNode(v_threshold=1e6)  # does not leak, and never fires: its potential is what counts
+        self.memory = stdano.IFNode(v_threshold=1e6)  # does not leak and never fires: its potential is the result
 
     def forward(self, events):
         _, (v,) = self.memory(self.spiking(events), return_sequences=("v",))

@@ -3,10 +3,10 @@
     python examples/own_neuron_nmnist.py --root data
     python examples/own_neuron_nmnist.py --root data --epochs 1 --channels 4
 
-ROOT, ROOT/nmnist or ROOT/NMNIST holds Train/0/*.bin to Test/9/*.bin; where they are not there, tonic downloads them
-(pip install 'stdano[events]'). A part of the recordings will do. Needs stdano's extra [app].
-The report of the check is printed, then each epoch: with 600 recordings the test accuracy on 100 others is
-0.87 after five epochs, and kappa, which began at 0.20, lies between -0.93 and 0.20 (2 CPU cores).
+ROOT, ROOT/nmnist or ROOT/NMNIST holds Train/0/*.bin to Test/9/*.bin. If these files are not there, tonic downloads them
+(pip install 'stdano[events]'). A part of the recordings is enough. Needs stdano's extra [app].
+The program prints the report of the check, and then each epoch. With 600 recordings the test accuracy on 100 others is
+0.87 after five epochs, and kappa, which began at 0.20, is between -0.93 and 0.20 (2 CPU cores).
 """
 
 import argparse
@@ -53,7 +53,7 @@ class Network(nn.Module):
         self.head = nn.Sequential(nn.AvgPool2d(3, 2), nn.Flatten(), nn.Linear(2 * channels * 9, 10))
 
     def forward(self, x):
-        x = self.neuron1(merged(self.conv1, x))  # merged: T and B become one dimension for a while
+        x = self.neuron1(merged(self.conv1, x))  # merged: T and B are one dimension inside
         x = self.neuron2(merged(self.conv2, x))
         return merged(self.head, x)
 

@@ -1,12 +1,13 @@
-"""The neuron search on a network of your own, and what can be done with what it finds.
+"""The neuron search on your own network, and two ways to continue with the neurons that it finds.
 
     python examples/search_own_network.py
     python examples/search_own_network.py --fast
 
 Any module from [T, B, C, H, W] to logits [T, B, classes] will do. The search makes its spiking layers super neurons and
-writes what it found to FOLDER/search. Then the network goes on in two ways: with the weights of the search, and
-trained from scratch. Here that is LIF(tau=4.0) in every layer. The test accuracy is 0.958 with super neurons, 0.967
-tuned from the weights of the search, and 0.964 trained from scratch (2 CPU cores). Needs stdano's extra [app].
+writes the result to FOLDER/search. A network with the neurons found is then trained in two ways: from the weights
+of the search, and from scratch. Here the search finds LIF(tau=4.0) for every layer. The test accuracy is 0.958 with
+super neurons, 0.967 tuned from the weights of the search, and 0.964 trained from scratch (2 CPU cores). Needs stdano's
+extra [app].
 """
 
 import argparse
@@ -24,7 +25,7 @@ from stdano.training import train
 
 
 class Block(nn.Module):
-    """Convolution, BatchNorm and a neuron around which the input is added."""
+    """Convolution, BatchNorm and a neuron, with the input added to the result."""
 
     def __init__(self, channels):
         super().__init__()
@@ -32,7 +33,7 @@ class Block(nn.Module):
         self.neuron = stdano.LIFNode(tau=1.5)
 
     def forward(self, x):
-        return x + self.neuron(merged(self.conv, x))  # merged: T and B become one dimension for a while
+        return x + self.neuron(merged(self.conv, x))  # merged: T and B are one dimension inside
 
 
 class Network(nn.Module):
@@ -53,7 +54,7 @@ class Network(nn.Module):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fast", action="store_true", help="fewer channels and one epoch of everything")
-    parser.add_argument("--folder", type=Path, help="new or empty, for what is found; default: a temporary one")
+    parser.add_argument("--folder", type=Path, help="new or empty, for the results; default: a temporary one")
     options = parser.parse_args(argv)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="stdano-"))
     channels, T, epochs, batch_size = (4, 2, 1, 256) if options.fast else (16, 4, 3, 64)
@@ -68,13 +69,13 @@ def main(argv=None):
         print(layer, {name: round(share, 2) for name, share in zip(found.candidates, shares, strict=True)})
     print(f"found: {found.neurons}; accuracy with super neurons {found.test_accuracy:.3f}")
 
-    # One way: every super neuron becomes its choice, and training goes on from the weights of the search.
+    # One way: every super neuron becomes the neuron that it chose, and training continues with the weights.
     stdano.convert(net, {"SuperNeuron": lambda layer: layer.node()})
     stdano.fuse(net)
     tuned = train(replace(TrainSettings(), **common, lr=0.02), folder / "tuned", model=net)
     print(f"tuned from the search: accuracy {tuned.last['test_accuracy']:.3f}")
 
-    # The other, which the paper takes: a new network with the neurons that were found.
+    # The other way, that of the paper: a new network with the neurons found.
     fresh = stdano.convert(Network(channels), found.neurons)
     stdano.fuse(fresh)
     trained = train(replace(TrainSettings(), **common), folder / "trained", model=fresh)
