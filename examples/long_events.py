@@ -3,7 +3,7 @@
     python examples/long_events.py
     python examples/long_events.py --fast
 
-The first 50 steps, the cue, depend on which of two classes it is; the rest is noise. Every chunk is asked for the class.
+The first 50 steps, the cue, differ between two classes; the rest is noise. Every chunk is asked for the class.
 The state is carried from chunk to chunk, but its history is cut in between, so that the memory of training does not
 grow with the sequence. Printed are loss and accuracy in the last chunk, with the state carried over (accuracy 1.00) and
 without (0.60, near chance), and what is kept for the backward pass: 20.76 MiB for all steps at once, 2.07 for a chunk.
