@@ -15,6 +15,19 @@ from stdano.models import merged
 nir = pytest.importorskip("nir", reason="nir is not installed")
 
 
+def under_two_names(net, x):
+    y = net.lif(x)
+    z = y
+    y += x
+    return z
+
+
+def not_taken(net, x):
+    y = net.lif(x)
+    y.add_(x)
+    return y
+
+
 class Twice(nn.Module):
     def __init__(self, function):
         super().__init__()
@@ -40,6 +53,12 @@ class Twice(nn.Module):
         (lambda: Twice(lambda net, x: net.lif(net.lif(x))), "layer 'lif' .*runs twice"),
         (lambda: Twice(lambda net, x: net.lif(x) * 2), "the function mul has no counterpart in NIR"),
         (lambda: Twice(lambda net, x: net.lif(x + x)), "adds a value to itself"),
+        (
+            lambda: Twice(lambda net, x: net.lif(torch.add(x, net.lif(x), alpha=2))),
+            "the function add has no counterpart",
+        ),
+        (lambda: Twice(under_two_names), "model must give what torch.fx traces of it"),
+        (lambda: Twice(not_taken), "must not read lif again after add_ has overwritten it"),
         (lambda: Twice(lambda net, x: net.lif(x) if x.sum() > 0 else x), "torch.fx cannot trace Twice"),
         (lambda: Twice(lambda net, x: (net.lif(x), x)), "must return one tensor"),
         (lambda: Twice(lambda net, x: net.lif(x).flatten(1)), r"flatten makes \[4, 18\] of \[4, 3, 6\]"),
@@ -119,6 +138,15 @@ def test_arguments():
             stdano.to_nir(LIFNode(), x, dt=dt)
     with pytest.raises(ValueError, match=r"example_input must be a tensor \[T, B, ...\], got \[3, 6\]"):
         stdano.to_nir(nn.Sequential(LIFNode()), x[0])
+    for model, example in ((nn.Linear(6, 2).double(), x), (LIFNode(), x.bfloat16())):
+        with pytest.raises(
+            ValueError, match=r"model and example_input must be float32, .* got torch\.(float64|bfloat16)"
+        ):
+            stdano.to_nir(model, example)
+    hooked = nn.Sequential(nn.Linear(6, 2))
+    hooked[0].register_forward_hook(lambda layer, inputs, output: 2 * output)
+    with pytest.raises(ValueError, match=r"no forward hooks, .* layer '0' \(Linear\)"):
+        stdano.to_nir(hooked, x)
     with pytest.raises(TypeError, match="graph must be an nir.NIRGraph or the path of a file, got LIF"):
         stdano.from_nir(nir.LIF(**LIF))
 
@@ -129,3 +157,23 @@ def test_a_layer_by_itself_and_a_graph_in_a_graph():
     assert [type(n).__name__ for n in inner.nodes.values()] == ["Input", "LIF", "Output"]
     back = stdano.from_nir(graph_of(inner))
     assert torch.equal(back(x), LIFNode(tau=3.0)(x))
+
+
+def test_a_layer_whose_output_nobody_takes_is_left_out():
+    net = Twice(lambda net, x: (net.unused(x), net.lif(x))[1])
+    net.unused = nn.Linear(2, 3)
+    graph = stdano.to_nir(net, torch.randn(4, 3, 2))
+    assert list(graph.nodes) == ["input", "lif", "output"]
+
+
+def test_settings_override_what_the_file_says():
+    kinds = [nir.LIF(**LIF), nir.IF(**{k: LIF[k] for k in ("r", "v_threshold")})]
+    layers = stdano.from_nir(graph_of(*kinds), v_threshold=0.5, v_reset=None).layers
+    assert [(layer.v_threshold, layer.v_reset) for layer in layers.values()] == [(0.5, None)] * 2
+
+
+@pytest.mark.parametrize("name", ["training", "", "a.b", "keys"])
+def test_nodes_of_any_name(name):
+    nodes = {"input": nir.Input(np.array([2])), name: nir.LIF(**LIF), "output": nir.Output(np.array([2]))}
+    model = stdano.from_nir(nir.NIRGraph(nodes, [("input", name), (name, "output")]))
+    assert model(torch.ones(4, 3, 2)).shape == (4, 3, 2)

@@ -8,11 +8,13 @@ import os
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..models.blocks import merged
 from ..rewrite.folding import fuse_conv_bn
 from ..rewrite.fusion import unfuse
+from ..rewrite.inherit import called
 from . import nir_layers, nir_neurons
 from .nir_writer import Writer
 
@@ -48,8 +50,8 @@ def to_nir(model: nn.Module, example_input: Tensor, *, dt: float = 1e-4, strict:
 
     Raises:
         ImportError: the package nir is not installed.
-        ValueError: the model cannot be traced, or has a layer or a function without counterpart, which is named with
-            the reason.
+        ValueError: the model cannot be traced, has forward hooks or other dtypes than float32, or has a layer or a
+            function without counterpart, which is named with the reason.
     """
     nir = _package()
     _check_dt(dt)
@@ -58,6 +60,15 @@ def to_nir(model: nn.Module, example_input: Tensor, *, dt: float = 1e-4, strict:
     if not isinstance(example_input, Tensor) or example_input.dim() < 3:
         got = list(example_input.shape) if isinstance(example_input, Tensor) else type(example_input).__name__
         raise ValueError(f"example_input must be a tensor [T, B, ...], got {got}")
+    other = {t.dtype for t in (example_input, *model.parameters())} - {torch.float32}
+    if other:
+        kinds = ", ".join(sorted(map(str, other)))
+        raise ValueError(f"model and example_input must be float32, as from_nir's layers are, got {kinds}")
+    for name, module in model.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise ValueError(
+                f"model must have no forward hooks, which NIR cannot hold, got one of {called(name, module)}"
+            )
     training = [name for name, m in model.named_modules() if m.training and nir_layers.differs_in_training(m)]
     if training:
         raise ValueError(f"model must be in eval mode, but in training mode are {', '.join(training[:5])}")
@@ -132,8 +143,8 @@ class NIRModel(nn.Module):
                 self.steps.append((name, key, sources[name]))
 
     def _key(self, name: str) -> str:
-        key = name.replace(".", "_")
-        while key in self.layers or hasattr(nn.ModuleDict, key):
+        key = name.replace(".", "_") or "_"
+        while key in self.layers or hasattr(self.layers, key):
             key += "_"
         return key
 

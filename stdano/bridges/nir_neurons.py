@@ -119,7 +119,7 @@ def neuron_of(nir: Any, name: str, node: Any, dt: float, settings: dict[str, Any
             stacklevel=2,
         )
     readers = {"IF": _integrator, "LIF": _leaky, "CubaLIF": _current_based}
-    return readers[type(node).__name__](name, node, dt, settings)
+    return _with(readers[type(node).__name__](name, node, dt), settings)
 
 
 def _fields(node: Any) -> list[str]:
@@ -191,9 +191,9 @@ def _scaled(name: str, node: Any, values: dict[str, np.ndarray], gain: np.ndarra
     return {k: _constant(values[k] / gain) for k in ("v_threshold", "v_reset")}
 
 
-def _integrator(name: str, node: Any, dt: float, settings: dict[str, Any]) -> BaseNode:
+def _integrator(name: str, node: Any, dt: float) -> BaseNode:
     values = _values(name, node)
-    return IFNode(**_scaled(name, node, values, values["r"] * dt), **settings)
+    return IFNode(**_scaled(name, node, values, values["r"] * dt))
 
 
 def _steps(name: str, node: Any, tau: np.ndarray, dt: float) -> np.ndarray:
@@ -205,16 +205,16 @@ def _steps(name: str, node: Any, tau: np.ndarray, dt: float) -> np.ndarray:
     return steps
 
 
-def _leaky(name: str, node: Any, dt: float, settings: dict[str, Any]) -> BaseNode:
+def _leaky(name: str, node: Any, dt: float) -> BaseNode:
     values = _values(name, node)
     tau = _steps(name, node, values["tau"], dt)
     by_tau = np.allclose(values["r"], 1.0, rtol=1e-6)
     gain = np.ones_like(tau) if by_tau else values["r"] / tau
     fitted = _scaled(name, node, values, gain)
-    return LIFNode(tau=_constant(tau), decay="linear", decay_input=bool(by_tau), **fitted, **settings)
+    return LIFNode(tau=_constant(tau), decay="linear", decay_input=bool(by_tau), **fitted)
 
 
-def _current_based(name: str, node: Any, dt: float, settings: dict[str, Any]) -> BaseNode:
+def _current_based(name: str, node: Any, dt: float) -> BaseNode:
     values = _values(name, node)
     tau, tau_syn = (_steps(name, node, values[f], dt) for f in ("tau_mem", "tau_syn"))
     into_current = values["w_in"] / tau_syn
@@ -226,5 +226,4 @@ def _current_based(name: str, node: Any, dt: float, settings: dict[str, Any]) ->
         decay="linear",
         decay_input=bool(by_tau),
         **_scaled(name, node, values, gain),
-        **settings,
     )

@@ -39,16 +39,53 @@ def _run(model: nn.Module, x: Tensor) -> tuple[fx.Graph, dict[fx.Node, Any]]:
     except Exception as error:
         raise ValueError(f"torch.fx cannot trace {type(model).__name__} ({type(error).__name__}: {error})") from error
     values: dict[fx.Node, Any] = {}
+    overwritten: list[tuple[fx.Node, fx.Node]] = []  # what by which node
 
     class Recorder(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
+            versions = {a: values[a]._version for a in n.all_input_nodes if isinstance(values[a], Tensor)}
             values[n] = super().run_node(n)
+            overwritten.extend((a, n) for a, version in versions.items() if values[a]._version != version)
             return values[n]
 
-    reset_net(model)
     with torch.no_grad():
-        Recorder(fx.GraphModule(model, graph), garbage_collect_values=False).run(x)
+        reset_net(model)
+        out = Recorder(fx.GraphModule(model, graph), garbage_collect_values=False).run(x.clone())
+        reset_net(model)
+        _require_same(out, model(x.clone()))
+    for a, n in overwritten:
+        _require_unread(values, a, n)
     return graph, values
+
+
+def _require_same(out: Any, expected: Any) -> None:
+    """Raises ValueError where the traced model is another one. A GPU may round differently from run to run."""
+    if isinstance(out, Tensor) and isinstance(expected, Tensor):
+        same = out.shape == expected.shape and torch.isclose(out, expected, 1e-3, 1e-5, equal_nan=True)
+        if same is False or (same.numel() and same.float().mean() < 0.99):
+            raise ValueError(
+                "model must give what torch.fx traces of it, but gives something else; an operation such as "
+                "`y += x` is traced as `y = y + x`, which does not change y under its other names"
+            )
+
+
+def _require_unread(values: dict[fx.Node, Any], overwritten: fx.Node, by: fx.Node) -> None:
+    """Raises ValueError where a later node than ``by`` reads what it has overwritten, not from it."""
+    order = {n: k for k, n in enumerate(values)}
+    storage = values[overwritten].untyped_storage()._cdata
+    for n, value in values.items():
+        shared = order[n] < order[by] and isinstance(value, Tensor) and value.untyped_storage()._cdata == storage
+        if shared and any(order[user] > order[by] for user in n.users):
+            raise ValueError(f"model must not read {n.name} again after {by.name} has overwritten it")
+
+
+def _used(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes that the output depends on."""
+    used: set[fx.Node] = set()
+    for n in reversed(graph.nodes):
+        if n.op == "output" or n in used:
+            used.update(n.all_input_nodes)
+    return used
 
 
 class Writer:
@@ -69,6 +106,7 @@ class Writer:
         """The graph; raises ValueError where NIR has no counterpart."""
         graph, self.values = _run(self.model, example_input)
         self.steps: Shape = tuple(example_input.shape[:2])
+        used = _used(graph)
         for n in graph.nodes:
             if n.op == "output":
                 value = n.args[0]
@@ -76,7 +114,7 @@ class Writer:
                     raise ValueError("model must return one tensor that depends on its input")
                 sources, leading = self.known[value]
                 self._node("output", self.nir.Output(list(self._shape(value)[leading:])), sources)
-            elif isinstance(self.values[n], Tensor):
+            elif isinstance(self.values[n], Tensor) and (n in used or n.op == "placeholder"):
                 self._value(n)
         if len(set(self.edges)) < len(self.edges):
             raise ValueError("model adds a value to itself, for which NIR has no edges")
@@ -90,7 +128,7 @@ class Writer:
             self.known[n] = ([self._node("input", self.nir.Input(list(self._shape(n)[2:])), [])], 2)
         elif n.op == "call_module":
             self._layer(n, str(n.target), self.model.get_submodule(str(n.target)))
-        elif name in _ADDITIONS and all(a in self.known for a in n.args) and len(n.args) == 2:
+        elif name in _ADDITIONS and all(a in self.known for a in n.args) and len(n.args) == 2 and not n.kwargs:
             (one, leading), (other, of_other) = (self.known[a] for a in n.args)  # type: ignore[index]
             if leading != of_other or self._shape(n.args[0]) != self._shape(n.args[1]):
                 raise ValueError(f"{n.name} must add tensors of one shape, got {[list(map(self._shape, n.args))]}")
