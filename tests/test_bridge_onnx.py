@@ -276,6 +276,8 @@ def no_statistics():
         (stdano.LIFNode, torch.ones(2, 2), {"dynamic": (2,)}, ValueError, "dynamic must be axes .* below 2, got 2"),
         (stdano.LIFNode, torch.ones(2, 1), {"dynamic": (1,)}, ValueError, "size 2 or more in its dynamic axis 1"),
         (stdano.LIFNode, torch.ones(2, 2), {"opset_version": 17}, ValueError, "opset_version must be .* got 17"),
+        (stdano.LIFNode, torch.ones(2, 2), {"opset_version": 99}, ValueError, "opset_version must be .* got 99"),
+        (stdano.LIFNode, torch.ones(2, 2), {"dynamic": 0}, TypeError, "dynamic must be a sequence .* got 0"),
         (lambda: stdano.SuperNeuron(3), torch.ones(2, 2, 3), {"states": True}, ValueError, r"stdano\.convert"),
         (no_statistics, torch.ones(2, 2, 3), {}, ValueError, "norms with running statistics"),
     ],
@@ -293,10 +295,23 @@ def test_a_size_of_one_is_warned_of(monkeypatch, tmp_path):
     assert caught[0].filename == __file__
 
 
-def test_neurons_of_spikingjelly_are_refused(tmp_path):
-    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
-    with pytest.raises(ValueError, match=r"0 is a LIFNode of SpikingJelly; stdano\.convert replaces it"):
-        stdano.to_onnx(nn.Sequential(neuron.LIFNode()), torch.ones(2, 2), tmp_path / "model.onnx")
+@pytest.mark.parametrize(
+    ("module", "make", "message"),
+    [
+        ("spikingjelly.activation_based.neuron", lambda m: m.LIFNode(), r"LIFNode of SpikingJelly; stdano\.convert"),
+        ("snntorch", lambda m: m.Leaky(0.9, init_hidden=True), r"Leaky of snnTorch; stdano\.from_snntorch"),
+        ("sinabs.layers", lambda m: m.IAF(), r"IAF of sinabs; stdano\.from_sinabs"),
+    ],
+)
+def test_neurons_of_others_are_refused(module, make, message, tmp_path):
+    neuron = make(pytest.importorskip(module))
+    with pytest.raises(ValueError, match=f"0 is a {message} replaces it"):
+        stdano.to_onnx(nn.Sequential(neuron), torch.ones(2, 2), tmp_path / "model.onnx")
+
+
+def test_a_folder_must_exist(tmp_path):
+    with pytest.raises(ValueError, match="file must be in a folder that exists, got .*none"):
+        stdano.to_onnx(stdano.LIFNode(), torch.ones(2, 2, 3), tmp_path / "none" / "model.onnx")
 
 
 def test_a_missing_package_is_named(monkeypatch):

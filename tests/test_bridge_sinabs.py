@@ -85,8 +85,9 @@ def test_squeezed_layers_are_called_as_before(tmp_path):
 def test_max_spikes_bounds_the_spikes():
     ours = stdano.from_sinabs(layers.IAF(), max_spikes=3)
     assert ours(torch.tensor([2.5, 8.0, 0.0]).reshape(3, 1, 1)).flatten().tolist() == [2, 3, 3]  # 5.5 were left
-    with pytest.raises(ValueError, match="max_spikes must be None or an integer from 1 to 16, got 17"):
-        stdano.from_sinabs(layers.IAF(), max_spikes=17)
+    for wrong in (17, 2.0):
+        with pytest.raises(ValueError, match=f"max_spikes must be None or an integer from 1 to 16, got {wrong}"):
+            stdano.from_sinabs(layers.IAF(), max_spikes=wrong)
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,11 @@ def test_what_stdano_lacks():
     with pytest.raises(ValueError, match=r"layer '1' \(QIFNode\) cannot be converted: its dynamics would be lost"):
         stdano.from_spikingjelly(model)
     assert isinstance(model[0], neuron.LIFNode)
+    model[1] = neuron.IFNode(surrogate_function=surrogate.Erf())
+    with pytest.raises(
+        ValueError, match=r"layer '1' \(IFNode\) cannot be converted: surrogate_function must be one of"
+    ):
+        stdano.from_spikingjelly(model)
     with pytest.raises(ValueError, match="model must have spiking layers of SpikingJelly, Sequential has none"):
         stdano.from_spikingjelly(nn.Sequential(LIFNode()))
     with pytest.raises(ValueError, match="model must have spiking layers of stdano, Sequential has none"):

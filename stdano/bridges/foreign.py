@@ -18,6 +18,16 @@ def is_from(module: object, package: str, bases: Collection[str]) -> bool:
     return any(base.__name__ in bases and base.__module__.partition(".")[0] == package for base in type(module).__mro__)
 
 
+def is_snntorchs(module: object) -> bool:
+    """Whether a module is a neuron of snnTorch."""
+    return is_from(module, "snntorch", ("SpikingNeuron",)) or type(module).__module__.startswith("snntorch._neurons.")
+
+
+def is_sinabs(module: object) -> bool:
+    """Whether a module is a layer of sinabs that keeps a state."""
+    return is_from(module, "sinabs", ("StatefulLayer",))
+
+
 def is_plain(module: nn.Module, package: str, names: Collection[str]) -> bool:
     """Whether a module is an instance of one of these classes of a package, with that class's forward."""
     kind = type(module)

@@ -22,6 +22,7 @@ from ..nodes.base import BaseNode
 from ..nodes.link import link_of
 from ..nodes.neurons import SPIKINGJELLY_NEURONS, is_spikingjellys, reset_net
 from ..nodes.super_neuron import SuperNeuron
+from .foreign import is_sinabs, is_snntorchs
 
 #: The key of the file's metadata with what each state rests at, as JSON.
 AT_REST = "stdano.at_rest"
@@ -80,6 +81,9 @@ def to_onnx(
         raise TypeError(f"example_input must be a tensor or a tuple of tensors, got {kinds or 'an empty tuple'}")
     if not isinstance(opset_version, int) or opset_version < 18:
         raise ValueError(f"opset_version must be an integer from 18 on, got {opset_version!r}")
+    file = os.fspath(file)
+    if not os.path.isdir(os.path.dirname(os.path.abspath(file))):
+        raise ValueError(f"file must be in a folder that exists, got {file!r}")
     _check_layers(model, states)
     table = translations()
     shapes = [*map(partial(_open_axes, dynamic), inputs)]
@@ -99,15 +103,19 @@ def to_onnx(
             verbose=False,
         )
     assert program is not None
+    written = program.model.opset_imports[""]
+    if written != opset_version:  # torch goes on with another one
+        raise ValueError(
+            f"opset_version must be one that torch and onnx can write here, such as {written}, got {opset_version}"
+        )
     graph = program.model.graph
     for value in (*graph.inputs, *graph.outputs):
         assert value.shape is not None
-        for axis, size in enumerate(map(str, value.shape)):
-            if size.isdecimal():
-                value.shape[axis] = int(size)
+        sizes = [str(size) for size in value.shape]  # some stand there as text
+        value.shape = type(value.shape)([int(n) if n.isdecimal() else n for n in sizes])
     if states:
         program.model.metadata_props[AT_REST] = json.dumps(call.rests)
-    program.save(os.fspath(file))
+    program.save(file)
     return program
 
 
@@ -237,6 +245,8 @@ def _open_axes(dynamic: Sequence[int] | None, t: Tensor) -> dict[int, Any]:
                 stacklevel=3,
             )
         return dict.fromkeys(axes, torch.export.Dim.AUTO)
+    if not isinstance(dynamic, Sequence):
+        raise TypeError(f"dynamic must be a sequence of axes, such as (0, 1), got {dynamic!r}")
     for axis in dynamic:
         if isinstance(axis, bool) or not isinstance(axis, int) or not 0 <= axis < t.dim():
             raise ValueError(f"dynamic must be axes of the inputs, from 0 and below {t.dim()}, got {axis!r}")
@@ -251,6 +261,12 @@ def _check_layers(model: nn.Module, states: bool) -> None:
             raise ValueError(
                 f"model must have stdano's neurons, but {name or 'it'} is a {type(module).__name__} of SpikingJelly; "
                 "stdano.convert replaces it"
+            )
+        if is_snntorchs(module) or is_sinabs(module):
+            library = "sinabs" if is_sinabs(module) else "snnTorch"
+            raise ValueError(
+                f"model must have stdano's neurons, but {name or 'it'} is a {type(module).__name__} of {library}; "
+                f"stdano.from_{library.lower()} replaces it"
             )
         if link_of(module) is not None and getattr(module, "running_mean", module) is None:
             raise ValueError(

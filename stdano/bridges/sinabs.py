@@ -12,7 +12,7 @@ from stdano_kernels import Constant, Neuron, Option, State
 from stdano_kernels.define import detach, exp, relu, spike, where
 
 from ..nodes.base import BaseNode
-from .foreign import as_constant, floating, is_from, is_plain, refuse, replace_layers, require_last_dimension
+from .foreign import as_constant, floating, is_plain, is_sinabs, refuse, replace_layers, require_last_dimension
 from .rounding import rounded
 
 MOST_SPIKES = 16
@@ -165,12 +165,12 @@ def from_sinabs(model: nn.Module, *, max_spikes: int | None = None) -> nn.Module
         ValueError: there is no layer of sinabs, or one without counterpart, which is named with the difference.
             Nothing has changed then.
     """
-    if max_spikes is not None and (isinstance(max_spikes, bool) or max_spikes not in range(1, MOST_SPIKES + 1)):
+    if max_spikes is not None and (type(max_spikes) is not int or not 1 <= max_spikes <= MOST_SPIKES):
         raise ValueError(f"max_spikes must be None or an integer from 1 to {MOST_SPIKES}, got {max_spikes!r}")
     return replace_layers(
         model,
         "sinabs",
-        lambda module: is_from(module, "sinabs", ("StatefulLayer",)),
+        is_sinabs,
         lambda name, layer: _counterpart(name, layer, max_spikes),
     )
 

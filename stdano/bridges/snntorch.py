@@ -13,7 +13,7 @@ from stdano_kernels.define import maximum, minimum, spike, where
 from stdano_kernels.settings import choice
 
 from ..nodes.base import BaseNode
-from .foreign import as_constant, floating, is_from, is_plain, refuse, replace_layers, require_last_dimension
+from .foreign import as_constant, floating, is_plain, is_snntorchs, refuse, replace_layers, require_last_dimension
 from .rounding import SMALLEST, rounded
 
 _MECHANISMS = ("subtract", "zero", "none")  # in the order of snnTorch's reset_mechanism_val
@@ -164,11 +164,7 @@ def from_snntorch(model: nn.Module, *, step_mode: str = "m") -> nn.Module:
             Nothing has changed then.
     """
     choice("step_mode", step_mode, ("m", "s"))
-    return replace_layers(model, "snnTorch", _is_layer, lambda name, layer: _counterpart(name, layer, step_mode))
-
-
-def _is_layer(module: object) -> bool:
-    return is_from(module, "snntorch", ("SpikingNeuron",)) or type(module).__module__.startswith("snntorch._neurons.")
+    return replace_layers(model, "snnTorch", is_snntorchs, lambda name, layer: _counterpart(name, layer, step_mode))
 
 
 def _counterpart(name: str, layer: Any, step_mode: str) -> LeakyNode:

@@ -43,7 +43,10 @@ def from_spikingjelly(model: nn.Module) -> nn.Module:
         reason = lost(layer)
         if reason is not None:
             refuse(name, layer, reason)
-        return successor(name, layer, IFNode if is_integrator(layer) else LIFNode, {})
+        try:
+            return successor(name, layer, IFNode if is_integrator(layer) else LIFNode, {})
+        except (TypeError, ValueError) as error:  # a surrogate that stdano lacks
+            refuse(name, layer, str(error))
 
     return replace_layers(
         model, "SpikingJelly", lambda module: is_spikingjellys(module, *SPIKINGJELLY_NEURONS), counterpart
