@@ -295,6 +295,15 @@ def test_a_size_of_one_is_warned_of(monkeypatch, tmp_path):
     assert caught[0].filename == __file__
 
 
+def test_one_step_without_states_is_warned_of(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.export, "export", lambda *given, **options: pytest.fail("goes on"))
+    model = nn.Sequential(stdano.LIFNode(step_mode="s"), Loop())
+    warned = pytest.warns(UserWarning, match=r"begins at rest, .* one time step in it: 0; states=True")
+    with warned as caught, pytest.raises(pytest.fail.Exception):
+        stdano.to_onnx(model, torch.ones(2, 3), tmp_path / "model.onnx")
+    assert caught[0].filename == __file__
+
+
 @pytest.mark.parametrize(
     ("module", "make", "message"),
     [

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -90,6 +91,12 @@ def to_onnx(
     call = _Call(model, states)
     with torch.no_grad():
         tensors, count = call.example(tuple(t.detach().cpu() for t in inputs))
+        if call.forgetful:
+            warnings.warn(
+                f'each call of the file begins at rest, though layers in step_mode="s" make one time step in it: '
+                f"{', '.join(call.forgetful)}; states=True makes their states inputs and outputs",
+                stacklevel=2,
+            )
         shapes += [dict.fromkeys(range(t.dim()), torch.export.Dim.AUTO) for t in tensors[len(inputs) :]]
         # Exported here, not by torch.onnx, whose own way keeps open what the model has turned out to fix.
         exported = torch.export.export(call, tensors, dynamic_shapes={"tensors": tuple(shapes)}, strict=False)
@@ -174,7 +181,8 @@ def initial_states(session: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, 
 class _Call(nn.Module):
     """A copy of a model in eval mode, for one call, with the states among its inputs and outputs if that is wanted.
 
-    ``rests`` has what each such state rests at, by its name.
+    ``rests`` has what each such state rests at, by its name; ``forgetful`` names layers that make one time step a call
+    and have no states from call to call.
     """
 
     def __init__(self, model: nn.Module, states: bool) -> None:
@@ -182,6 +190,7 @@ class _Call(nn.Module):
         self.model = copy.deepcopy(model).cpu()
         self.states = states
         self.rests: dict[str, Any] = {}
+        self.forgetful: list[str] = []
         self._carriers: list[Any] = []  # the neurons whose states these are
         self._given = 0
         for module in self.model.modules():
@@ -192,7 +201,16 @@ class _Call(nn.Module):
     def example(self, inputs: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], int]:
         """Runs the model, from rest: the inputs with states behind them, and the number of outputs less states."""
         reset_net(self.model)
+        steps: Counter[str] = Counter()
+        handles = [
+            node.register_forward_hook(lambda *_, name=name: steps.update([name]))
+            for name, node in self.model.named_modules()
+            if isinstance(node, BaseNode) and node.step_mode == "s" and not self.states
+        ]
         count = len(_leaves(self.model(*inputs)))
+        for handle in handles:
+            handle.remove()
+        self.forgetful = [name or type(self.model).__name__ for name, calls in steps.items() if calls == 1]
         self._given = len(inputs)
         tensors = list(inputs)
         for name, node in self.model.named_modules() if self.states else ():

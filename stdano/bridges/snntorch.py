@@ -89,6 +89,8 @@ class LeakyNode(BaseNode):
             raise ValueError(
                 "mem must not be given to a layer that had init_hidden=True and keeps the potential itself"
             )
+        if given and mem is not None and mem.shape != x.shape:
+            raise ValueError(f"mem must have the shape of x, {list(x.shape)}, got {list(mem.shape)}")
         for name in ("beta", "v_threshold"):
             require_last_dimension(self, name, getattr(self, name), x, 1 if single else 2)
         if given:
