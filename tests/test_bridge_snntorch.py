@@ -61,6 +61,15 @@ def test_a_potential_at_the_threshold_does_not_spike():
     assert stdano.from_snntorch(theirs)(x)[0].flatten().tolist() == expected
 
 
+def test_a_loop_in_half_precision_keeps_the_bits_of_the_potential():
+    """snnTorch's potentials are float32 then; rounded between steps they would forget resets."""
+    theirs = snn.Leaky(beta=0.9)
+    x = (0.5 * torch.rand(60, 8, 50)).bfloat16()
+    expected = stepped(theirs, x)
+    actual = stepped(stdano.from_snntorch(theirs, step_mode="s"), x)
+    assert torch.equal(actual[0], expected[0]) and torch.equal(actual[1], expected[1]) and expected[0].mean() > 0.1
+
+
 class Loop(nn.Module):
     """As in snnTorch's tutorials: a loop over time that passes potentials around."""
 
@@ -136,6 +145,9 @@ def test_misuse_is_an_error():
     hidden = stdano.from_snntorch(snn.Leaky(beta=0.5, init_hidden=True), step_mode="s")
     with pytest.raises(ValueError, match="mem must not be given"):
         hidden(torch.randn(2, 6), torch.zeros(2, 6))
+    single = stdano.from_snntorch(snn.Leaky(beta=0.5), step_mode="s")
+    with pytest.raises(ValueError, match=r"mem must have the shape of x, \[2, 6\], got \[1\]"):
+        single(torch.randn(2, 6), torch.ones(1))
     along_width = stdano.from_snntorch(snn.Leaky(beta=torch.rand(6)))
     with pytest.raises(ValueError, match=r"beta of LeakyNode has 6 values.*One a channel has the shape \[6, 1, 1\]"):
         along_width(torch.randn(3, 2, 6, 5, 6))

@@ -99,6 +99,8 @@ class LeakyNode(BaseNode):
             self.reset()
         if return_sequences or not self.returns_v:
             return super().forward(x, return_sequences)
+        if single:
+            return super().forward(x), self.v  # the state itself, which half precision does not round
         spikes, (v,) = super().forward(x, ("v",))
         return spikes, v
 
@@ -154,8 +156,9 @@ def from_snntorch(model: nn.Module, *, step_mode: str = "m") -> nn.Module:
     Args:
         model: with snnTorch's Leaky (1.0), in whatever containers; other layers stay as they are.
         step_mode: ``"m"``: a layer takes a whole sequence ``[T, B, ...]`` at once and returns what the loop over time
-            would have stacked: spikes (layers with ``init_hidden``, without ``output``) or spikes and potentials. Take
-            the loop out of ``forward``; convolutions and norms need T and B merged.
+            would have stacked: spikes (layers with ``init_hidden``, without ``output``) or spikes and potentials, these
+            in the dtype of the input. Take the loop out of ``forward``; convolutions and norms need T and B merged. A
+            layer that a step uses twice, each time with another ``mem``, must become two layers.
             ``"s"``: called step by step as before, ``spk, mem = layer(x, mem)``: the model's forward stays as it is.
 
     Returns:
