@@ -307,15 +307,27 @@ def test_one_step_without_states_is_warned_of(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("module", "make", "message"),
     [
-        ("spikingjelly.activation_based.neuron", lambda m: m.LIFNode(), r"LIFNode of SpikingJelly; stdano\.convert"),
-        ("snntorch", lambda m: m.Leaky(0.9, init_hidden=True), r"Leaky of snnTorch; stdano\.from_snntorch"),
-        ("sinabs.layers", lambda m: m.IAF(), r"IAF of sinabs; stdano\.from_sinabs"),
+        (
+            "spikingjelly.activation_based.neuron",
+            lambda m: m.LIFNode(),
+            r"LIFNode of SpikingJelly; stdano\.convert replaces it",
+        ),
+        ("spikingjelly.activation_based.layer", lambda m: m.SynapseFilter(), "SynapseFilter of .* keeps one"),
+        ("snntorch", lambda m: m.Leaky(0.9, init_hidden=True), r"Leaky of snnTorch; stdano\.from_snntorch replaces it"),
+        ("sinabs.layers", lambda m: m.IAF(), r"IAF of sinabs; stdano\.from_sinabs replaces it"),
     ],
 )
 def test_neurons_of_others_are_refused(module, make, message, tmp_path):
     neuron = make(pytest.importorskip(module))
-    with pytest.raises(ValueError, match=f"0 is a {message} replaces it"):
+    with pytest.raises(ValueError, match=f"0 is a {message}"):
         stdano.to_onnx(nn.Sequential(neuron), torch.ones(2, 2), tmp_path / "model.onnx")
+
+
+def test_dropout_of_spikingjelly_is_nothing_in_a_file(tmp_path):
+    layer = pytest.importorskip("spikingjelly.activation_based.layer")
+    model = nn.Sequential(nn.Linear(4, 5), layer.Dropout(0.5, step_mode="m"), stdano.LIFNode()).eval()
+    x = 4 * torch.randn(6, 2, 4)
+    assert torch.equal(run(exported(model, x, tmp_path), x)["output"], called(model, x))
 
 
 def test_a_folder_must_exist(tmp_path):

@@ -72,3 +72,9 @@ def test_detach_net_keeps_states_and_cuts_their_history():
     y = net(later * 0 + x.detach())
     assert torch.equal(y, whole[3:]) and y.sum().backward() is None
     assert x.grad is None and later.grad is not None
+
+
+@pytest.mark.parametrize("function", [stdano.reset_net, stdano.detach_net])
+def test_a_model_is_a_module(function):
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got list"):
+        function([stdano.LIFNode()])

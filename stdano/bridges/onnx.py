@@ -275,10 +275,15 @@ def _open_axes(dynamic: Sequence[int] | None, t: Tensor) -> dict[int, Any]:
 
 def _check_layers(model: nn.Module, states: bool) -> None:
     for name, module in model.named_modules():
-        if is_spikingjellys(module, "MemoryModule", *SPIKINGJELLY_NEURONS):
+        if is_spikingjellys(module, *SPIKINGJELLY_NEURONS):
             raise ValueError(
                 f"model must have stdano's neurons, but {name or 'it'} is a {type(module).__name__} of SpikingJelly; "
                 "stdano.convert replaces it"
+            )
+        if is_spikingjellys(module, "MemoryModule") and not is_spikingjellys(module, "Dropout", "Dropout2d"):
+            raise ValueError(
+                f"model must have no states but those of stdano's neurons, but {name or 'it'} is a "
+                f"{type(module).__name__} of SpikingJelly, which keeps one"
             )
         if is_snntorchs(module) or is_sinabs(module):
             library = "sinabs" if is_sinabs(module) else "snnTorch"

@@ -231,6 +231,8 @@ def reset_net(model: nn.Module) -> None:
 
 def carrying(model: nn.Module) -> Iterator[Any]:
     """The layers of a model that carry a neuron's state from call to call."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     for module in model.modules():
         if isinstance(module, BaseNode) or is_spikingjellys(module, "MemoryModule", *SPIKINGJELLY_NEURONS):
             yield module
