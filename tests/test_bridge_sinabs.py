@@ -117,9 +117,23 @@ def test_what_is_refused(layer, message):
     assert list(model) == before
 
 
-def test_models_without_layers_and_vectors_along_the_width():
+def test_models_without_layers():
     with pytest.raises(ValueError, match="model must have spiking layers of sinabs, Linear has none"):
         stdano.from_sinabs(nn.Linear(2, 2))
-    layer = stdano.from_sinabs(layers.LIF(tau_mem=2.0, spike_threshold=torch.ones(4), **single))
-    with pytest.raises(ValueError, match=r"v_threshold of SinabsLIFNode has 4 values.*the shape \[4, 1, 1\]"):
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("v_threshold", lambda c: dict(tau_mem=2.0, spike_threshold=c)),
+        ("tau_mem", lambda c: dict(tau_mem=c)),
+        ("alpha_syn", lambda c: dict(tau_mem=2.0, tau_syn=c, train_alphas=True)),
+        ("reset_to", lambda c: dict(tau_mem=2.0, reset_fn=activation.MembraneSubtract(c))),
+    ],
+)
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_constants_along_the_last_dimensions_are_not_taken_for_channels(name, settings, shape):
+    layer = stdano.from_sinabs(layers.LIF(**settings(torch.linspace(2.0, 3.0, 4).reshape(shape)), **single))
+    message = rf"{name} of Sinabs\w+ has the shape \[{str([*shape])[1:-1]}\].*One a channel has the shape \[4, 1, 1\]"
+    with pytest.raises(ValueError, match=message):
         layer(torch.randn(3, 2, 4, 4, 4))

@@ -70,14 +70,16 @@ def as_constant(value: Any) -> Any:
     return value.flatten() if value.dim() > 1 and value.shape[0] == value.numel() else value
 
 
-def require_last_dimension(layer: nn.Module, name: str, value: Any, x: Tensor, leading: int) -> None:
-    """Raises ValueError where another library lays a vector of constants along the last dimension of an input, which
-    has ``leading`` dimensions before those of the neurons, and stdano along the channels."""
-    if isinstance(value, Tensor) and value.dim() == 1 and value.numel() > 1 and x.dim() > leading + 1:
+def require_same_places(layer: nn.Module, name: str, value: Any, x: Tensor, leading: int) -> None:
+    """Raises ValueError where a constant that is one a channel for stdano lies along other dimensions in a library that
+    lays constants along the last ones, as torch does. ``leading`` dimensions of x stand before those of the neurons."""
+    own = x.dim() - leading
+    by_channel = isinstance(value, Tensor) and value.numel() > 1 and as_constant(value).dim() == 1
+    if by_channel and (value.dim() < own or 1 < value.dim() != own):
         raise ValueError(
-            f"{name} of {type(layer).__name__} has {value.numel()} values, one for each place of the last dimension, "
-            f"which serves layers without height and width alone; got an input of shape {list(x.shape)}. One a channel "
-            f"has the shape {[value.numel(), *[1] * (x.dim() - leading - 1)]}"
+            f"{name} of {type(layer).__name__} has the shape {list(value.shape)}, which lies along the last "
+            f"dimensions of an input of shape {list(x.shape)}. One a channel has the shape "
+            f"{[value.numel(), *[1] * (own - 1)]}"
         )
 
 

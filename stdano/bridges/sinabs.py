@@ -12,7 +12,7 @@ from stdano_kernels import Constant, Neuron, Option, State
 from stdano_kernels.define import detach, exp, relu, spike, where
 
 from ..nodes.base import BaseNode
-from .foreign import as_constant, floating, is_plain, is_sinabs, refuse, replace_layers, require_last_dimension
+from .foreign import as_constant, floating, is_plain, is_sinabs, refuse, replace_layers, require_same_places
 from .rounding import rounded
 
 MOST_SPIKES = 16
@@ -102,8 +102,8 @@ class SinabsNode(BaseNode):
     def forward(self, x: Tensor, return_sequences: Sequence[str] = ()) -> Any:
         """Spikes of a sequence ``[T, B, ...]``; in the place of a layer of sinabs whose name ends in Squeeze, of
         ``[B*T, ...]`` in the order of that layer, all steps of a sample behind each other."""
-        for name in ("v_threshold", "min_v_mem"):
-            require_last_dimension(self, name, getattr(self, name), x, 2 if self.squeezed is None else 1)
+        for name in ("v_threshold", "min_v_mem", "reset_to", "tau_mem", "tau_syn", "alpha_mem", "alpha_syn"):
+            require_same_places(self, name, getattr(self, name, None), x, 2 if self.squeezed is None else 1)
         if self.squeezed is None:
             return super().forward(x, return_sequences)
         if return_sequences:

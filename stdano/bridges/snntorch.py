@@ -13,7 +13,7 @@ from stdano_kernels.define import maximum, minimum, spike, where
 from stdano_kernels.settings import choice
 
 from ..nodes.base import BaseNode
-from .foreign import as_constant, floating, is_plain, is_snntorchs, refuse, replace_layers, require_last_dimension
+from .foreign import as_constant, floating, is_plain, is_snntorchs, refuse, replace_layers, require_same_places
 from .rounding import SMALLEST, rounded
 
 _MECHANISMS = ("subtract", "zero", "none")  # in the order of snnTorch's reset_mechanism_val
@@ -92,7 +92,7 @@ class LeakyNode(BaseNode):
         if given and mem is not None and mem.shape != x.shape:
             raise ValueError(f"mem must have the shape of x, {list(x.shape)}, got {list(mem.shape)}")
         for name in ("beta", "v_threshold"):
-            require_last_dimension(self, name, getattr(self, name), x, 1 if single else 2)
+            require_same_places(self, name, getattr(self, name), x, 1 if single else 2)
         if given:
             self.v = mem
         elif mem is not None:
