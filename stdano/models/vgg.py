@@ -85,7 +85,7 @@ class VGG(nn.Module):
                 conv = kind(channels, width, 3, padding=1, bias=False)
                 layers.append(Layer(conv, width, make, dropout))
                 channels = width
-            built.append(nn.Sequential(*layers, _Halve()))
+            built.append(nn.Sequential(*layers, Halve()))
         self.blocks: nn.Sequential = nn.Sequential(*built)
         self.pool: nn.AdaptiveAvgPool2d = nn.AdaptiveAvgPool2d(head_size)
         self.head: nn.Linear = nn.Linear(channels * head_size**2, num_classes)
