@@ -5,9 +5,9 @@
 
 Any module from [T, B, C, H, W] to logits [T, B, classes] will do. The search makes its spiking layers super neurons and
 writes the result to FOLDER/search. A network with the neurons found is then trained in two ways: from the weights
-of the search, and from scratch. Here the search finds LIF(tau=4.0) for every layer. The test accuracy is 0.96 with super
-neurons, 0.97 tuned from the weights of the search, and 0.96 trained from scratch (2 CPU cores). Needs stdano's extra
-[app].
+of the search, and from scratch. Here the search finds LIF(tau=4.0) for every layer. The test accuracy is 0.96 with
+super neurons, 0.97 tuned from the weights of the search, and 0.96 trained from scratch (2 CPU cores). Needs stdano's
+extra [app].
 """
 
 import argparse
