@@ -1,5 +1,8 @@
 """The functions of neurons as type checkers see them: which options return what. Nothing here is imported at run time;
 the functions themselves are made from the declarations (functional.py), and a test compares their arguments.
+
+The three protocols of LIF, LLIF and SLIF differ in two names alone. They cannot be one: ``Unpack`` takes no type
+variable, so which keywords there are cannot be a parameter.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 import processes
 import pytest
 import torch.distributed as dist
+from event_files import nmnist_bytes, write
 
 pytest.importorskip("lightning_fabric", reason="needs the extra [app]")
 pytest.importorskip("sklearn", reason="needs the extra [app]")
@@ -72,18 +73,15 @@ def test_a_search_finds_neurons_with_which_the_network_learns(run, tmp_path):
 
 
 def write_recordings(root, train=6, test=2):
-    """N-MNIST's files with the events of each digit in rows of its own: x, y, then polarity and time in 24 bits."""
+    """N-MNIST's files with the events of each digit in rows of its own."""
     rng = np.random.default_rng(0)
     for part, count in (("Train", train), ("Test", test)):
         for digit in range(10):
-            folder = root / part / str(digit)
-            folder.mkdir(parents=True)
             for index in range(count):
                 t = np.sort(rng.integers(0, 300_000, 400))
                 x, y = rng.integers(0, 34, 400), 3 * digit + rng.integers(0, 4, 400)
-                events = zip(x, y, rng.integers(0, 2, 400) << 23 | t, strict=True)
-                content = b"".join(bytes([a, b]) + int(c).to_bytes(3, "big") for a, b, c in events)
-                (folder / f"{index:05}.bin").write_bytes(content)
+                events = np.stack([t, x, y, rng.integers(0, 2, 400)], axis=1).tolist()
+                write(root / part / str(digit) / f"{index:05}.bin", nmnist_bytes(events))
 
 
 def some_real_recordings(root, train=12, test=4):

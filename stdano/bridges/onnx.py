@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from stdano_kernels.backends import EXTENSION_ERROR
 
-from ..nodes.base import BaseNode
+from ..nodes.base import BaseNode, beside
 from ..nodes.link import link_of
 from ..nodes.neurons import SPIKINGJELLY_NEURONS, is_spikingjellys, reset_net
 from ..nodes.super_neuron import SuperNeuron
@@ -244,11 +244,7 @@ def _leaves(output: Any) -> list[Tensor]:
 def _rest(node: BaseNode, state: str, value: Tensor) -> Any:
     """What a state, which has the shape of a value, rests at: a number, or lists that broadcast to it."""
     rest = node._rest_of(state)
-    if not isinstance(rest, Tensor):
-        return float(rest)
-    if rest.dim() == 1 and value.dim() >= 2:  # one a channel
-        rest = rest.reshape(-1, *[1] * (value.dim() - 2))
-    return rest.tolist()
+    return beside(value, rest).tolist() if isinstance(rest, Tensor) else float(rest)
 
 
 def _open_axes(dynamic: Sequence[int] | None, t: Tensor) -> dict[int, Any]:

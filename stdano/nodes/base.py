@@ -274,11 +274,14 @@ def _blank(make: Callable[[Any], type[BaseNode]], argument: Any) -> BaseNode:
     return cls.__new__(cls)
 
 
+def beside(v: Tensor, value: Tensor) -> Tensor:
+    """A constant as it broadcasts to v ``[B, ...]``: one a channel, ``[C]``, along dimension 1."""
+    return value.reshape(-1, *[1] * (v.dim() - 2)) if value.dim() == 1 and v.dim() >= 2 else value
+
+
 def _like(v: Tensor, value: Tensor | float) -> Tensor:
     """A constant as the state of every neuron of v ``[B, ...]``."""
-    if isinstance(value, Tensor) and value.dim() == 1 and v.dim() >= 2:
-        value = value.reshape(-1, *[1] * (v.dim() - 2))  # one a channel
-    return torch.zeros_like(v) + value
+    return torch.zeros_like(v) + (beside(v, value) if isinstance(value, Tensor) else value)
 
 
 def _joined(earlier: list[Tensor], v_seq: Tensor) -> list[Tensor]:
