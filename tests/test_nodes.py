@@ -246,3 +246,10 @@ def test_if_equals_spikingjelly(step_mode):
         assert torch.equal(out[0][0], out[1][0]) and torch.equal(out[0][1], out[1][1])
         torch.testing.assert_close(out[1][2], out[0][2], rtol=1e-12, atol=1e-12)
     assert type(stdano.convert(nn.Sequential(theirs), "IF")[0]) is IFNode
+
+
+def test_a_potential_that_is_set_has_thresholds_of_each_channel_beside_it():
+    thresholds = torch.tensor([0.5, 1.0, 2.0])
+    layer = stdano.LLIFNode(v_threshold=thresholds)
+    layer.v = torch.zeros(2, 3, 4, 5)  # [B, C, H, W]
+    assert torch.equal(layer.theta, thresholds.reshape(3, 1, 1).expand(2, 3, 4, 5))
